@@ -1,0 +1,297 @@
+"""The configuration as frozen data, each field with its meaning.
+
+This module is the single description of the file: `parse` reads by it, `schema` prints it,
+the README's reference table is made from it.  Constructing a value has no side effect.
+
+Units: durations are seconds as float, ``math.inf`` for ``off``; sizes are bytes, 0 for none.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any, Literal
+
+OFF = math.inf
+
+KIB = 1024
+
+
+def doc(text: str, **more: Any) -> dict[str, Any]:
+    """Metadata of a field: its sentence in the README, plus what the parser needs to know."""
+    return {"help": text, **more}
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Address:
+    """Where a listener listens: a TCP host and port (0 = any free one), or a Unix socket path."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    path: str = ""
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """A service that is called: ``scheme://host[:port][base]``."""
+
+    scheme: Literal["http", "https"]
+    host: str
+    """Lower case; an IPv6 address without brackets."""
+    port: int
+    base: str = ""
+    """Path prefix put before the forwarded path, without a trailing slash."""
+
+    @property
+    def tls(self) -> bool:
+        """Whether connections to it are encrypted."""
+        return self.scheme == "https"
+
+    @property
+    def authority(self) -> str:
+        """What ``Host`` says: the port only where it is not the scheme's own."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        own = 443 if self.tls else 80
+        return host if self.port == own else f"{host}:{self.port}"
+
+    @property
+    def origin(self) -> str:
+        """Scheme and authority (RFC 6454, 6.2)."""
+        return f"{self.scheme}://{self.authority}"
+
+    def __str__(self) -> str:
+        return self.origin + self.base
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A Cloud Run service by name; missing parts come from the metadata server."""
+
+    name: str
+    region: str = ""
+    project_number: str = ""
+
+    def __str__(self) -> str:
+        return ".".join(part for part in (self.name, self.region, self.project_number) if part)
+
+
+class Auth(Enum):
+    """Whether a route's requests carry an ID token; ``auto`` is resolved by the parser."""
+
+    ID_TOKEN = "id_token"  # noqa: S105 (a word of the configuration)
+    NONE = "none"
+
+
+class IdentityHeader(Enum):
+    """The headers that Google's front ends read an ID token from."""
+
+    SERVERLESS = "X-Serverless-Authorization"
+    AUTHORIZATION = "Authorization"
+    PROXY = "Proxy-Authorization"
+
+
+class Protocol(Enum):
+    """What is spoken to the upstream; ``auto`` is what the caller speaks."""
+
+    AUTO = "auto"
+    H1 = "h1"
+    H2 = "h2"
+
+
+class ErrorFormat(Enum):
+    """The language of the errors that the proxy makes."""
+
+    AUTO = "auto"
+    PROBLEM = "problem"
+    TRPC = "trpc"
+    CONNECT = "connect"
+    GRPC = "grpc"
+    GRPC_WEB = "grpc_web"
+    TWIRP = "twirp"
+    JSONRPC = "jsonrpc"
+
+
+# Credentials are hashable values: one token cache entry exists per (credentials, audience).
+
+
+@dataclass(frozen=True, slots=True)
+class AutoCredentials:
+    """Application default credentials in Google's order, then the metadata server."""
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataCredentials:
+    """The metadata server of Cloud Run, GCE or GKE."""
+
+
+@dataclass(frozen=True, slots=True)
+class GcloudCredentials:
+    """The user who is logged in with gcloud; the token's audience cannot be chosen."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceAccountFile:
+    """A service account's key file."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class TokenFile:
+    """A file that somebody else keeps an ID token in; re-read when it changes."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Impersonate:
+    """Another service account, through the IAM Credentials API."""
+
+    service_account: str
+    delegates: tuple[str, ...] = ()
+    source: Credentials = AutoCredentials()
+
+
+Credentials = (
+    AutoCredentials
+    | MetadataCredentials
+    | GcloudCredentials
+    | ServiceAccountFile
+    | TokenFile
+    | Impersonate
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """Deadlines of one exchange."""
+
+    connect: float = field(
+        default=10.0,
+        metadata=doc("to wait for a token, and again to connect (DNS, TCP and TLS together)"),
+    )
+    response: float = field(
+        default=300.0, metadata=doc("from the end of the request to the response head")
+    )
+    idle: float = field(
+        default=300.0, metadata=doc("silence on a started stream, tunnel or upload")
+    )
+    total: float = field(default=OFF, metadata=doc("the whole exchange"))
+
+
+RETRY_CAUSES = ("connect_failed", "reset", "timeout")
+"""Classes of failure that ``retries.on`` may name beside status codes from 400 to 599."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retries:
+    """When an attempt is repeated."""
+
+    attempts: int = field(default=1, metadata=doc("attempts in all; 1 = no retry", minimum=1))
+    on: tuple[str | int, ...] = field(
+        default=("connect_failed", "reset", 429, 503),
+        metadata=doc("failure classes and statuses that are repeated"),
+    )
+    methods: tuple[str, ...] = field(
+        default=("GET", "HEAD", "OPTIONS", "PUT", "DELETE"),
+        metadata=doc("methods that are repeated"),
+    )
+    budget: float = field(
+        default=0.2, metadata=doc("retries allowed as a share of requests, such as 20%")
+    )
+    backoff: float = field(
+        default=0.05, metadata=doc("first pause, doubled each time and jittered")
+    )
+    max_body: int = field(
+        default=64 * KIB,
+        metadata=doc("largest request body that is kept for a repeat, the 401 replay included"),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds of one route; 0 = none."""
+
+    connections: int = field(default=1000, metadata=doc("connections to the upstream"))
+    in_flight: int = field(default=0, metadata=doc("exchanges served at once"))
+    queue: int = field(default=0, metadata=doc("exchanges that may wait beyond in_flight"))
+    header_bytes: int = field(
+        default=64 * KIB,
+        metadata=doc("request line and fields; of responses too"),
+    )
+    body_bytes: int = field(default=0, metadata=doc("request body"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """Host and path rules that lead to one upstream, resolved as far as the file allows."""
+
+    name: str
+    listen: tuple[Address, ...]
+    own_listener: bool = False
+    """Whether the route itself names its listeners: such routes come before shared ones."""
+    host: tuple[str, ...] = ()
+    """Lower case; ``*.suffix`` for a wildcard; empty = any."""
+    path: str = "/"
+    """Without a trailing slash, but for ``/`` itself."""
+    strip_path: bool = False
+    upstream: Upstream | None = None
+    """None as long as `service` is unresolved."""
+    service: Service | None = None
+    audience: str | None = None
+    """None where `auth` is none, or as long as `service` is unresolved."""
+    auth: Auth = Auth.ID_TOKEN
+    header: IdentityHeader = IdentityHeader.SERVERLESS
+    credentials: Credentials = AutoCredentials()
+    protocol: Protocol = Protocol.AUTO
+    timeouts: Timeouts = Timeouts()
+    retries: Retries = Retries()
+    limits: Limits = Limits()
+    errors: ErrorFormat = ErrorFormat.AUTO
+    allow_origins: tuple[str, ...] = ()
+    set_headers: tuple[tuple[str, str], ...] = ()
+    remove_headers: tuple[str, ...] = ()
+    ca_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admin:
+    """The admin listener."""
+
+    listen: Address = Address("127.0.0.1", 9090)
+    quit: bool = field(default=False, metadata=doc("accept POST /quitquitquit from loopback"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    """What is logged, and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "text"] = "auto"
+    access: Literal["errors", "all", "off"] = "errors"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """A whole valid configuration."""
+
+    routes: tuple[Route, ...]
+    admin: Admin | None = Admin()
+    log: Log = Log()
+    drain: float = 8.0
+    sigterm_delay: float = 0.0
+    workers: int = 1
+    source: str = ""
+    """Where it came from, for messages: a file name, ``AUTH_PROXY_CONFIG_YAML`` or the URL."""
+
+    @property
+    def listeners(self) -> tuple[Address, ...]:
+        """Every address that some route uses, in order of first use."""
+        return tuple(dict.fromkeys(address for route in self.routes for address in route.listen))

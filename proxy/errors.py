@@ -1,0 +1,209 @@
+"""The closed family of failures that the proxy itself can cause or meet.
+
+A class answers four questions, so that nobody reads them out of a message: whose fault
+it is (``fault``), what it is called (``reason``: header value, metric label, log key and
+anchor in the README), what downstream is told (``status``), and whether the upstream may
+have seen any of the request (``sent_upstream``).  An instance adds ``detail``, what
+happened this time, and ``hint``, what a person can do about it.
+
+`dialects` renders these, `retry` judges them; neither is known here.  No text in here may
+carry a token or a query string.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import ClassVar
+
+
+class Fault(enum.Enum):
+    """The party that has to act to make a failure go away."""
+
+    DOWNSTREAM = "downstream"
+    CONFIGURATION = "configuration"
+    PROXY = "proxy"
+    TOKEN = "token"  # noqa: S105 (the name of a party)
+    UPSTREAM = "upstream"
+
+
+class ProxyError(Exception):
+    """A failure of one exchange; every subclass is one row of the README's table of reasons."""
+
+    fault: ClassVar[Fault]
+    reason: ClassVar[str]
+    status: ClassVar[int]
+    title: ClassVar[str]
+    sent_upstream: ClassVar[bool] = False
+    default_hint: ClassVar[str] = ""
+
+    def __init__(
+        self, detail: str, *, hint: str | None = None, retry_after: int | None = None
+    ) -> None:
+        """`detail` says what happened; `retry_after` is in whole seconds (RFC 9110, 10.2.3)."""
+        super().__init__(detail)
+        self.detail = detail
+        self.hint = self.default_hint if hint is None else hint
+        self.retry_after = retry_after
+
+    def __init_subclass__(cls) -> None:
+        """Refuse a failure that leaves a question open."""
+        for name in ("fault", "reason", "status", "title"):
+            if not hasattr(cls, name):
+                raise TypeError(f"{cls.__name__} must define {name}")
+
+
+class RequestMalformed(ProxyError):
+    """The request breaks the protocol, or two parsers could read it in two ways."""
+
+    fault, reason, status = Fault.DOWNSTREAM, "request_malformed", 400
+    title = "The request is malformed"
+    default_hint = "The caller sent something that is not one unambiguous HTTP request."
+
+
+class OriginForbidden(ProxyError):
+    """A web page of another origin tried to call through the proxy."""
+
+    fault, reason, status = Fault.DOWNSTREAM, "origin_forbidden", 403
+    title = "Browser origins may not call this route"
+    default_hint = "If this page may call the service, add its origin to the route's allow_origins."
+
+
+class RouteNotFound(ProxyError):
+    """No route matches the listener, host and path."""
+
+    fault, reason, status = Fault.CONFIGURATION, "route_not_found", 404
+    title = "No route matches"
+    default_hint = "`cloud-run-auth-proxy check` prints the routes and what each one matches."
+
+
+class MethodNotAllowed(ProxyError):
+    """CONNECT: the proxy terminates requests, it opens no blind tunnels."""
+
+    fault, reason, status = Fault.DOWNSTREAM, "method_not_allowed", 405
+    title = "The method is not supported"
+    default_hint = (
+        "Call the service with http:// through the proxy, so that it can add the ID token; "
+        "it then speaks TLS to the upstream."
+    )
+
+
+class BodyTooLarge(ProxyError):
+    """The request body exceeds ``limits.body_bytes``."""
+
+    fault, reason, status = Fault.DOWNSTREAM, "body_too_large", 413
+    title = "The request body is too large"
+    default_hint = "Raise the route's limits.body_bytes, or send less."
+
+
+class HeadersTooLarge(ProxyError):
+    """The request line and fields exceed ``limits.header_bytes``."""
+
+    fault, reason, status = Fault.DOWNSTREAM, "headers_too_large", 431
+    title = "The request head is too large"
+    default_hint = "Raise limits.header_bytes, or send a shorter URL and fewer headers."
+
+
+class Overloaded(ProxyError):
+    """A configured limit of concurrency is reached; the exchange is shed."""
+
+    fault, reason, status = Fault.PROXY, "overloaded", 503
+    title = "The proxy is at its limit"
+    default_hint = "Raise limits.in_flight, limits.queue or limits.connections of the route."
+
+
+class Draining(ProxyError):
+    """The proxy is shutting down and this exchange can no longer be served."""
+
+    fault, reason, status = Fault.PROXY, "draining", 503
+    title = "The proxy is shutting down"
+    default_hint = "Repeat the call; the instance is being replaced."
+
+
+class TokenUnavailable(ProxyError):
+    """No usable ID token could be obtained; nothing was sent."""
+
+    fault, reason, status = Fault.TOKEN, "token_unavailable", 503
+    title = "No ID token could be obtained"
+    default_hint = "`cloud-run-auth-proxy doctor` shows where the credentials come from."
+
+
+class TokenTimedOut(ProxyError):
+    """The token did not come within ``timeouts.connect``; nothing was sent."""
+
+    fault, reason, status = Fault.TOKEN, "token_timed_out", 504
+    title = "The ID token did not come in time"
+    default_hint = "`cloud-run-auth-proxy doctor` shows where the credentials come from."
+
+
+class UpstreamConnectFailed(ProxyError):
+    """The upstream could not be reached; nothing was sent."""
+
+    fault, reason, status = Fault.UPSTREAM, "upstream_connect_failed", 502
+    title = "The upstream could not be reached"
+    default_hint = "Check the route's upstream, DNS and egress settings."
+
+
+class UpstreamConnectTimedOut(ProxyError):
+    """DNS, TCP and TLS together took longer than ``timeouts.connect``; nothing was sent."""
+
+    fault, reason, status = Fault.UPSTREAM, "upstream_connect_timed_out", 504
+    title = "Connecting to the upstream took too long"
+    default_hint = "Check egress (VPC connector, firewall), or raise timeouts.connect."
+
+
+class UpstreamTlsFailed(ProxyError):
+    """The TLS handshake or the verification of the certificate failed; nothing was sent."""
+
+    fault, reason, status = Fault.UPSTREAM, "upstream_tls_failed", 502
+    title = "The upstream's TLS could not be verified"
+    default_hint = "Check the upstream's host name; for a private authority set the route's ca_file."
+
+
+class UpstreamReset(ProxyError):
+    """The upstream closed the connection before its response was complete."""
+
+    fault, reason, status = Fault.UPSTREAM, "upstream_reset", 502
+    title = "The upstream closed the connection"
+    sent_upstream = True
+    default_hint = "Look at the upstream's own log: it ended the connection without an answer."
+
+
+class UpstreamTimedOut(ProxyError):
+    """No response head within ``timeouts.response``, or silence beyond ``idle`` or ``total``."""
+
+    fault, reason, status = Fault.UPSTREAM, "upstream_timed_out", 504
+    title = "The upstream did not answer in time"
+    sent_upstream = True
+    default_hint = "Look at the upstream's own log, or raise the route's timeouts."
+
+
+class UpstreamMalformed(ProxyError):
+    """The response breaks the protocol, or two parsers could read it in two ways."""
+
+    fault, reason, status = Fault.UPSTREAM, "upstream_malformed", 502
+    title = "The upstream's response is malformed"
+    sent_upstream = True
+    default_hint = "The upstream sent something that is not one unambiguous HTTP response."
+
+
+class DownstreamGone(ProxyError):
+    """The caller went away before its response was complete; seen in logs and metrics only."""
+
+    fault, reason, status = Fault.DOWNSTREAM, "downstream_gone", 499
+    title = "The caller went away"
+    sent_upstream = True
+
+
+class InternalError(ProxyError):
+    """A bug of the proxy."""
+
+    fault, reason, status = Fault.PROXY, "internal_error", 500
+    title = "The proxy has a bug"
+    sent_upstream = True
+    default_hint = "Please report it with the traceback from the proxy's log."
+
+
+REASONS: dict[str, type[ProxyError]] = {
+    kind.reason: kind
+    for kind in ProxyError.__subclasses__()
+}
