@@ -7,7 +7,7 @@ test suite asks hundreds of times.  `server_context` is what a fake upstream ser
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import functools
 import ssl
 from collections.abc import Sequence
@@ -70,5 +70,5 @@ def client_context(*, alpn: Sequence[str] = HTTP1) -> ssl.SSLContext:
 def _leaf(issuer: trustme.CA, names: tuple[str, ...], expired: bool) -> trustme.LeafCert:  # noqa: FBT001 (a cache key)
     if not expired:
         return issuer.issue_cert(*names)
-    past = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=2)
-    return issuer.issue_cert(*names, not_before=past - datetime.timedelta(days=1), not_after=past)
+    past = dt.datetime.now(dt.UTC) - dt.timedelta(days=2)
+    return issuer.issue_cert(*names, not_before=past - dt.timedelta(days=1), not_after=past)
