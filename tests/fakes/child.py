@@ -1,0 +1,200 @@
+"""Processes that a test starts: their output is kept, and none outlives its test."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+# A loaded two-core machine starts an interpreter within a second or two.
+START_SECONDS = 20.0
+STOP_SECONDS = 15.0
+
+CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
+PAGE_BYTES = os.sysconf("SC_PAGESIZE")
+
+
+def plain_environment(home: Path, more: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without this machine's proxies, credentials and gcloud settings."""
+    scripts = str(Path(sys.executable).parent)
+    path = os.pathsep.join([scripts, os.environ.get("PATH", os.defpath)])
+    return {"PATH": path, "HOME": str(home), "LANG": "C.UTF-8", **more}
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How a command ended that was run to its end."""
+
+    code: int
+    out: str
+    err: str
+
+
+async def run(
+    argv: Sequence[str | Path],
+    *,
+    env: Mapping[str, str],
+    cwd: Path | None = None,
+    given: str = "",
+    seconds: float = 60.0,
+) -> Done:
+    """Run a command to its end with `given` on its stdin; it is killed after `seconds`.
+
+    The event loop stays free, so that servers of the same test can answer the command.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *argv,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=env,
+        cwd=cwd,
+    )
+    try:
+        async with asyncio.timeout(seconds):
+            out, err = await process.communicate(given.encode())
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode is not None
+    return Done(process.returncode, out.decode(), err.decode())
+
+
+class Child:
+    """A server in a process of its own, from its first line of readiness to its end.
+
+    `lines` holds what it wrote on stdout and stderr, in order.
+    """
+
+    def __init__(
+        self, argv: Sequence[str | Path], *, env: Mapping[str, str], cwd: Path | None = None
+    ) -> None:
+        self.lines: list[str] = []
+        self._argv = [str(part) for part in argv]
+        self._env = env
+        self._cwd = cwd
+        self._process: asyncio.subprocess.Process | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._at_end = False
+        self._news = asyncio.Condition()
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return " ".join(Path(part).name for part in self._argv[:2])
+
+    @property
+    def pid(self) -> int:
+        """The process id; the child must have been started."""
+        return self._started.pid
+
+    @property
+    def output(self) -> str:
+        """Everything written so far."""
+        return "\n".join(self.lines)
+
+    @property
+    def _started(self) -> asyncio.subprocess.Process:
+        assert self._process is not None, f"{self.name} was not started"
+        return self._process
+
+    async def spawn(self) -> None:
+        """Start the process and collect its output; does not wait for readiness."""
+        self._process = await asyncio.create_subprocess_exec(
+            *self._argv,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env=self._env,
+            cwd=self._cwd,
+            # A log line may carry a traceback: far beyond the 64 KiB that StreamReader allows.
+            limit=8 * 1024 * 1024,
+        )
+        self._reading = asyncio.get_running_loop().create_task(
+            self._read(), name=f"read what {self.name} says"
+        )
+
+    async def line(self, wanted: Callable[[str], bool], seconds: float = START_SECONDS) -> str:
+        """Return the first line that is `wanted`, earlier ones included.
+
+        Fails with the whole output if the process ends or `seconds` pass before it comes.
+        """
+        try:
+            async with asyncio.timeout(seconds), self._news:
+                while (found := next(filter(wanted, self.lines), None)) is None:
+                    assert not self._at_end, f"{self.name} ended early:\n{self.output}"
+                    await self._news.wait()
+        except TimeoutError:
+            raise AssertionError(f"{self.name} did not say so in time:\n{self.output}") from None
+        return found
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to this process alone."""
+        self._started.send_signal(number)
+
+    async def exit_code(self, seconds: float = STOP_SECONDS) -> int:
+        """Wait for the end and return the exit code, negative for a signal."""
+        try:
+            async with asyncio.timeout(seconds):
+                code = await self._started.wait()
+                if self._reading is not None:
+                    await self._reading
+        except TimeoutError:
+            raise AssertionError(f"{self.name} did not end:\n{self.output}") from None
+        return code
+
+    async def kill(self) -> None:
+        """End the process if it still runs, at once and without a verdict."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+        if self._reading is not None:
+            await self._reading
+
+    @property
+    def running(self) -> bool:
+        """Whether the process was started and has not ended."""
+        return self._process is not None and self._process.returncode is None
+
+    def rss_bytes(self) -> int:
+        """Memory that is resident right now."""
+        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * PAGE_BYTES
+
+    def peak_bytes(self) -> int:
+        """Largest resident memory since the start or the last `forget_peak`."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+        assert found is not None, status
+        return int(found[1]) * 1024
+
+    def forget_peak(self) -> None:
+        """Make `peak_bytes` count from here (proc(5), clear_refs, 5)."""
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+
+    def cpu_seconds(self) -> float:
+        """User and system time of all its threads so far."""
+        # proc(5): the name in parentheses may hold blanks; utime and stime are fields 14 and 15.
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / CLOCK_TICKS
+
+    async def _read(self) -> None:
+        stream = self._started.stdout
+        assert stream is not None
+        while line := await stream.readline():
+            self.lines.append(line.decode(errors="replace").rstrip("\n"))
+            await self._tell()
+        self._at_end = True
+        await self._tell()
+
+    async def _tell(self) -> None:
+        async with self._news:
+            self._news.notify_all()

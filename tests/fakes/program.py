@@ -1,0 +1,135 @@
+"""The installed command as a subprocess, the way a user runs it."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tests.fakes.child import Child, Done, plain_environment, run
+
+COMMAND = Path(sys.executable).parent / "cloud-run-auth-proxy"
+
+# Header and claims of a JWT are base64 of JSON objects: both begin with `{"`.
+A_TOKEN = re.compile(r"eyJ[\w-]+\.eyJ[\w-]+\.[\w-]+")
+
+
+async def command(
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    seconds: float = 30.0,
+) -> Done:
+    """Run the command to its end, in an empty directory unless `cwd` is given."""
+    with tempfile.TemporaryDirectory() as empty:
+        return await run(
+            [COMMAND, *arguments],
+            env=plain_environment(Path(empty), env or {}),
+            cwd=cwd or Path(empty),
+            seconds=seconds,
+        )
+
+
+class Program(Child):
+    """A running proxy.  As a context: serving inside, drained with exit code 0 at the end.
+
+    `config` is the text of a configuration file, or None where `arguments` say it all.
+    Ports are 0 in it; what they became is read from the log line that the program writes
+    when it serves, whose members ``listeners`` and ``admin`` hold the real addresses.
+    """
+
+    def __init__(
+        self, config: str | None, *arguments: str, env: Mapping[str, str] | None = None
+    ) -> None:
+        self._home = tempfile.TemporaryDirectory(prefix="auth-proxy-")
+        home = Path(self._home.name)
+        self.config_file = home / "proxy.yaml"
+        if config is not None:
+            self.config_file.write_text(config)
+            arguments = ("run", "--config", str(self.config_file), *arguments)
+        super().__init__([COMMAND, *arguments], env=plain_environment(home, env or {}), cwd=home)
+        self.listeners: list[str] = []
+        self.admin = ""
+
+    @property
+    def url(self) -> str:
+        """The first listener, as a URL."""
+        return f"http://{self.listeners[0]}"
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port of the first listener."""
+        host, _, port = self.listeners[0].rpartition(":")
+        return host, int(port)
+
+    @property
+    def admin_url(self) -> str:
+        """The admin listener, as a URL."""
+        return f"http://{self.admin}"
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return the log so far: one JSON object a line; other lines are left out."""
+        return [json.loads(line) for line in self.lines if line.startswith("{")]
+
+    async def record(self, **members: Any) -> dict[str, Any]:
+        """Wait for the log record that has these members with these values."""
+
+        def wanted(line: str) -> bool:
+            if not line.startswith("{"):
+                return False
+            record = json.loads(line)
+            return all(record.get(name) == value for name, value in members.items())
+
+        found: dict[str, Any] = json.loads(await self.line(wanted))
+        return found
+
+    async def start(self) -> None:
+        """Start it and wait until it serves."""
+        await self.spawn()
+        serving = json.loads(await self.line(_says_listeners))
+        self.listeners = list(serving["listeners"])
+        self.admin = serving.get("admin") or ""
+
+    async def stop(self, expected: int = 0) -> None:
+        """Drain by SIGTERM and assert the exit code, and that the log shows no token."""
+        if self.running:
+            self.signal(signal.SIGTERM)
+        code = await self.exit_code()
+        assert code == expected, f"exit code {code}:\n{self.output}"
+        assert A_TOKEN.search(self.output) is None, "a token is in the log"
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.start()
+        except BaseException:
+            await self._release()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if error is None:
+                await self.stop()
+        finally:
+            await self._release()
+
+    async def _release(self) -> None:
+        await self.kill()
+        # pytest shows it beside a failure, and nowhere else.
+        print(f"--- {self.name}\n{self.output}")
+        self._home.cleanup()
+
+
+def _says_listeners(line: str) -> bool:
+    return line.startswith("{") and "listeners" in json.loads(line)
