@@ -1,0 +1,1 @@
+"""Google's side of the wire, on this machine: see `metadata` and `service`."""
