@@ -1,0 +1,1 @@
+"""Operations: lifecycle, logs, metrics, the admin listener and its page."""

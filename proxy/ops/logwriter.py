@@ -1,0 +1,121 @@
+"""Writes finished log lines to a file descriptor without stopping the event loop.
+
+A line is written at once where the descriptor takes it: one poll and one write, in order,
+there even if the process is killed the moment after.  Where the reader of a pipe is slow a
+write would block, so the line goes into a bounded queue and a thread waits for the reader.
+Lines that find the queue full are dropped and counted.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import select
+import threading
+from collections.abc import Callable
+from typing import Final
+
+MAX_LINES: Final = 10_000
+"""Lines that wait for a slow reader: a few megabytes, some seconds of a busy access log."""
+
+# pipe(7): a write of up to PIPE_BUF (4096 on Linux) bytes is never mixed with another process's,
+# which matters to workers that share a pipe; and a pipe that polls as writable has a free page,
+# so that such a write does not block. (Unless another worker takes that page in between: then
+# this one waits for the reader once.)
+ATOMIC_BYTES: Final = 4096
+
+_FLUSH_SECONDS: Final = 2.0
+_LONGEST_WAIT: Final = 60.0
+
+Housekeeping = Callable[[], float]
+
+
+class LineWriter:
+    """Owns one thread for what cannot be written at once; safe to use from threads."""
+
+    __slots__ = (
+        "_closed", "_fd", "_housekeeping", "_lines", "_lock", "_poll", "_thread", "_waiting",
+        "dropped",
+    )  # fmt: skip
+
+    def __init__(self, fd: int, *, housekeeping: Housekeeping = lambda: _LONGEST_WAIT) -> None:
+        """Write to `fd`, which stays the caller's.
+
+        `housekeeping` runs in the thread before each wait and returns how many seconds that may
+        last; it may call `write`.
+        """
+        self._fd = fd
+        self._housekeeping = housekeeping
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLOUT)
+        self._lock = threading.Lock()
+        # A line; an event to set once everything before it is written; None to end.
+        self._lines: queue.SimpleQueue[bytes | threading.Event | None] = queue.SimpleQueue()
+        self._waiting = 0
+        self._thread = threading.Thread(target=self._run, name="log writer", daemon=True)
+        self._closed = False
+        self.dropped = 0
+        """Lines that found the queue full; whoever reports them sets it back."""
+
+    def start(self) -> None:
+        """Start the thread. A process that forks afterwards needs a writer of its own."""
+        self._thread.start()
+
+    def write(self, line: bytes) -> None:
+        """Write or queue one line, with its newline; never waits for a slow reader."""
+        with self._lock:
+            if not self._waiting and len(line) <= ATOMIC_BYTES and self._poll.poll(0):
+                _write_all(self._fd, line)
+            elif self._closed or self._waiting >= MAX_LINES:
+                self.dropped += 1
+            else:
+                self._waiting += 1
+                self._lines.put(line)
+
+    def flush(self, timeout: float = _FLUSH_SECONDS) -> bool:
+        """Wait until what was queued is written; False if that took longer than `timeout`."""
+        if not self._waiting or not self._thread.is_alive():
+            return not self._waiting
+        reached = threading.Event()
+        self._lines.put(reached)
+        return reached.wait(timeout)
+
+    def close(self, timeout: float = _FLUSH_SECONDS) -> None:
+        """Write what is queued, as far as the reader takes it in time, and end the thread."""
+        self._closed = True
+        self._lines.put(None)
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+
+    def _run(self) -> None:
+        goes_on = True
+        while goes_on:
+            wait = min(max(0.0, self._housekeeping()), _LONGEST_WAIT)
+            try:
+                item = self._lines.get(timeout=wait)
+            except queue.Empty:
+                continue
+            goes_on = self._take(item)
+
+    def _take(self, item: bytes | threading.Event | None) -> bool:
+        """Write a line or wake whoever flushes; False once `close` was reached."""
+        if isinstance(item, bytes):
+            _write_all(self._fd, item)
+            with self._lock:
+                self._waiting -= 1
+        elif item is not None:
+            item.set()
+        return item is not None
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    """Write all of it; a reader that is gone is nobody's failure, and nobody could be told."""
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[os.write(fd, rest) :]
+        except BlockingIOError:
+            # Another process that shares the pipe has made it non-blocking.
+            select.select([], [fd], [], 1.0)
+        except OSError:
+            return
