@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.fakes import proc
+
 # A loaded two-core machine starts an interpreter within a second or two.
 START_SECONDS = 20.0
 STOP_SECONDS = 15.0
-
-CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
-PAGE_BYTES = os.sysconf("SC_PAGESIZE")
 
 
 def plain_environment(home: Path, more: Mapping[str, str]) -> dict[str, str]:
@@ -166,25 +164,20 @@ class Child:
         return self._process is not None and self._process.returncode is None
 
     def rss_bytes(self) -> int:
-        """Memory that is resident right now."""
-        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * PAGE_BYTES
+        """Return the memory that is resident right now."""
+        return proc.rss_bytes(self.pid)
 
     def peak_bytes(self) -> int:
-        """Largest resident memory since the start or the last `forget_peak`."""
-        status = Path(f"/proc/{self.pid}/status").read_text()
-        found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
-        assert found is not None, status
-        return int(found[1]) * 1024
+        """Return the largest resident memory since the start or the last `forget_peak`."""
+        return proc.peak_bytes(self.pid)
 
     def forget_peak(self) -> None:
-        """Make `peak_bytes` count from here (proc(5), clear_refs, 5)."""
-        Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+        """Make `peak_bytes` count from here."""
+        proc.forget_peak(self.pid)
 
     def cpu_seconds(self) -> float:
-        """User and system time of all its threads so far."""
-        # proc(5): the name in parentheses may hold blanks; utime and stime are fields 14 and 15.
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / CLOCK_TICKS
+        """Return user and system time of all its threads so far."""
+        return proc.cpu_seconds(self.pid)
 
     async def _read(self) -> None:
         stream = self._started.stdout

@@ -1,0 +1,201 @@
+"""What is measured.  A case is a turn that one contender takes; turns alternate, see `run`.
+
+A turn yields samples by the name of their measure.  Names end in their unit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from tests.bench import load
+from tests.bench.contenders import Contender, Running, Setup
+from tests.bench.servers import BenchError, Server
+from tests.bench.upstream import Surroundings
+
+Samples = dict[str, float]
+
+MIB = 1024 * 1024
+EVERYBODY = ("direct", "proxy", "envoy", "go")
+PROXIES = ("proxy", "envoy", "go")
+RIVALS = ("proxy", "envoy")
+
+CONNECTIONS = (1, 16, 64, 256, 1024)
+ROUTES = (1, 100, 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How much is spent on each number."""
+
+    rounds: int = 5
+    sweep_rounds: int = 3
+    seconds: float = 2.0
+    """Of one turn under load; wrk counts whole seconds."""
+    warm_up: float = 1.0
+    """Load before a turn that is not counted: connections open, caches fill."""
+    body_bytes: int = 300_000_000
+    idle_connections: int = 1000
+
+
+QUICK = Effort(rounds=2, sweep_rounds=1, seconds=1.0, warm_up=0.0, body_bytes=100_000_000)
+
+
+Turn = Callable[[Contender, Surroundings, Effort], Samples]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A turn, who takes it, and how often."""
+
+    name: str
+    help: str
+    contenders: tuple[str, ...]
+    turn: Turn
+    sweep: bool = False
+    """Whether one turn covers a whole row of settings; fewer rounds are enough."""
+
+
+def _server(running: Running) -> Server:
+    if running.server is None:
+        raise BenchError("direct calls have no process of their own")
+    return running.server
+
+
+def _under_load(
+    running: Running, effort: Effort, *, connections: int, post: bool = False
+) -> tuple[load.Load, float | None]:
+    """Return the load's outcome and the contender's CPU per request in µs, None for direct."""
+    send = partial(load.wrk, f"{running.url}/json", connections=connections, post=post)
+    if effort.warm_up:
+        send(seconds=effort.warm_up)
+    if running.server is None:
+        return send(seconds=effort.seconds), None
+    before = running.server.usage().cpu_seconds
+    seen = send(seconds=effort.seconds)
+    spent = running.server.usage().cpu_seconds - before
+    return seen, spent / seen.requests * 1e6
+
+
+def _throughput(scheme: str, contender: Contender, around: Surroundings, effort: Effort) -> Samples:
+    with contender.run(Setup(around, scheme)) as running:
+        samples: Samples = {}
+        if running.server is not None:
+            samples["start_ms"] = running.start_ms
+            samples["idle_rss_mib"] = running.server.usage().rss_bytes / MIB
+        seen, cpu = _under_load(running, effort, connections=64)
+    samples[f"{scheme}_per_s"] = seen.per_second
+    samples[f"{scheme}_p99_ms"] = seen.p99_ms
+    if cpu is not None:
+        samples[f"{scheme}_cpu_us"] = cpu
+    return samples
+
+
+def _latency(contender: Contender, around: Surroundings, effort: Effort) -> Samples:
+    with contender.run(Setup(around)) as running:
+        seen, _ = _under_load(running, effort, connections=1)
+    return {"p50_ms": seen.p50_ms}
+
+
+def _post(contender: Contender, around: Surroundings, effort: Effort) -> Samples:
+    with contender.run(Setup(around)) as running:
+        seen, cpu = _under_load(running, effort, connections=64, post=True)
+    return {"post_per_s": seen.per_second, "post_cpu_us": cpu or 0.0}
+
+
+def _bodies(contender: Contender, around: Surroundings, effort: Effort) -> Samples:
+    size = effort.body_bytes
+    blob = around.make_blob(size)
+    with contender.run(Setup(around)) as running:
+        server, url = _server(running), running.url
+        down = _moved(server, "download", size, partial(load.download, f"{url}/blob", size))
+        up = _moved(server, "upload", size, partial(load.upload, f"{url}/sink", blob, size))
+    return down | up
+
+
+def _moved(server: Server, name: str, size: int, move: Callable[[], float]) -> Samples:
+    """Move a body and say what that cost: `move` does it and returns the seconds it took."""
+    server.forget_peak()
+    before = server.usage().cpu_seconds
+    seconds = move()
+    after = server.usage()
+    return {
+        f"{name}_mb_per_s": size / 1e6 / seconds,
+        f"{name}_cpu_s_per_gb": (after.cpu_seconds - before) / (size / 1e9),
+        f"{name}_peak_mib": after.peak_bytes / MIB,
+    }
+
+
+def _idle(contender: Contender, around: Surroundings, effort: Effort) -> Samples:
+    count = effort.idle_connections
+    with contender.run(Setup(around)) as running:
+        server = _server(running)
+        empty = server.usage()
+        with load.idle_connections(running.port, count):
+            before = server.usage()
+            time.sleep(effort.seconds)
+            after = server.usage()
+    return {
+        "idle_kib_per_connection": (after.rss_bytes - empty.rss_bytes) / 1024 / count,
+        "idle_cpu_ms_per_s": (after.cpu_seconds - before.cpu_seconds) * 1000 / effort.seconds,
+    }
+
+
+def _connections(contender: Contender, around: Surroundings, effort: Effort) -> Samples:
+    samples: Samples = {}
+    with contender.run(Setup(around)) as running:
+        for count in CONNECTIONS:
+            seen, cpu = _under_load(running, effort, connections=count)
+            samples[f"connections_{count}_per_s"] = seen.per_second
+            samples[f"connections_{count}_cpu_us"] = cpu or 0.0
+    return samples
+
+
+def _routes(contender: Contender, around: Surroundings, effort: Effort) -> Samples:
+    samples: Samples = {}
+    for count in ROUTES:
+        with contender.run(Setup(around, routes=count)) as running:
+            seen, cpu = _under_load(running, effort, connections=64)
+        samples[f"routes_{count}_per_s"] = seen.per_second
+        samples[f"routes_{count}_cpu_us"] = cpu or 0.0
+    return samples
+
+
+CASES: tuple[Case, ...] = (
+    Case(
+        "tls",
+        "requests/s at 64 connections, TLS to the upstream; CPU, start, idle memory",
+        (*EVERYBODY, "go_h2"),
+        partial(_throughput, "tls"),
+    ),
+    Case(
+        "plain",
+        "requests/s at 64 connections, plain HTTP to the upstream",
+        EVERYBODY,
+        partial(_throughput, "plain"),
+    ),
+    Case("latency", "median latency at 1 connection", (*EVERYBODY, "go_h2"), _latency),
+    Case("post", "requests/s of POSTs with a small body", PROXIES, _post),
+    Case("bodies", "a large download and upload: CPU per GB, peak memory", PROXIES, _bodies),
+    Case("idle", "1,000 idle connections: memory, CPU", PROXIES, _idle, sweep=True),
+    Case("connections", "requests/s at 1 to 1,024 connections", RIVALS, _connections, sweep=True),
+    Case("routes", "requests/s with 1 to 1,000 routes", RIVALS, _routes, sweep=True),
+)
+
+
+def turns(
+    case: Case, present: list[Contender], around: Surroundings, effort: Effort
+) -> Iterator[tuple[int, Contender, Samples]]:
+    """Take the case's turns one by one: round, contender, samples.
+
+    Contenders alternate and each round begins with another one, so that a slow moment of
+    the machine hits everybody alike.
+    """
+    taking = [contender for contender in present if contender.name in case.contenders]
+    rounds = effort.sweep_rounds if case.sweep else effort.rounds
+    for number in range(rounds):
+        shift = number % len(taking)
+        for contender in taking[shift:] + taking[:shift]:
+            yield number, contender, case.turn(contender, around, effort)

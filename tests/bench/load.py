@@ -1,0 +1,96 @@
+"""The load: wrk for requests, curl for bodies, plain sockets for connections that do nothing."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.bench.servers import LOAD_CORE, BenchError, pinned
+
+SCRIPT = Path(__file__).with_name("report.lua")
+POST_BODY = json.dumps({"item": "espresso", "quantity": 2, "note": "x" * 150})
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What one run of wrk saw."""
+
+    requests: int
+    seconds: float
+    p50_ms: float
+    p99_ms: float
+
+    @property
+    def per_second(self) -> float:
+        """Requests per second."""
+        return self.requests / self.seconds
+
+
+def wrk(url: str, *, connections: int, seconds: float, post: bool = False) -> Load:
+    """Send requests over so many connections, one after the other on each.
+
+    Raises `BenchError` if a single one failed: a number with failures in it means nothing.
+    """
+    argv = [
+        "wrk", "--threads", "1", "--connections", str(connections),
+        "--duration", f"{max(1, round(seconds))}s", "--timeout", "10s",
+        "--script", str(SCRIPT), url,
+    ]  # fmt: skip
+    if post:
+        argv += ["--", "POST", POST_BODY]
+    done = subprocess.run(
+        pinned(argv, LOAD_CORE), capture_output=True, text=True, timeout=seconds + 30, check=False
+    )
+    if done.returncode != 0:
+        raise BenchError(f"wrk failed: {done.stderr or done.stdout}")
+    said = json.loads(done.stdout.splitlines()[-1])
+    if said["failed"] or not said["requests"]:
+        raise BenchError(f"wrk {url}: {said['failed']} of {said['requests']} requests failed")
+    return Load(said["requests"], said["seconds"], said["p50"] / 1000, said["p99"] / 1000)
+
+
+def download(url: str, size: int) -> float:
+    """Fetch `url`, which must bring so many bytes, and return the seconds it took."""
+    return _curl([url], "%{size_download}", size)
+
+
+def upload(url: str, file: Path, size: int) -> float:
+    """POST a file and return the seconds it took."""
+    # Without Expect: curl would wait for a 100 from contenders that send none.
+    return _curl(
+        ["--request", "POST", "--header", "Expect:", "--upload-file", str(file), url],
+        "%{size_upload}",
+        size,
+    )
+
+
+def _curl(arguments: list[str], measure: str, size: int) -> float:
+    argv = [
+        "curl", "--silent", "--show-error", "--fail", "--noproxy", "*", "--max-time", "60",
+        "--output", "/dev/null", "--write-out", f"{measure} %{{time_total}}", *arguments,
+    ]  # fmt: skip
+    done = subprocess.run(
+        pinned(argv, LOAD_CORE), capture_output=True, text=True, timeout=70, check=False
+    )
+    moved, _, seconds = done.stdout.partition(" ")
+    if done.returncode != 0 or int(moved) != size:
+        raise BenchError(f"curl {arguments[-1]}: {done.stdout} {done.stderr}")
+    return float(seconds)
+
+
+@contextmanager
+def idle_connections(port: int, count: int) -> Iterator[None]:
+    """Hold so many connections, each of which has had one exchange."""
+    request = b"GET /json HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with ExitStack() as stack:
+        for _ in range(count):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", port), 10))
+            connection.sendall(request)
+            if not connection.recv(4096).startswith(b"HTTP/1.1 200"):
+                raise BenchError("an exchange on an idle connection failed")
+        yield

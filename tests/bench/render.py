@@ -1,0 +1,166 @@
+"""The README's tables, made from ``results/latest.json``.
+
+`python -m tests.bench.render` rewrites the README between its two markers;
+``--check`` only says whether that would change anything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.bench.cases import CONNECTIONS, ROUTES
+from tests.bench.results import LATEST, Results
+
+README = Path(__file__).parents[2] / "README.md"
+BEGIN = "<!-- bench:begin -->"
+END = "<!-- bench:end -->"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One measure of the main table."""
+
+    title: str
+    measure: str
+    show: Callable[[float], str]
+    unit: str = ""
+
+
+def _count(value: float) -> str:
+    return f"{round(value, -2):,.0f}" if value >= 1000 else f"{value:.0f}"
+
+
+def _whole(value: float) -> str:
+    return f"{value:.0f}"
+
+
+def _two(value: float) -> str:
+    return f"{value:.2f}"
+
+
+COLUMNS = (
+    Column("requests/s, TLS upstream", "tls_per_s", _count),
+    Column("requests/s, plain upstream", "plain_per_s", _count),
+    Column("CPU per request", "tls_cpu_us", _whole, " µs"),
+    Column("p50 at 1 connection", "p50_ms", _two, " ms"),
+    Column("idle memory", "idle_rss_mib", _whole, " MiB"),
+    Column("start to first answer", "start_ms", _whole, " ms"),
+)
+
+
+ROWS = (
+    Column("POST with a small body, requests/s", "post_per_s", _count),
+    Column("download, CPU per GB", "download_cpu_s_per_gb", _two, " s"),
+    Column("upload, CPU per GB", "upload_cpu_s_per_gb", _two, " s"),
+    Column("peak memory during the download", "download_peak_mib", _whole, " MiB"),
+    Column("peak memory during the upload", "upload_peak_mib", _whole, " MiB"),
+    Column("one of 1,000 idle connections", "idle_kib_per_connection", _whole, " KiB"),
+    *(
+        Column(f"requests/s, connections: {count:,}", f"connections_{count}_per_s", _count)
+        for count in CONNECTIONS
+    ),
+    *(
+        Column(f"requests/s, routes: {count:,}", f"routes_{count}_per_s", _count)
+        for count in ROUTES
+    ),
+)
+
+
+def _cell(results: Results, column: Column, contender: str) -> str:
+    value = results.median(column.measure, contender)
+    return "" if value is None else column.show(value) + column.unit
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _ratio(results: Results, measure: str) -> str:
+    value = results.ratio(measure, "proxy")
+    return "" if value is None else f"{value:.2f} x"
+
+
+def main_table(results: Results) -> list[str]:
+    """One line for each contender, one column for each measure, and the ratio to Envoy."""
+    columns = [column for column in COLUMNS if column.measure in results.samples]
+    lines = [
+        _line([" ", *(column.title for column in columns)]),
+        "|---|" + "--:|" * len(columns),
+    ]
+    for name, label in results.labels.items():
+        cells = [_cell(results, column, name) for column in columns]
+        if any(cells):
+            lines.append(_line([label, *cells]))
+    ratios = [_ratio(results, column.measure) for column in columns]
+    if any(ratios):
+        lines.append(_line(["this proxy ÷ Envoy", *ratios]))
+    return lines
+
+
+def second_table(results: Results) -> list[str]:
+    """One line for each further measure, one column for each contender; empty without any."""
+    rows = [row for row in ROWS if row.measure in results.samples]
+    names = [
+        name for name in results.labels if any(name in results.samples[row.measure] for row in rows)
+    ]
+    if not rows:
+        return []
+    lines = [
+        _line([" ", *(results.labels[name] for name in names), "this proxy ÷ Envoy"]),
+        "|---|" + "--:|" * (len(names) + 1),
+    ]
+    for row in rows:
+        cells = [_cell(results, row, name) for name in names]
+        lines.append(_line([row.title, *cells, _ratio(results, row.measure)]))
+    return lines
+
+
+def _words(results: Results) -> str:
+    machine, settings = results.machine, results.settings
+    versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
+    return (
+        f"Medians of {settings['rounds']} alternating turns of {settings['seconds']:g} s in fresh "
+        f"processes ({settings['sweep_rounds']} for idle connections, connections and routes), "
+        f"measured on {results.date} at commit `{results.commit}`. {machine['cpu']}, "
+        f"{machine['cores']} cores, {machine['memory']}: each proxy has one core, load and "
+        "upstream the other. 64 keep-alive connections where nothing else is said; nginx answers "
+        f"with a small JSON document; the token has 900 bytes; bodies of "
+        f"{settings['body_bytes'] / 1e6:.0f} MB. Ratios are medians over pairs of turns. "
+        f"Versions: {versions}. `make bench` repeats it on your machine."
+    )
+
+
+def render(results: Results) -> str:
+    """Return both tables and the sentence about where the numbers come from, as Markdown."""
+    parts = [main_table(results), second_table(results), [_words(results)]]
+    return "\n\n".join("\n".join(part) for part in parts if part)
+
+
+def replace(text: str, tables: str) -> str:
+    """Return `text` with `tables` between the markers; `ValueError` if they are not there once."""
+    head, begin, rest = text.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end or BEGIN in tail:
+        raise ValueError(f"the README must hold {BEGIN} and {END} once")
+    return f"{head}{BEGIN}\n{tables}\n{END}{tail}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Rewrite the README, or check it; exit code 1 if the check finds a difference."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.render", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing, exit 1 if stale")
+    check = parser.parse_args(arguments).check
+    text = README.read_text()
+    fresh = replace(text, render(Results.load(LATEST)))
+    if check:
+        return int(fresh != text)
+    README.write_text(fresh)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

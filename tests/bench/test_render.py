@@ -1,0 +1,110 @@
+"""The README shows what was measured, and the benchmark's own arithmetic is right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.bench.cases import CASES, Case, Effort, turns
+from tests.bench.contenders import Contender
+from tests.bench.render import BEGIN, COLUMNS, END, README, ROWS, main_table, render, replace
+from tests.bench.results import LATEST, Results
+from tests.bench.upstream import Surroundings, make_token
+
+
+def results(**samples: dict[str, list[float]]) -> Results:
+    return Results(
+        date="2026-01-31",
+        commit="0123456789ab",
+        command="python -m tests.bench",
+        machine={"cpu": "Some CPU", "cores": "2", "memory": "24 GiB", "kernel": "6"},
+        versions={"envoy": "1.40.0"},
+        settings={"rounds": 5, "sweep_rounds": 3, "seconds": 2.0, "body_bytes": 300_000_000},
+        labels={"direct": "direct", "proxy": "**this proxy**", "envoy": "Envoy"},
+        samples=samples,
+    )
+
+
+def test_the_readme_shows_the_latest_results() -> None:
+    if not LATEST.exists():
+        pytest.skip("tests/bench/results/latest.json is not there; `make bench` writes it")
+
+    text = README.read_text()
+
+    assert text == replace(text, render(Results.load())), "run python -m tests.bench.render"
+
+
+def test_a_row_shows_medians_and_the_last_row_the_ratio_to_envoy() -> None:
+    table = main_table(
+        results(
+            tls_per_s={"proxy": [20_000, 26_010, 30_000], "envoy": [10_000, 13_000, 20_000]},
+            start_ms={"proxy": [250.4], "envoy": [75]},
+        )
+    )
+
+    assert table == [
+        "|   | requests/s, TLS upstream | start to first answer |",
+        "|---|--:|--:|",
+        "| **this proxy** | 26,000 | 250 ms |",
+        "| Envoy | 13,000 | 75 ms |",
+        "| this proxy ÷ Envoy | 2.00 x | 3.34 x |",
+    ]
+
+
+def test_a_ratio_pairs_the_turns_of_a_round() -> None:
+    # In the second round the machine was slow for both: the ratio of medians would be 1.5.
+    measured = results(tls_per_s={"proxy": [20, 6, 30], "envoy": [10, 3, 20]})
+
+    assert measured.ratio("tls_per_s", "proxy") == 2.0
+
+
+def test_what_was_saved_is_what_is_loaded(tmp_path: Path) -> None:
+    measured = results(tls_per_s={"proxy": [1.5, 2.5]})
+
+    measured.save(tmp_path / "run.json")
+
+    assert Results.load(tmp_path / "run.json") == measured
+
+
+@pytest.mark.parametrize("text", ["no markers", f"{BEGIN} only", f"{BEGIN}{END}{BEGIN}{END}"])
+def test_a_readme_without_exactly_one_place_for_the_tables_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="must hold"):
+        replace(text, "tables")
+
+
+def test_only_what_stands_between_the_markers_is_replaced() -> None:
+    text = f"before\n{BEGIN}\nold\n{END}\nafter\n"
+
+    assert replace(text, "new") == f"before\n{BEGIN}\nnew\n{END}\nafter\n"
+
+
+def test_contenders_alternate_and_each_round_begins_with_another() -> None:
+    order: list[str] = []
+
+    def turn(contender: Contender, _around: Surroundings, _effort: Effort) -> dict[str, float]:
+        order.append(contender.name)
+        return {}
+
+    case = Case("made_up", "", ("a", "b", "c"), turn)
+    present = [Contender(name, name) for name in ("a", "b", "c", "not measured here")]
+    around = Surroundings(Path(), 0, 0, 0, "")
+
+    taken = list(turns(case, present, around, Effort(rounds=3)))
+
+    assert order == ["a", "b", "c", "b", "c", "a", "c", "a", "b"]
+    assert [number for number, _, _ in taken] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+
+
+def test_no_two_cases_share_a_name_and_no_two_cells_a_measure() -> None:
+    names = [case.name for case in CASES]
+    measures = [column.measure for column in (*COLUMNS, *ROWS)]
+
+    assert (len(names), len(measures)) == (len(set(names)), len(set(measures)))
+
+
+def test_a_token_has_the_size_of_a_real_one() -> None:
+    token = make_token("https://orders-abc123-uc.a.run.app", now=1_800_000_000.0)
+
+    assert 850 <= len(token) <= 1300
+    assert token.count(".") == 2
