@@ -1,0 +1,235 @@
+"""The numbers in Prometheus' formats.
+
+`render` builds everything from `Numbers` when somebody asks: the data path only adds to plain
+numbers, and no registry of the library, global or not, is involved.  Importing this module
+costs some tens of milliseconds (prometheus_client), so `admin` is the only one who does.
+
+Labels are bounded: route names, protocols, status codes, reasons, states and outcomes.  A
+series of a counter appears with its first event, so ask for increases over a range that
+tolerates an absent start (``deploy/prometheus`` does); gauges of a known route are always there.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import accumulate, chain
+
+from prometheus_client import ProcessCollector
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+import proxy
+from proxy.ops.numbers import Numbers
+from proxy.plane.stats import Histogram, RouteStats
+
+Labels = tuple[str, ...]
+Sample = tuple[Labels, float]
+Samples = Iterator[Sample]
+
+
+def render(numbers: Numbers, accept: str = "") -> tuple[bytes, str]:
+    """Return the metrics and their content type, in the format that `accept` asks for.
+
+    OpenMetrics where the ``Accept`` header names it, else the text format 0.0.4 (or 1.0.0 where
+    it is named).
+    """
+    try:
+        encode, content_type = choose_encoder(accept)
+    except (TypeError, ValueError):
+        # prometheus_client 0.26 compares a version that is no number with one that is.
+        encode, content_type = choose_encoder("")
+    return encode(_Scrape(numbers)), content_type
+
+
+class _Scrape(Collector):
+    """One reading of the numbers, as the library's encoders want it."""
+
+    def __init__(self, numbers: Numbers) -> None:
+        self._numbers = numbers
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every metric of the program, then those of its processes."""
+        routes = list(self._numbers.stats.routes.values())
+        yield from _traffic(routes)
+        yield from _bodies(routes)
+        yield from _upstream(routes)
+        yield from _tokens(self._numbers)
+        yield _build_info()
+        yield from _processes(self._numbers.pids)
+
+
+def _traffic(routes: Sequence[RouteStats]) -> Iterator[Metric]:
+    yield _counter(
+        "auth_proxy_requests_total",
+        "Finished exchanges; a tunnel counts when it ends, with code 101.",
+        ("route", "protocol", "code"),
+        (
+            ((route.name, protocol, str(code)), count)
+            for route in routes
+            for (protocol, code), count in route.requests.items()
+        ),
+    )
+    yield _histogram(
+        "auth_proxy_request_duration_seconds",
+        "From the head of a request to the end of its exchange.",
+        ("route",),
+        (((route.name,), route.duration) for route in routes),
+    )
+    yield _counter(
+        "auth_proxy_errors_total",
+        "Exchanges that failed, by reason; each reason is explained in the README.",
+        ("route", "reason"),
+        _counts(routes, lambda route: route.errors),
+    )
+    yield _gauge(
+        "auth_proxy_in_flight",
+        "Exchanges in progress.",
+        ("route",),
+        (((route.name,), route.in_flight) for route in routes),
+    )
+
+
+def _bodies(routes: Sequence[RouteStats]) -> Iterator[Metric]:
+    yield _counter(
+        "auth_proxy_request_bytes_total",
+        "Bytes of request bodies.",
+        ("route",),
+        (((route.name,), route.request_bytes) for route in routes),
+    )
+    yield _counter(
+        "auth_proxy_response_bytes_total",
+        "Bytes of response bodies.",
+        ("route",),
+        (((route.name,), route.response_bytes) for route in routes),
+    )
+
+
+def _upstream(routes: Sequence[RouteStats]) -> Iterator[Metric]:
+    yield _histogram(
+        "auth_proxy_upstream_head_seconds",
+        "From the sending of an attempt to the head of its response.",
+        ("route",),
+        (((route.name,), route.upstream_head) for route in routes),
+    )
+    yield _counter(
+        "auth_proxy_retries_total",
+        "Attempts that were repeated, by what caused it.",
+        ("route", "cause"),
+        _counts(routes, lambda route: route.retries),
+    )
+    yield _gauge(
+        "auth_proxy_upstream_connections",
+        "Connections to the upstream.",
+        ("route", "state"),
+        _connections(routes),
+    )
+    yield _counter(
+        "auth_proxy_upstream_dials_total",
+        "Connections that were dialled: ok, or the reason of the failure.",
+        ("route", "outcome"),
+        _counts(routes, lambda route: route.dials),
+    )
+
+
+def _tokens(numbers: Numbers) -> Iterator[Metric]:
+    yield _counter(
+        "auth_proxy_token_fetches_total",
+        "Fetches of ID tokens that ended, by the route that caused them.",
+        ("route", "outcome"),
+        numbers.fetches.fetches.items(),
+    )
+    yield _histogram(
+        "auth_proxy_token_fetch_seconds",
+        "How long fetches of ID tokens took.",
+        (),
+        [((), numbers.fetches.seconds)],
+    )
+    yield _gauge(
+        "auth_proxy_token_expiry_timestamp_seconds",
+        "When the ID token in use expires; absent where there is none.",
+        ("route",),
+        (
+            ((name,), token.expires_at)
+            for name, token in numbers.tokens.items()
+            if token.expires_at is not None
+        ),
+    )
+
+
+def _build_info() -> Metric:
+    versions = (proxy.__version__, platform.python_version())
+    return _gauge(
+        "auth_proxy_build_info",
+        "Always 1; the versions are labels.",
+        ("version", "python"),
+        [(versions, 1)],
+    )
+
+
+def _processes(pids: Iterable[int]) -> Iterator[Metric]:
+    """Yield the standard ``process_…`` metrics, added up over several processes.
+
+    The sum is what an operator budgets for: memory, CPU time and descriptors of the container.
+    The start is that of the first process.
+    """
+    found = [ProcessCollector(pid=partial(str, pid), registry=None).collect() for pid in pids]
+    together: dict[str, list[Metric]] = {}
+    for metric in chain.from_iterable(found):
+        together.setdefault(metric.name, []).append(metric)
+    for name, metrics in together.items():
+        values = [sample.value for metric in metrics for sample in metric.samples]
+        value = min(values) if name == "process_start_time_seconds" else sum(values)
+        first = metrics[0]
+        first.samples = [first.samples[0]._replace(value=value)]
+        yield first
+
+
+def _counts(
+    routes: Iterable[RouteStats], counter: Callable[[RouteStats], Mapping[str, int]]
+) -> Samples:
+    for route in routes:
+        for word, count in counter(route).items():
+            yield (route.name, word), count
+
+
+def _connections(routes: Iterable[RouteStats]) -> Samples:
+    for route in routes:
+        found = route.connections()
+        yield (route.name, "idle"), found.idle
+        yield (route.name, "busy"), found.busy
+        yield (route.name, "dialling"), found.dialling
+
+
+def _counter(name: str, help_: str, labels: Labels, samples: Iterable[Sample]) -> Metric:
+    family = CounterMetricFamily(name, help_, labels=labels)
+    for values, count in samples:
+        family.add_metric(values, count)
+    return family
+
+
+def _gauge(name: str, help_: str, labels: Labels, samples: Iterable[Sample]) -> Metric:
+    family = GaugeMetricFamily(name, help_, labels=labels)
+    for values, value in samples:
+        family.add_metric(values, value)
+    return family
+
+
+def _histogram(
+    name: str, help_: str, labels: Labels, samples: Iterable[tuple[Labels, Histogram]]
+) -> Metric:
+    family = HistogramMetricFamily(name, help_, labels=labels)
+    for values, histogram in samples:
+        bounds = [*map(floatToGoString, histogram.bounds), "+Inf"]
+        # Prometheus counts what is at most the bound, so each bucket holds those before it.
+        buckets = list(zip(bounds, accumulate(histogram.counts), strict=True))
+        family.add_metric(values, buckets, histogram.sum)
+    return family
