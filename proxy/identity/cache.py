@@ -1,0 +1,333 @@
+"""The one policy by which ID tokens are fetched, kept, refreshed and given out.
+
+Knows no protocol: a `TokenSource` fetches, this decides when.  Its promises:
+
+- at most one fetch runs, however many callers wait, and a caller that leaves cancels nobody;
+- a token is given out until 30 s before its own ``exp``, judged by the wall clock at each
+  use, because timers stall when Cloud Run withdraws the CPU between requests;
+- from 3 min 45 s before ``exp`` it is refreshed while it is still served, and no failed
+  refresh displaces it;
+- after a failure callers get the error at once, or wait if the next attempt is near enough;
+- nothing is fetched while nobody asks.
+
+Everything runs on one event loop, so the state needs no locks: it changes only between awaits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from random import Random
+
+from proxy.clock import Clocks
+from proxy.errors import TokenTimedOut, TokenUnavailable
+from proxy.identity.flight import Flight, Landing
+from proxy.identity.pace import Pace
+from proxy.identity.source import TokenSource, TokenSourceError, Watched
+from proxy.identity.states import Event, State, after
+from proxy.identity.timer import Bell, Later, on_the_loop
+from proxy.identity.token import USE_MARGIN, IdToken
+
+REFRESH_AHEAD = 225.0
+"""Seconds before ``exp`` from which a token is refreshed.  google-auth's REFRESH_THRESHOLD:
+Google's metadata servers keep a token until 4 minutes before its expiry, so that asking
+earlier brings the same one."""
+
+CLOCK_SLACK = 60.0
+"""Seconds that the wall clock may go back before a token is asked for anew: it may then
+expire earlier than the clock says."""
+
+
+class Outcome(StrEnum):
+    """How a fetch ended: the label of ``auth_proxy_token_fetches_total``."""
+
+    FETCHED = "fetched"
+    UNCHANGED = "unchanged"
+    """It brought a token with the same ``exp`` as the one that is kept."""
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+
+
+OnFetch = Callable[[str, str, float], object]
+"""Told of each fetch that ended: the route that caused it, its `Outcome`, seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why the last fetch brought no token."""
+
+    detail: str
+    hint: str | None
+    at: float
+    """Wall clock."""
+    retryable: bool
+    slow: bool
+
+
+class TokenCache:
+    """The token for one audience from one source."""
+
+    __slots__ = (
+        "_bell",
+        "_closed",
+        "_failure",
+        "_flight",
+        "_fresh_from",
+        "_fresh_until",
+        "_on_fetch",
+        "_pace",
+        "_refused",
+        "_state",
+        "_steady",
+        "_token",
+        "_unread",
+        "_wall",
+        "_watched",
+        "audience",
+        "source",
+        "stats",
+    )
+
+    def __init__(
+        self,
+        audience: str,
+        source: TokenSource,
+        *,
+        clocks: Clocks,
+        jitter: Random,
+        gate: asyncio.Semaphore,
+        later: Later = on_the_loop,
+        on_fetch: OnFetch | None = None,
+    ) -> None:
+        """`gate` bounds how many fetches run at once over all caches of `source`."""
+        # For the life of the cache
+        self.audience = audience
+        self.source = source
+        self.stats: Counter[tuple[str, str]] = Counter()
+        """Fetches that ended, by (route, outcome)."""
+        self._on_fetch = on_fetch
+        self._wall = clocks.wall
+        self._steady = clocks.steady
+        self._watched = source if isinstance(source, Watched) else None
+        self._bell = Bell(clocks.steady, later)
+        self._pace = Pace(clocks.steady, jitter)
+        self._flight = Flight(audience, source, self._landed, clocks=clocks, later=later, gate=gate)
+        self._closed = False
+
+        # What is known
+        self._state = State.NONE
+        # A lapsed token stays here: it is good again if the wall clock is set back.
+        self._token: IdToken | None = None
+        # Wall-clock times between which there is nothing to decide but to give it out.
+        self._fresh_from = math.inf
+        self._fresh_until = -math.inf
+        self._failure: Failure | None = None
+        # The value of the last token that the platform refused.
+        self._refused = ""
+        # Whether a watched source has changed and is being read.
+        self._unread = False
+
+    # --- what callers use
+
+    def current(self, route: str) -> IdToken | None:
+        """Return a token that may be used now, None if there is none; never waits.
+
+        Called for every request.  Starts a refresh in the background when its time has come.
+        """
+        now = self._wall()
+        if self._fresh_from <= now < self._fresh_until:
+            return self._token
+        return self._look(route, now)
+
+    async def get(self, route: str, timeout: float) -> IdToken:  # noqa: ASYNC109 (kept on the injected clock)
+        """Return a usable token, waiting up to `timeout` seconds for it.
+
+        Raises `TokenUnavailable` with the last error when no further attempt fits into the
+        timeout, `TokenTimedOut` when the source has not answered by then.  Cancelling a
+        caller leaves the fetch running for the others.
+        """
+        deadline = self._steady() + timeout
+        while (token := self.current(route)) is None:
+            self._pursue(route, deadline)
+            retry_at = self._pace.not_before if self._state is State.BACKING_OFF else math.inf
+            await self._bell.wait(min(deadline, retry_at))
+            if self._state.is_fetching and self._steady() >= deadline and not self._settles():
+                raise self._too_late()
+        return token
+
+    async def prefetch(self, route: str) -> TokenUnavailable | None:
+        """Make one attempt to have a token; return why there is none.
+
+        For the time before the first request, when `get` would wait for further attempts.
+        """
+        if self.current(route) is not None:
+            return None
+        try:
+            self._pursue(route, self._steady())
+        except TokenUnavailable as error:
+            return error
+        await self._bell.wait(math.inf)
+        return None if self._usable() else self._unavailable()
+
+    def refuse(self, token: IdToken) -> None:
+        """Drop `token`, which Google's front end answered with 401, if it is still in use.
+
+        The next `get` fetches.  A token that comes back unchanged is kept for 30 s.
+        """
+        held = self._token
+        if held is None or held.value != token.value:
+            return  # Somebody was faster: what is here has not been refused.
+        if held.value == self._refused and self._pace.wait() > 0:
+            return
+        if not self._pace.may_replace():
+            return
+        self._refused = held.value
+        if self._usable():
+            self._lapse()
+        self._token = None
+
+    async def close(self) -> None:
+        """End the running fetch; every waiting caller gets `TokenUnavailable`."""
+        self._closed = True
+        await self._flight.close()
+        self._bell.ring()
+
+    # --- what status, doctor and metrics use
+
+    @property
+    def state(self) -> State:
+        """Where the cache stands at this moment."""
+        self._usable()
+        return self._state
+
+    @property
+    def expires_at(self) -> float | None:
+        """The ``exp`` of the token that would be used now, wall clock."""
+        return self._token.expires_at if self._token is not None and self._usable() else None
+
+    @property
+    def email(self) -> str | None:
+        """The account that the token names; that of the last one if it has lapsed."""
+        return self._token.email if self._token is not None else None
+
+    @property
+    def last_error(self) -> Failure | None:
+        """Why the last fetch failed; None once one has succeeded."""
+        return self._failure
+
+    # --- the policy
+
+    def _look(self, route: str, now: float) -> IdToken | None:
+        """Do what `current` promises where the token is not simply fresh."""
+        token = self._token
+        if token is None or not self._follow(now):
+            return None
+        if self._watched is not None and self._watched.changed():
+            self._unread = True
+        if self._unread:
+            self._start(route)
+            return None  # `get` waits for the change to be read, and falls back to this token.
+        due = not self._fresh_from <= now < token.expires_at - REFRESH_AHEAD
+        if due and self._pace.wait() <= 0:
+            self._start(route)
+        return token
+
+    def _usable(self) -> bool:
+        """Return whether there is a token at this moment."""
+        return self._follow(self._wall())
+
+    def _follow(self, now: float) -> bool:
+        """Bring the state in line with the wall clock; return whether there is a token."""
+        token = self._token
+        alive = token is not None and now < token.expires_at - USE_MARGIN
+        if alive is not self._state.has_token:
+            if alive:
+                self._move(Event.REVIVE)
+                self._open_window()
+            else:
+                self._lapse()
+        return alive
+
+    def _pursue(self, route: str, deadline: float) -> None:
+        """See to it that waiting until `deadline` (steady clock) can bring a token, or raise."""
+        if self._closed:
+            raise TokenUnavailable("the proxy is shutting down")
+        if self._state is State.BACKING_OFF and (wait := self._pace.wait()) > 0:
+            hopeless = self._failure is not None and not self._failure.retryable
+            if hopeless or self._steady() + wait > deadline:
+                raise self._unavailable()
+        else:
+            self._start(route)
+
+    def _settles(self) -> bool:
+        """Stop waiting for a change to be read; return whether the old token will do."""
+        self._unread = False
+        return self._usable()
+
+    def _start(self, route: str) -> None:
+        if not self._state.is_fetching and not self._closed:
+            self._flight.start(route)
+            self._move(Event.START)
+
+    def _landed(self, route: str, landing: Landing) -> None:
+        self._unread = False
+        if isinstance(landing.result, IdToken):
+            outcome = self._accept(landing.result)
+        else:
+            outcome = self._fail(landing.result)
+        self._bell.ring()
+        self.stats[route, outcome] += 1
+        if self._on_fetch is not None:
+            self._on_fetch(route, outcome, landing.seconds)
+
+    def _accept(self, token: IdToken) -> Outcome:
+        old, self._token = self._token, token
+        self._failure = None
+        self._pace.succeeded(token.expires_at - USE_MARGIN - self._wall())
+        if token.value == self._refused:
+            self._pace.came_back()
+        self._move(Event.ACCEPT)
+        self._open_window()
+        same = old is not None and old.expires_at == token.expires_at
+        return Outcome.UNCHANGED if same else Outcome.FETCHED
+
+    def _fail(self, error: TokenSourceError) -> Outcome:
+        detail = f"{self.source.describe()}: {error.detail}"
+        self._failure = Failure(detail, error.hint, self._wall(), error.retryable, error.slow)
+        self._pace.failed()
+        self._move(Event.FAIL)
+        return Outcome.TIMED_OUT if error.slow else Outcome.FAILED
+
+    def _lapse(self) -> None:
+        self._move(Event.LAPSE)
+        self._fresh_from, self._fresh_until = math.inf, -math.inf
+        if self._state is State.NONE and self._failure is not None and self._pace.wait() > 0:
+            self._move(Event.HOLD)
+
+    def _open_window(self) -> None:
+        """Let `current` give the token out without a second look, where that is safe."""
+        if self._token is not None and self._watched is None:
+            self._fresh_from = self._wall() - CLOCK_SLACK
+            self._fresh_until = self._token.expires_at - REFRESH_AHEAD
+
+    def _move(self, event: Event) -> None:
+        """Follow the table; nobody else writes the state."""
+        self._state = after(self._state, event)
+
+    # --- what callers are told
+
+    def _unavailable(self) -> TokenUnavailable:
+        # A new exception for each caller: one that is raised twice collects tracebacks.
+        if self._failure is None:
+            return TokenUnavailable(f"{self.source.describe()}: no token has come")
+        return TokenUnavailable(self._failure.detail, hint=self._failure.hint)
+
+    def _too_late(self) -> TokenUnavailable | TokenTimedOut:
+        if self._failure is not None and not self._failure.slow:
+            return self._unavailable()  # The source has said what is wrong, one attempt ago.
+        waited = self._flight.seconds
+        return TokenTimedOut(f"{self.source.describe()}: no answer in {waited:.1f} s")

@@ -1,0 +1,131 @@
+"""One fetch at a time: runs a source, bounds it in time, and reports what came of it once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from proxy.clock import Clocks
+from proxy.identity.source import FixedAudience, TokenSource, TokenSourceError
+from proxy.identity.timer import Later, Timer
+from proxy.identity.token import IdToken, read_token
+
+log = logging.getLogger(__name__)
+
+FETCH_LIMIT = 15.0
+"""Seconds after which a fetch is given up.  Longer than the 10 s that callers wait by default,
+so that a slow source still serves those who come later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Landing:
+    """How a fetch ended: with a token that was accepted, or with an error."""
+
+    result: IdToken | TokenSourceError
+    seconds: float
+
+
+class Flight:
+    """The fetch for one audience.  Its task belongs to nobody who waits for it."""
+
+    __slots__ = (
+        "_audience",
+        "_began",
+        "_clocks",
+        "_closed",
+        "_gate",
+        "_landed",
+        "_later",
+        "_limit",
+        "_source",
+        "_task",
+    )
+
+    def __init__(
+        self,
+        audience: str,
+        source: TokenSource,
+        landed: Callable[[str, Landing], object],
+        *,
+        clocks: Clocks,
+        later: Later,
+        gate: asyncio.Semaphore,
+    ) -> None:
+        """`landed` is called once for each `start`, with the route that caused it.
+
+        `gate` bounds how many fetches of `source` run at once.
+        """
+        self._audience = audience
+        self._source = source
+        self._landed = landed
+        self._clocks = clocks
+        self._later = later
+        self._gate = gate
+        self._closed = False
+
+        # For one fetch
+        self._task: asyncio.Task[IdToken] | None = None
+        self._limit: Timer | None = None
+        self._began = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """How long the running, or the last, fetch has taken."""
+        return self._clocks.steady() - self._began
+
+    def start(self, route: str) -> None:
+        """Begin a fetch; the caller sees to it that none is running."""
+        self._began = self._clocks.steady()
+        task = asyncio.get_running_loop().create_task(
+            self._obtain(), name=f"fetch ID token for {self._audience}"
+        )
+        task.add_done_callback(lambda done: self._ended(route, done))
+        self._task = task
+
+    async def close(self) -> None:
+        """End the running fetch, if any; `landed` has been called when this returns."""
+        self._closed = True
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _obtain(self) -> IdToken:
+        async with self._gate:
+            # From here on: waiting for other audiences' fetches is not this one's fault.
+            self._began = self._clocks.steady()
+            task = asyncio.current_task()
+            if task is not None:
+                self._limit = self._later(FETCH_LIMIT, task.cancel)
+            raw = await self._source.fetch(self._audience)
+        source = self._source
+        fixed = source.fixed_audience if isinstance(source, FixedAudience) else None
+        return read_token(raw, self._audience, self._clocks.wall(), fixed)
+
+    def _ended(self, route: str, task: asyncio.Task[IdToken]) -> None:
+        if self._limit is not None:
+            self._limit.cancel()
+        self._task = self._limit = None
+        self._landed(route, Landing(self._result(task), self.seconds))
+
+    def _result(self, task: asyncio.Task[IdToken]) -> IdToken | TokenSourceError:
+        if task.cancelled():
+            if self._closed:
+                return TokenSourceError("the proxy is shutting down")
+            return TokenSourceError(f"no answer within {FETCH_LIMIT:.0f} s", slow=True)
+        error = task.exception()
+        if error is None:
+            return task.result()
+        return error if isinstance(error, TokenSourceError) else _bug(error)
+
+
+def _bug(error: BaseException) -> TokenSourceError:
+    # The message could quote a token, so only the type and the places are told.
+    places = "".join(traceback.format_tb(error.__traceback__))
+    log.error("a token source failed with %s:\n%s", type(error).__name__, places)
+    return TokenSourceError(
+        f"unexpected {type(error).__name__}",
+        hint="This is a bug of the proxy; please report it with the traceback from its log.",
+    )

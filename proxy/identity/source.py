@@ -1,0 +1,88 @@
+"""What a token source is: something that fetches an ID token for an audience.
+
+A source knows protocols and files; it keeps no tokens, never decides when to fetch and is
+never asked twice at once for one audience.  That is the business of `cache`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+
+class TokenSourceError(Exception):
+    """No token could be fetched, or what came is none.
+
+    `detail` is one sentence that says what happened, `hint` says what to type or change.
+    `retryable`: whether the cause may be gone in a moment, so that waiting for the next
+    attempt makes sense.  Neither text ever carries a token.
+    """
+
+    def __init__(
+        self, detail: str, *, hint: str | None = None, retryable: bool = False, slow: bool = False
+    ) -> None:
+        """`slow`: nothing was refused, the answer only did not come in time."""
+        super().__init__(detail)
+        self.detail = detail
+        self.hint = hint
+        self.retryable = retryable or slow
+        self.slow = slow
+
+
+class TokenSource(Protocol):
+    """Where ID tokens come from; one for each credentials of the configuration."""
+
+    def describe(self) -> str:
+        """Return where tokens come from in a few words, for logs, status and doctor."""
+        ...
+
+    async def fetch(self, audience: str) -> str:
+        """Return an ID token for `audience`, as it came; raise `TokenSourceError`."""
+        ...
+
+    async def account(self) -> str | None:
+        """Return the email of the account that tokens are for, where it is known."""
+        ...
+
+    async def close(self) -> None:
+        """Give up connections and threads; the source is not used afterwards."""
+        ...
+
+
+@runtime_checkable
+class FixedAudience(Protocol):
+    """A source that cannot choose the audience, such as the user logged in with gcloud."""
+
+    @property
+    def fixed_audience(self) -> str | None:
+        """What ``aud`` is in every token that it fetches; None where it follows what is asked."""
+        ...
+
+
+@runtime_checkable
+class Watched(Protocol):
+    """A source that can tell cheaply that a better token is waiting, such as a file."""
+
+    def changed(self) -> bool:
+        """Return whether there is something that `fetch` has not read yet."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """The right to ask the IAM Credentials API for another account's token."""
+
+    headers: Mapping[str, str] = field(repr=False)
+    """What authorises a request: ``Authorization`` with an access token, at least."""
+    member: str = "MEMBER"
+    """Who that is in the words of an IAM policy, such as ``serviceAccount:a@b``."""
+
+
+@runtime_checkable
+class AccessSource(Protocol):
+    """A source that can also authorise requests to Google's APIs."""
+
+    async def authorize(self) -> Authority:
+        """Return the headers with a valid access token; raise `TokenSourceError`."""
+        ...
