@@ -28,11 +28,7 @@ from proxy.emulator.faults import Exchange, Fault
 from proxy.emulator.keys import Keys
 from proxy.emulator.minting import ID_TOKEN_REMINT, LIFETIME, Mint
 from proxy.emulator.records import InFlight, Records
-
-LOOPBACK = "127.0.0.1"
-
-# The port stays open this long for requests that are still being answered at `stop`.
-STOP_WITHIN = 0.1
+from proxy.emulator.serving import LOOPBACK, Serving
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +73,12 @@ class MetadataServer:
         self.in_flight = InFlight()
         """Requests being answered; the key is the audience."""
         self._faults: deque[tuple[Fault, float, str]] = deque()
-        self._failures: list[Exception] = []
-        self._runner: web.AppRunner | None = None
-        self._port = 0
+        self._serving = Serving(self._serve)
 
     @property
     def host(self) -> str:
         """``127.0.0.1:PORT``, the value for ``GCE_METADATA_HOST``."""
-        return f"{LOOPBACK}:{self._port}"
+        return f"{LOOPBACK}:{self._serving.port}"
 
     @property
     def environ(self) -> dict[str, str]:
@@ -119,24 +113,12 @@ class MetadataServer:
 
     async def start(self) -> Self:
         """Open the port."""
-        app = web.Application()
-        app.router.add_route("*", "/{path:.*}", self._serve)
-        self._runner = web.AppRunner(
-            app, access_log=None, handle_signals=False, shutdown_timeout=STOP_WITHIN
-        )
-        await self._runner.setup()
-        await web.TCPSite(self._runner, LOOPBACK, self._port).start()
-        self._port = self._runner.addresses[0][1]
+        await self._serving.start()
         return self
 
     async def stop(self) -> None:
         """Close the port; raise what a handler raised, so that a broken fault is noticed."""
-        runner, self._runner = self._runner, None
-        if runner is not None:
-            await runner.cleanup()
-        failures, self._failures = self._failures, []
-        if failures:
-            raise ExceptionGroup("the emulated metadata server failed", failures)
+        await self._serving.stop()
 
     async def __aenter__(self) -> Self:
         return await self.start()
@@ -154,11 +136,7 @@ class MetadataServer:
         arrived = MetadataRequest(request.method, request.path, dict(request.query), headers)
         self.requests.add(arrived)
         with self.in_flight.one(arrived.audience):
-            try:
-                return await self._respond(request)
-            except Exception as error:
-                self._failures.append(error)
-                raise
+            return await self._respond(request)
 
     async def _respond(self, request: web.Request) -> web.StreamResponse:
         fault = self._take_fault(request.path)

@@ -1,0 +1,65 @@
+"""One aiohttp handler on a free port of the loopback, which keeps what the handler raised."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+LOOPBACK = "127.0.0.1"
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+# How long `stop` waits for requests that are still being answered, in seconds.
+STOP_WITHIN = 0.1
+
+# Far above Google's limits and aiohttp's own, so that the limit that a test meets is another's.
+HEAD_BYTES = 1024 * 1024
+HEAD_FIELDS = 10_000
+
+
+class Serving:
+    """A handler for every method and path.  After `stop`, `start` opens the same port again."""
+
+    def __init__(self, handler: Handler) -> None:
+        self.port = 0
+        self.failures: list[Exception] = []
+        self._handler = handler
+        self._runner: web.AppRunner | None = None
+
+    async def start(self) -> None:
+        """Open the port."""
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            handle_signals=False,
+            # A stream to a caller who went away ends at its next pause.
+            handler_cancellation=True,
+            shutdown_timeout=STOP_WITHIN,
+            max_line_size=HEAD_BYTES,
+            max_field_size=HEAD_BYTES,
+            max_headers=HEAD_FIELDS,
+        )
+        await self._runner.setup()
+        await web.TCPSite(self._runner, LOOPBACK, self.port).start()
+        self.port = self._runner.addresses[0][1]
+
+    async def stop(self) -> None:
+        """Close the port; raise what the handler raised, so that a broken one is noticed."""
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await runner.cleanup()
+        failures, self.failures = self.failures, []
+        if failures:
+            raise ExceptionGroup("an emulated server failed", failures)
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        try:
+            return await self._handler(request)
+        except ConnectionError:
+            raise  # The caller went away in the middle of a stream.
+        except Exception as error:
+            self.failures.append(error)
+            raise
