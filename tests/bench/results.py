@@ -61,6 +61,7 @@ class Results:
             for measure in self.samples
             if (ratio := self.ratio(measure, "proxy")) is not None
         }
+        path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
 
     @classmethod

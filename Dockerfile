@@ -1,0 +1,44 @@
+# Two stages: the first has pip and what it needs, the second only what runs.
+#
+#   docker build --build-arg REVISION="$(git rev-parse HEAD)" -t cloud-run-auth-proxy .
+#
+# The image listens on nothing but loopback unless its configuration says otherwise.
+
+ARG PYTHON=3.13
+
+FROM python:${PYTHON}-slim-bookworm AS build
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE ./
+COPY proxy ./proxy
+# Only ready-made wheels of the dependencies: nothing is compiled, so no compiler is needed.
+RUN pip --no-cache-dir wheel --only-binary uvloop,httptools,aiohttp,cryptography,pyyaml \
+      --wheel-dir /wheels . \
+ && python -m venv --without-pip /opt/auth-proxy \
+ && pip --python /opt/auth-proxy/bin/python install --no-cache-dir --no-index \
+      --find-links /wheels cloud-run-auth-proxy \
+# Bytecode that is valid whatever happens to file times on the way into a registry.
+ && python -m compileall -q -f --invalidation-mode unchecked-hash /opt/auth-proxy/lib
+
+FROM python:${PYTHON}-slim-bookworm
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="cloud-run-auth-proxy" \
+      org.opencontainers.image.description="A sidecar that adds Google ID tokens to calls between Cloud Run services" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.revision="${REVISION}"
+COPY --from=build /opt/auth-proxy /opt/auth-proxy
+ENV PATH=/opt/auth-proxy/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    # The user below has no home; without one, libraries that look for settings would fail.
+    HOME=/nonexistent
+# The base image comes without bytecode of the standard library and the user below could not
+# write any: starting would compile it each time.  Loading the program once keeps what it needs.
+# An image without CA certificates would build and then trust nobody.
+RUN test -s /etc/ssl/certs/ca-certificates.crt \
+ && python -c "import proxy.cli, proxy.server, proxy.doctor, proxy.demo" \
+ && cloud-run-auth-proxy --version
+# By number: Kubernetes' runAsNonRoot cannot judge a name.
+USER 65532:65532
+WORKDIR /
+EXPOSE 8080 9090
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["cloud-run-auth-proxy"]

@@ -1,0 +1,213 @@
+"""The deployment examples: well-formed, accepted by our own parser, consistent in themselves."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+
+from proxy.config.loading import parse
+from proxy.config.model import Config
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted((ROOT / "deploy").rglob("*.yaml"))
+IMAGE = "REGION-docker.pkg.dev/PROJECT_ID/REPOSITORY/cloud-run-auth-proxy:TAG"
+
+# What people replace, by something that our parser accepts in its place.
+FILLED_IN = {"PROJECT_NUMBER": "123456789012", "REGION": "europe-west1", "PROJECT_ID": "shop-1"}
+
+
+@dataclass(frozen=True)
+class Example:
+    """One workload with the proxy beside its app."""
+
+    file: Path
+    annotations: dict[str, str]
+    containers: dict[str, dict[str, Any]]
+    config: Config
+
+    @property
+    def proxy(self) -> dict[str, Any]:
+        return self.containers["auth-proxy"]
+
+    @property
+    def app(self) -> dict[str, Any]:
+        return next(one for name, one in self.containers.items() if name != "auth-proxy")
+
+
+def fill_in(text: str) -> str:
+    for word, value in FILLED_IN.items():
+        text = text.replace(word, value)
+    return text
+
+
+def parse_config(text: str, source: str) -> Config:
+    return parse(fill_in(text), source=source, env={})
+
+
+def documents(file: Path) -> list[dict[str, Any]]:
+    return [document for document in yaml.safe_load_all(file.read_text()) if document]
+
+
+def pods(value: Any) -> Iterator[dict[str, Any]]:
+    """Yield every object that has a spec with containers, wherever it is nested."""
+    if isinstance(value, dict):
+        if isinstance(value.get("spec"), dict) and "containers" in value["spec"]:
+            yield value
+        for inner in value.values():
+            yield from pods(inner)
+
+
+def annotations_of(value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        yield from value.get("annotations", {}).items()
+        for inner in value.values():
+            yield from annotations_of(inner)
+
+
+def config_text(container: dict[str, Any], everything: list[dict[str, Any]]) -> str:
+    """Return the configuration that the container is given, by variable or by ConfigMap."""
+    for variable in container.get("env", []):
+        if variable["name"] == "AUTH_PROXY_CONFIG_YAML":
+            return str(variable["value"])
+    maps = [document for document in everything if document["kind"] == "ConfigMap"]
+    return str(maps[0]["data"]["config.yaml"])
+
+
+def examples() -> list[Example]:
+    found = []
+    for file in FILES:
+        everything = documents(file)
+        for document in everything:
+            for pod in pods(document):
+                listed = [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
+                containers = {container["name"]: container for container in listed}
+                text = config_text(containers["auth-proxy"], everything)
+                config = parse_config(text, file.name)
+                found.append(Example(file, dict(annotations_of(document)), containers, config))
+    return found
+
+
+each_example = pytest.mark.parametrize(
+    "example", examples(), ids=lambda example: str(example.file.relative_to(ROOT / "deploy"))
+)
+
+
+def test_every_platform_has_its_example() -> None:
+    names = [str(file.relative_to(ROOT / "deploy")) for file in FILES]
+
+    assert names == [
+        "cloudrun/job.yaml",
+        "cloudrun/service.yaml",
+        "compose/compose.yaml",
+        "gke/job.yaml",
+        "gke/sidecar.yaml",
+    ]
+    assert len(examples()) == 4
+
+
+@each_example
+def test_the_app_calls_addresses_that_the_proxy_listens_on(example: Example) -> None:
+    listeners = {address.port for address in example.config.listeners}
+    urls = [urlsplit(variable["value"]) for variable in example.app["env"]]
+
+    assert [url.hostname for url in urls] == ["localhost"] * len(urls)
+    assert {url.port for url in urls} == listeners
+
+
+@each_example
+def test_the_app_calls_paths_that_some_route_takes(example: Example) -> None:
+    routes = {route.path for route in example.config.routes}
+    called = {urlsplit(variable["value"]).path or "/" for variable in example.app["env"]}
+
+    assert called == routes
+
+
+@each_example
+def test_no_port_is_used_twice(example: Example) -> None:
+    assert example.config.admin is not None
+    ports = [address.port for address in example.config.listeners]
+    ports += [port["containerPort"] for port in example.app.get("ports", [])]
+    ports.append(example.config.admin.listen.port)
+
+    assert len(ports) == len(set(ports))
+
+
+@each_example
+def test_probes_ask_the_admin_listener_where_they_can_reach_it(example: Example) -> None:
+    assert example.config.admin is not None
+    probes = {
+        kind: probe["httpGet"] for kind, probe in example.proxy.items() if kind.endswith("Probe")
+    }
+
+    assert probes["startupProbe"]["path"] == "/startup"
+    assert {probe["port"] for probe in probes.values()} == {example.config.admin.listen.port}
+    assert {probe["path"] for probe in probes.values()} <= {"/startup", "/liveness"}
+    assert ip_address(example.config.admin.listen.host).is_unspecified
+
+
+@each_example
+def test_the_app_starts_after_the_proxy(example: Example) -> None:
+    key = "run.googleapis.com/container-dependencies"
+    if key in example.annotations:
+        dependencies = json.loads(example.annotations[key])
+
+        assert dependencies == {example.app["name"]: ["auth-proxy"]}
+    else:
+        assert example.proxy["restartPolicy"] == "Always"
+
+
+@each_example
+def test_quitting_is_allowed_exactly_where_the_app_asks_for_it(example: Example) -> None:
+    assert example.config.admin is not None
+
+    assert example.config.admin.quit == ("/quitquitquit" in str(example.app.get("args")))
+
+
+@each_example
+def test_the_image_and_its_user_are_those_of_the_dockerfile(example: Example) -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    user = example.proxy.get("securityContext", {}).get("runAsUser", 65532)
+
+    assert example.proxy["image"] == IMAGE
+    assert f"\nUSER {user}:{user}\n" in dockerfile
+
+
+def test_compose_runs_the_demo_that_the_app_calls() -> None:
+    [compose] = documents(ROOT / "deploy" / "compose" / "compose.yaml")
+    demo, app = compose["services"]["auth-proxy"], compose["services"]["app"]
+    port = demo["command"][demo["command"].index("--port") + 1]
+
+    assert demo["command"][0] == "demo"
+    assert app["network_mode"] == "service:auth-proxy"
+    assert urlsplit(app["command"][-1]).netloc == f"localhost:{port}"
+
+
+def test_the_dockerfile_copies_only_what_the_context_holds() -> None:
+    ignore = (ROOT / ".dockerignore").read_text().splitlines()
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    copied = [
+        source
+        for line in re.findall(r"^COPY (?!--from)(.+)$", dockerfile, re.MULTILINE)
+        for source in line.split()[:-1]
+    ]
+
+    assert copied == ["pyproject.toml", "README.md", "LICENSE", "proxy"]
+    assert [line[1:] for line in ignore if line.startswith("!")] == copied
+
+
+def test_the_image_ends_on_sigterm_and_needs_no_shell() -> None:
+    last_stage = (ROOT / "Dockerfile").read_text().rpartition("\nFROM ")[2]
+
+    assert 'ENTRYPOINT ["cloud-run-auth-proxy"]\n' in last_stage
+    assert "STOPSIGNAL SIGTERM\n" in last_stage
+    # The program must be pid 1's child of nobody: a shell would not pass the signal on.
+    assert "\nCMD" not in last_stage
