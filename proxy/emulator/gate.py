@@ -53,12 +53,19 @@ def judge(
     if len(places) > 1:
         return Refusal.SEVERAL_HEADERS
     bearer = _BEARER.fullmatch(fields[places[0]][1])
-    claims = verify(bearer[1]) if bearer else Refusal.MALFORMED
-    if bearer is None or isinstance(claims, Refusal):
-        return claims if isinstance(claims, Refusal) else Refusal.MALFORMED
-    if invokers is not None and not (claims.get("email_verified") and claims["email"] in invokers):
+    if bearer is None:
+        return Refusal.MALFORMED
+    claims = verify(bearer[1])
+    if isinstance(claims, Refusal):
+        return claims
+    if invokers is not None and not _is_one_of(invokers, claims):
         return Refusal.NOT_INVOKER
     return Admitted(claims, places[0], bearer[1])
+
+
+def _is_one_of(invokers: Collection[str], claims: Claims) -> bool:
+    email = claims.get("email")
+    return isinstance(email, str) and email in invokers and claims.get("email_verified") is True
 
 
 def _identity(fields: Sequence[tuple[str, str]]) -> list[int]:
