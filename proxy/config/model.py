@@ -1,7 +1,8 @@
 """The configuration as frozen data, each field with its meaning.
 
-This module is the single description of the file: `parse` reads by it, `schema` prints it,
-the README's reference table is made from it.  Constructing a value has no side effect.
+This module is the single description of the file: `keys` turns its metadata into what the
+parser reads by, what `schema` prints and what the README's reference table is made from.  A
+field without ``kind`` is no key of the file.  Constructing a value has no side effect.
 
 Units: durations are seconds as float, ``math.inf`` for ``off``; sizes are bytes, 0 for none.
 """
@@ -20,7 +21,12 @@ KIB = 1024
 
 
 def doc(text: str, **more: Any) -> dict[str, Any]:
-    """Metadata of a field: its sentence in the README, plus what the parser needs to know."""
+    """Metadata of a field: its sentence in the README, plus what the parser needs to know.
+
+    ``kind`` names how the value is written (the table is in `keys`).  Where the field's own
+    default says something else than the file: ``written`` is the default as the file writes it,
+    ``shown`` is the default in words.
+    """
     return {"help": text, **more}
 
 
@@ -175,15 +181,20 @@ class Timeouts:
 
     connect: float = field(
         default=10.0,
-        metadata=doc("to wait for a token, and again to connect (DNS, TCP and TLS together)"),
+        metadata=doc(
+            "to wait for a token, and again to connect (DNS, TCP and TLS together)",
+            kind="deadline",
+        ),
     )
     response: float = field(
-        default=300.0, metadata=doc("from the end of the request to the response head")
+        default=300.0,
+        metadata=doc("from the end of the request to the response head", kind="deadline"),
     )
     idle: float = field(
-        default=300.0, metadata=doc("silence on a started stream, tunnel or upload")
+        default=300.0,
+        metadata=doc("silence on a started stream, tunnel or upload", kind="deadline"),
     )
-    total: float = field(default=OFF, metadata=doc("the whole exchange"))
+    total: float = field(default=OFF, metadata=doc("the whole exchange", kind="deadline"))
 
 
 RETRY_CAUSES = ("connect_failed", "reset", "timeout")
@@ -194,24 +205,29 @@ RETRY_CAUSES = ("connect_failed", "reset", "timeout")
 class Retries:
     """When an attempt is repeated."""
 
-    attempts: int = field(default=1, metadata=doc("attempts in all; 1 = no retry", minimum=1))
+    attempts: int = field(
+        default=1, metadata=doc("attempts in all; 1 = no retry", kind="count", minimum=1)
+    )
     on: tuple[str | int, ...] = field(
         default=("connect_failed", "reset", 429, 503),
-        metadata=doc("failure classes and statuses that are repeated"),
+        metadata=doc("failure classes and statuses (400 to 599) that are repeated", kind="causes"),
     )
     methods: tuple[str, ...] = field(
         default=("GET", "HEAD", "OPTIONS", "PUT", "DELETE"),
-        metadata=doc("methods that are repeated"),
+        metadata=doc("methods that are repeated", kind="methods"),
     )
     budget: float = field(
-        default=0.2, metadata=doc("retries allowed as a share of requests, such as 20%")
+        default=0.2, metadata=doc("retries allowed as a share of the requests", kind="share")
     )
     backoff: float = field(
-        default=0.05, metadata=doc("first pause, doubled each time and jittered")
+        default=0.05,
+        metadata=doc("first pause, doubled each time and jittered", kind="pause"),
     )
     max_body: int = field(
         default=64 * KIB,
-        metadata=doc("largest request body that is kept for a repeat, the 401 replay included"),
+        metadata=doc(
+            "largest request body that is kept for a repeat, the 401 replay included", kind="size"
+        ),
     )
 
 
@@ -219,14 +235,21 @@ class Retries:
 class Limits:
     """Bounds of one route; 0 = none."""
 
-    connections: int = field(default=1000, metadata=doc("connections to the upstream"))
-    in_flight: int = field(default=0, metadata=doc("exchanges served at once"))
-    queue: int = field(default=0, metadata=doc("exchanges that may wait beyond in_flight"))
+    connections: int = field(
+        default=1000, metadata=doc("connections to the upstream", kind="count", minimum=0)
+    )
+    in_flight: int = field(
+        default=0, metadata=doc("exchanges served at once", kind="count", minimum=0)
+    )
+    queue: int = field(
+        default=0,
+        metadata=doc("exchanges that may wait beyond `in_flight`", kind="count", minimum=0),
+    )
     header_bytes: int = field(
         default=64 * KIB,
-        metadata=doc("request line and fields; of responses too"),
+        metadata=doc("request line and fields; of responses too", kind="size"),
     )
-    body_bytes: int = field(default=0, metadata=doc("request body"))
+    body_bytes: int = field(default=0, metadata=doc("request body", kind="size"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,48 +257,170 @@ class Route:
     """Host and path rules that lead to one upstream, resolved as far as the file allows."""
 
     name: str
-    listen: tuple[Address, ...]
+    listen: tuple[Address, ...] = field(
+        metadata=doc(
+            "one address or a list; a listener of its own comes before every shared one",
+            kind="addresses",
+            shown="the top-level `listen`",
+        )
+    )
     own_listener: bool = False
     """Whether the route itself names its listeners: such routes come before shared ones."""
-    host: tuple[str, ...] = ()
-    """Lower case; ``*.suffix`` for a wildcard; empty = any."""
-    path: str = "/"
+    host: tuple[str, ...] = field(
+        default=(),
+        metadata=doc(
+            "exact, or `*.suffix` for one or more labels before the suffix; case-insensitive, "
+            "the request's port is ignored",
+            kind="hosts",
+            shown="any",
+        ),
+    )
+    """Lower case; ``*.suffix`` for a wildcard; an IPv6 address in brackets; empty = any."""
+    path: str = field(
+        default="/",
+        metadata=doc("prefix on a segment boundary, matched on the raw path", kind="path"),
+    )
     """Without a trailing slash, but for ``/`` itself."""
-    strip_path: bool = False
-    upstream: Upstream | None = None
+    strip_path: bool = field(
+        default=False, metadata=doc("forward the path without the prefix in `path`", kind="flag")
+    )
+    upstream: Upstream | None = field(
+        default=None,
+        metadata=doc(
+            "`http(s)://host[:port][/base]`; either this or `service` is required",
+            kind="upstream",
+            shown="",
+        ),
+    )
     """None as long as `service` is unresolved."""
-    service: Service | None = None
-    audience: str | None = None
+    service: Service | None = field(
+        default=None,
+        metadata=doc(
+            "`NAME[.REGION[.PROJECT_NUMBER]]`, a Cloud Run service by name; missing parts come "
+            "from the metadata server",
+            kind="service",
+            shown="",
+        ),
+    )
+    audience: str | None = field(
+        default=None,
+        metadata=doc(
+            "what the ID token is minted for: any string, as it stands",
+            kind="audience",
+            shown="the upstream's origin, without a revision tag (`TAG---`)",
+        ),
+    )
     """None where `auth` is none, or as long as `service` is unresolved."""
-    auth: Auth = Auth.ID_TOKEN
-    header: IdentityHeader = IdentityHeader.SERVERLESS
-    credentials: Credentials = AutoCredentials()
-    protocol: Protocol = Protocol.AUTO
-    timeouts: Timeouts = Timeouts()
-    retries: Retries = Retries()
-    limits: Limits = Limits()
-    errors: ErrorFormat = ErrorFormat.AUTO
-    allow_origins: tuple[str, ...] = ()
-    set_headers: tuple[tuple[str, str], ...] = ()
-    remove_headers: tuple[str, ...] = ()
-    ca_file: Path | None = None
+    auth: Auth = field(
+        default=Auth.ID_TOKEN,
+        metadata=doc(
+            "`auto` is `id_token` for https, and `none` for plain http to a loopback host",
+            kind="choice",
+            choices=("auto", "id_token", "none"),
+            written="auto",
+        ),
+    )
+    header: IdentityHeader = field(
+        default=IdentityHeader.SERVERLESS,
+        metadata=doc("the header that carries the ID token", kind="field", choices=IdentityHeader),
+    )
+    credentials: Credentials = field(
+        default=AutoCredentials(),
+        metadata=doc(
+            "where ID tokens come from; `auto` is application default credentials in Google's "
+            "order, then the metadata server",
+            kind="credentials",
+        ),
+    )
+    protocol: Protocol = field(
+        default=Protocol.AUTO,
+        metadata=doc(
+            "what is spoken to the upstream; `auto` is what the caller speaks",
+            kind="choice",
+            choices=Protocol,
+        ),
+    )
+    timeouts: Timeouts = field(
+        default=Timeouts(), metadata=doc("deadlines of one exchange", kind="section", of=Timeouts)
+    )
+    retries: Retries = field(
+        default=Retries(),
+        metadata=doc(
+            "when an attempt is repeated; `Retry-After` is honoured; never after a response byte",
+            kind="section",
+            of=Retries,
+        ),
+    )
+    limits: Limits = field(
+        default=Limits(), metadata=doc("bounds of one route; 0 = none", kind="section", of=Limits)
+    )
+    errors: ErrorFormat = field(
+        default=ErrorFormat.AUTO,
+        metadata=doc(
+            "the language of errors that the proxy makes; `auto` recognises the caller",
+            kind="choice",
+            choices=ErrorFormat,
+        ),
+    )
+    allow_origins: tuple[str, ...] = field(
+        default=(),
+        metadata=doc(
+            "browser origins that may call: `https://host[:port]`, `null`", kind="origins"
+        ),
+    )
+    set_headers: tuple[tuple[str, str], ...] = field(
+        default=(), metadata=doc("put on the request to the upstream", kind="header_values")
+    )
+    remove_headers: tuple[str, ...] = field(
+        default=(), metadata=doc("taken off the request to the upstream", kind="header_names")
+    )
+    ca_file: Path | None = field(
+        default=None,
+        metadata=doc(
+            "extra roots for this upstream, PEM; verification is never off; without effect on "
+            "plain http",
+            kind="file",
+            shown="the system's roots",
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admin:
     """The admin listener."""
 
-    listen: Address = Address("127.0.0.1", 9090)
-    quit: bool = field(default=False, metadata=doc("accept POST /quitquitquit from loopback"))
+    listen: Address = field(
+        default=Address("127.0.0.1", 9090), metadata=doc("one address", kind="address")
+    )
+    quit: bool = field(
+        default=False, metadata=doc("accept `POST /quitquitquit` from loopback", kind="flag")
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
     """What is logged, and how."""
 
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["auto", "json", "text"] = "auto"
-    access: Literal["errors", "all", "off"] = "errors"
+    level: Literal["debug", "info", "warning", "error"] = field(
+        default="info",
+        metadata=doc(
+            "the least severe record that is written",
+            kind="choice",
+            choices=("debug", "info", "warning", "error"),
+        ),
+    )
+    format: Literal["auto", "json", "text"] = field(
+        default="auto",
+        metadata=doc(
+            "`auto` is `text` on a terminal, else `json`",
+            kind="choice",
+            choices=("auto", "json", "text"),
+        ),
+    )
+    access: Literal["errors", "all", "off"] = field(
+        default="errors",
+        metadata=doc("which exchanges are logged", kind="choice", choices=("errors", "all", "off")),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -283,11 +428,20 @@ class Config:
     """A whole valid configuration."""
 
     routes: tuple[Route, ...]
-    admin: Admin | None = Admin()
-    log: Log = Log()
-    drain: float = 8.0
-    sigterm_delay: float = 0.0
-    workers: int = 1
+    admin: Admin | None = field(
+        default=Admin(),
+        metadata=doc("address of the admin listener, or `off`", kind="admin", of=Admin),
+    )
+    log: Log = field(default=Log(), metadata=doc("what is logged, and how", kind="section", of=Log))
+    drain: float = field(
+        default=8.0,
+        metadata=doc("after SIGTERM, how long exchanges may take to finish", kind="period"),
+    )
+    sigterm_delay: float = field(
+        default=0.0,
+        metadata=doc("after SIGTERM, how long the process stays even when idle", kind="pause"),
+    )
+    workers: int = field(default=1, metadata=doc("processes that serve", kind="count", minimum=1))
     source: str = ""
     """Where it came from, for messages: a file name, ``AUTH_PROXY_CONFIG_YAML`` or the URL."""
 

@@ -1,0 +1,212 @@
+"""Words of the configuration that name a place: listeners, upstreams, hosts, paths, origins.
+
+Pure: text in, value out.  Every function raises `ValueError` with a sentence that says what was
+written and what to write instead.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Literal
+
+from proxy.config.model import Address, Upstream
+from proxy.config.problems import quoted
+
+# What a schema can say; the functions below are stricter.
+ADDRESS = r"unix:/.+|[0-9]{1,5}|(\[[^\]\s]+\]|[^:/\[\]\s]*):[0-9]{1,5}"
+UPSTREAM = r"[hH][tT][tT][pP][sS]?://[^/?#@\s]+(/[^?#\s]*)?"
+HOST = r"(\*\.)?[^*/:\[\]\s]+|\[[^\]\s]+\]"
+PATH = r"/[^?#\s]*"
+ORIGIN = r"null|[A-Za-z][A-Za-z0-9+.-]*://[^/?#@\s]+"
+
+_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
+_PATH_CHARACTERS = re.compile(r"(%[0-9A-Fa-f]{2}|[!-$&->@-~])*")
+_LONGEST_HOST = 253  # RFC 1035, 2.3.4: 255 bytes on the wire.
+_LONGEST_SOCKET = 107  # unix(7): sun_path holds 108 bytes, one of them the final NUL.
+_HIGHEST_PORT = 65535
+_OWN_PORTS = {"http": 80, "https": 443}
+# IDNA 2003 and 2008 map these to different names, and Python's codec is of 2003.
+_AMBIGUOUS = re.compile("[ßς\u200c\u200d]")
+
+
+def address(text: str) -> Address:
+    """Return where to listen: ``HOST:PORT``, ``:PORT``, ``PORT`` or ``unix:/path``."""
+    if text.startswith("unix:"):
+        return _socket(text.removeprefix("unix:"))
+    host, _, port_text = text.rpartition(":")
+    if not re.fullmatch(r"[0-9]{1,9}", port_text) or "/" in host:
+        raise ValueError(
+            f"{quoted(text)} is not an address; "
+            "write 127.0.0.1:8080, 8080, [::1]:8080 or unix:/run/proxy.sock"
+        )
+    if ":" in host and not host.startswith("["):
+        raise ValueError(f"{quoted(text)}: write an IPv6 address in brackets, such as [::1]:8080")
+    if host == "*":
+        raise ValueError(f"{quoted(text)}: write 0.0.0.0 or [::] for every address of the machine")
+    # No host means loopback: a sidecar that listens to the whole network is a choice to be made.
+    return Address(_host_or_ip(host) if host else "127.0.0.1", _port(port_text, lowest=0))
+
+
+def _socket(path: str) -> Address:
+    if not path.startswith("/"):
+        raise ValueError(f"{quoted('unix:' + path)} needs an absolute path: unix:/run/proxy.sock")
+    if len(path.encode()) > _LONGEST_SOCKET:
+        raise ValueError(f"the socket's path is longer than {_LONGEST_SOCKET} bytes; shorten it")
+    return Address(path=path)
+
+
+def upstream(text: str) -> Upstream:
+    """Return the parts of ``http(s)://host[:port][/base]``."""
+    found = re.fullmatch(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)([^?#]*)(.*)", text, re.DOTALL)
+    # User information and queries hold secrets, so no message shows them.
+    if found is None:
+        shown = "this" if "@" in text else quoted(text.partition("?")[0])
+        raise ValueError(f"{shown} is not a URL; write https://HOST or http://HOST:PORT")
+    scheme, authority, base, rest = found.groups()
+    if "@" in authority:
+        raise ValueError("an upstream has no user or password; use set_headers for credentials")
+    if rest:
+        raise ValueError("an upstream has no query and no fragment; remove what follows ? or #")
+    own_port = _OWN_PORTS.get(scheme.lower())
+    if own_port is None:
+        raise ValueError(f"{quoted(scheme)} cannot be called; write https:// or http://")
+    host, port = _authority(authority, text)
+    base = "" if base in {"", "/"} else path(base)
+    return Upstream(_scheme(scheme), host, own_port if port is None else port, base)
+
+
+def _scheme(text: str) -> Literal["http", "https"]:
+    return "https" if text.lower() == "https" else "http"
+
+
+def _authority(authority: str, text: str) -> tuple[str, int | None]:
+    """Split ``host[:port]``; an IPv6 address loses its brackets."""
+    found = re.fullmatch(r"(\[[^\]]*\]|[^:]*)(?::(.*))?", authority, re.DOTALL)
+    if found is None or not found[1]:
+        raise ValueError(f"{quoted(text)} has no host; write https://HOST or http://HOST:PORT")
+    return _host_or_ip(found[1]), None if found[2] is None else _port(found[2], lowest=1)
+
+
+def _port(text: str, *, lowest: int) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text) or not lowest <= int(text) <= _HIGHEST_PORT:
+        raise ValueError(f"{quoted(text)} is not a port; write {lowest} to {_HIGHEST_PORT}")
+    return int(text)
+
+
+def _host_or_ip(text: str) -> str:
+    """Return a host name, an IPv4 address, or an IPv6 address without its brackets."""
+    if not text.startswith("["):
+        return host_name(text)
+    try:
+        inner = ipaddress.IPv6Address(text[1:-1])
+    except ValueError:
+        inner = None
+    # A zone names an interface of one machine and cannot stand in a URL or a Host header.
+    if inner is None or inner.scope_id is not None or not text.endswith("]"):
+        raise ValueError(f"{quoted(text)} is not an IPv6 address; write one such as [::1]")
+    return str(inner)
+
+
+def host_name(text: str) -> str:
+    """Return a host name in lower case, international letters as ``xn--`` (RFC 5890)."""
+    name = _ascii(text).lower().removesuffix(".")
+    labels = name.split(".")
+    if _NUMBER.fullmatch(labels[-1]):
+        return _ipv4(name)
+    if len(name) > _LONGEST_HOST or not all(map(_LABEL.fullmatch, labels)):
+        raise ValueError(
+            f"{quoted(text)} is not a host name; write letters, digits, '-' and '.', "
+            "such as billing.internal"
+        )
+    return name
+
+
+def _ascii(text: str) -> str:
+    if text.isascii():
+        return text
+    if _AMBIGUOUS.search(text):
+        raise ValueError(f"{quoted(text)} has two international forms; write the xn-- form")
+    try:
+        return text.encode("idna").decode()
+    except UnicodeError:
+        raise ValueError(f"{quoted(text)} is not a host name; write its xn-- form") from None
+
+
+def _ipv4(text: str) -> str:
+    # Stricter than getaddrinfo, which also reads 127.1 and 0x7f000001 as addresses.
+    try:
+        return str(ipaddress.IPv4Address(text))
+    except ValueError:
+        raise ValueError(
+            f"{quoted(text)} is not an IPv4 address; write four numbers such as 127.0.0.1"
+        ) from None
+
+
+def host(text: str) -> str:
+    """Return a rule for ``Host``: a name, an address, or ``*.suffix``."""
+    if text == "*":
+        raise ValueError("any host is the default; leave host out")
+    if re.fullmatch(r"(\[[^\]]*\]|[^:]*):[0-9]+", text):
+        raise ValueError(
+            f"{quoted(text)}: the port of a request is ignored; write the host alone, "
+            "and use listen for a port of its own"
+        )
+    if "/" in text or (":" in text and not text.startswith("[")):
+        raise ValueError(f"{quoted(text)} is not a host; write a name such as billing.internal")
+    wildcard, rest = ("*.", text[2:]) if text.startswith("*.") else ("", text)
+    if "*" in rest:
+        raise ValueError(f"{quoted(text)}: a * can only stand first, as in *.billing.internal")
+    if text.startswith("["):
+        return f"[{_host_or_ip(text)}]"
+    name = host_name(rest)
+    if wildcard and _NUMBER.fullmatch(name.rpartition(".")[2]):
+        raise ValueError(f"{quoted(text)}: an IP address has no subdomains; write it in full")
+    return wildcard + name
+
+
+def path(text: str) -> str:
+    """Return a path prefix without its trailing slash; ``/`` stays."""
+    if not text.startswith("/"):
+        raise ValueError(f"{quoted(text)} is not a path; it begins with /, such as /orders")
+    if "?" in text or "#" in text:
+        raise ValueError("a path has no query and no fragment; remove what follows ? or #")
+    if not _PATH_CHARACTERS.fullmatch(text):
+        raise ValueError(
+            f"{quoted(text)} is not a path as it travels; percent-encode spaces and other letters"
+        )
+    if text.endswith("/*"):
+        raise ValueError(f"{quoted(text)}: a path matches all below it; write {text[:-2] or '/'}")
+    trimmed = text.removesuffix("/")
+    # Upstreams resolve these, so that what was matched here is not what is served there.
+    if {"", ".", ".."} & set(trimmed.split("/")[1:]):
+        raise ValueError(f"{quoted(text)} has an empty, '.' or '..' segment; write it without")
+    return trimmed or "/"
+
+
+def origin(text: str) -> str:
+    """Return a browser's origin as it is sent in ``Origin`` (RFC 6454, 6.2), or ``null``."""
+    if text == "null":
+        return text
+    if text == "*":
+        raise ValueError("* would let every web page call; name each origin")
+    found = re.fullmatch(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#@\s]+)", text)
+    if found is None:
+        raise ValueError(
+            f"{quoted(text)} is not an origin; write https://HOST or http://HOST:PORT, "
+            "without a path or final /"
+        )
+    scheme = found[1].lower()
+    name, port = _authority(found[2], text)
+    shown = f"[{name}]" if ":" in name else name
+    own = port is None or port == _OWN_PORTS.get(scheme)
+    return f"{scheme}://{shown}" if own else f"{scheme}://{shown}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether `host` can only be this machine: by address, or the name ``localhost``."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,115 @@
+"""What routes and listeners say against each other; every check tells the reader and goes on."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from proxy.config.addresses import is_loopback
+from proxy.config.kinds import Reader
+from proxy.config.model import Address, Admin
+from proxy.config.problems import Place
+from proxy.config.resolve import Written
+
+_EVERY = {"0.0.0.0", "::"}  # noqa: S104 (compared with, not bound)
+
+
+def check_together(
+    routes: Sequence[Written], admin: Admin | None, admin_place: Place | None, reader: Reader
+) -> None:
+    """Check all routes and the admin listener; `admin_place` is None where it is not written."""
+    _check_same_requests(routes, reader)
+    _check_addresses(routes, reader)
+    if admin is not None:
+        _check_admin(routes, admin.listen, admin_place, reader)
+    _check_loops(routes, reader)
+
+
+def _check_same_requests(routes: Iterable[Written], reader: Reader) -> None:
+    """Refuse two routes of which the order in the file would have to decide."""
+    first: dict[tuple[Address, bool, str, str], Written] = {}
+    for written in routes:
+        route = written.route
+        if not written.matching_read:
+            continue
+        rules = [
+            (address, route.own_listener, host, route.path)
+            for address in route.listen
+            for host in route.host or ("",)
+        ]
+        other = next((first[rule] for rule in rules if rule in first), None)
+        if other is not None:
+            reader.complain(
+                written.place,
+                f"routes.{route.name}",
+                f"matches the same requests as route {other.route.name!r} at {other.place}; "
+                "give one of them another host, path or listen",
+            )
+        for rule in rules:
+            first.setdefault(rule, written)
+
+
+def _check_addresses(routes: Iterable[Written], reader: Reader) -> None:
+    """Refuse listeners of which only one could be opened."""
+    opened: defaultdict[int, list[Address]] = defaultdict(list)
+    for written in routes:
+        for address in written.route.listen:
+            same_port = opened[address.port]
+            if address in same_port:
+                continue
+            for other in same_port:
+                if _overlap(address, other):
+                    reader.complain(
+                        written.place_of("listen"),
+                        f"routes.{written.route.name}.listen",
+                        f"{address} and {other} cannot both be opened; write one of them for both",
+                    )
+            same_port.append(address)
+
+
+def _check_admin(
+    routes: Iterable[Written], admin: Address, place: Place | None, reader: Reader
+) -> None:
+    for written in routes:
+        for address in written.route.listen:
+            if _overlap(address, admin):
+                reader.complain(
+                    place or written.place_of("listen"),
+                    "admin",
+                    f"{admin} is a listener of route {written.route.name!r} too; "
+                    "give admin another port, or write admin: off",
+                )
+                return
+
+
+def _check_loops(routes: Sequence[Written], reader: Reader) -> None:
+    """Refuse an upstream that is one of the proxy's own listeners."""
+    listeners = dict.fromkeys(address for each in routes for address in each.route.listen)
+    ports = {address.port: address for address in listeners if not address.path}
+    for written in routes:
+        upstream = written.route.upstream
+        if upstream is None or not is_loopback(upstream.host):
+            continue
+        address = ports.get(upstream.port)
+        if address is not None and _overlap(address, Address(upstream.host, upstream.port)):
+            reader.complain(
+                written.place_of("upstream"),
+                f"routes.{written.route.name}.upstream",
+                f"{address} is a listener of this proxy, which would call itself; "
+                "name the service's own port, or listen elsewhere",
+            )
+
+
+def _overlap(one: Address, other: Address) -> bool:
+    """Tell whether a connection to one of them could reach the other."""
+    if one.path or other.path:
+        return one.path == other.path
+    if one.port != other.port or one.port == 0:  # Port 0 is another port each time.
+        return False
+    if one.host == other.host:
+        return True
+    hosts = {one.host, other.host}
+    if "localhost" in hosts:  # Both 127.0.0.1 and ::1.
+        return bool(hosts & _EVERY) or all(map(is_loopback, hosts))
+    same_family = (":" in one.host) == (":" in other.host)
+    return same_family and bool(hosts & _EVERY)

@@ -1,0 +1,80 @@
+"""Files that the configuration names: checked while it is read, so that `check` finds out.
+
+A relative path is taken from the folder of the configuration file, so that a file and what it
+names can move together; without a file (inline text), from the working directory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from proxy.config.kinds import Reader, ScalarKind, Schema, or_variable
+from proxy.config.problems import quoted
+from proxy.config.tree import ScalarNode
+
+
+@dataclass(frozen=True, slots=True)
+class File(ScalarKind):
+    """A file that must be readable, and fit for its purpose."""
+
+    check: Callable[[Path], str | None]
+    """Returns what is wrong with the file's content, if anything; raises `OSError`."""
+
+    def label(self) -> str:
+        """Say what it is."""
+        return "the name of a file"
+
+    def from_text(self, text: str, node: ScalarNode, reader: Reader) -> Path:
+        """Return the absolute path, once the file has been opened."""
+        del node
+        if not text or "\0" in text:
+            raise ValueError("is not the name of a file; write a path")
+        path = reader.directory / text
+        key = (path, self.check)
+        if key not in reader.checked_files:
+            reader.checked_files[key] = self._fault(path)
+        if fault := reader.checked_files[key]:
+            raise ValueError(fault)
+        return path
+
+    def _fault(self, path: Path) -> str | None:
+        shown = quoted(str(path))
+        try:
+            # A named pipe or a device could block the start for ever.
+            if path.exists() and not path.is_file():
+                return f"{shown} is not a file; name a regular file"
+            return self.check(path)
+        except OSError as error:
+            return f"{shown} cannot be read: {error.strerror}; check the path and its permissions"
+
+    def schema(self) -> Schema:
+        """Return any text but the empty one."""
+        return or_variable({"type": "string", "minLength": 1})
+
+    def show(self, value: Path) -> str:
+        """Return the path."""
+        return str(value)
+
+
+def check_readable(path: Path) -> str | None:
+    """Open the file; its content is the business of whoever uses it."""
+    with path.open("rb") as file:
+        return None if file.read(1) else f"{quoted(str(path))} is empty"
+
+
+def check_certificates(path: Path) -> str | None:
+    """Load the file as trusted roots."""
+    # Imported here: configurations without ca_file start faster.
+    import ssl  # noqa: PLC0415
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        context.load_verify_locations(cafile=path)
+    except ssl.SSLError as error:
+        reason = (error.reason or "no certificate").lower().replace("_", " ")
+        return f"{quoted(str(path))} holds no PEM certificates ({reason})"
+    if not context.cert_store_stats()["x509"]:
+        return f"{quoted(str(path))} holds no PEM certificate, only revocation lists"
+    return None

@@ -1,0 +1,294 @@
+"""How the value of a key is written: each kind reads it, describes it in JSON Schema, shows it.
+
+One definition for the parser, the schema and the README's reference, so that they cannot
+disagree.  Kinds that hold other keys are in `sections`.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from proxy.config.expand import expand
+from proxy.config.problems import Place, Problem, problem_at, quoted
+from proxy.config.suggest import nearest
+from proxy.config.tree import ListNode, Node, ScalarNode
+
+Schema = dict[str, Any]
+
+
+class _Broken:
+    """The value of a key whose problem has been told."""
+
+    def __repr__(self) -> str:
+        return "BROKEN"
+
+
+BROKEN: Final = _Broken()
+
+
+class Reader:
+    """What reading one document needs, and the problems that it gathers."""
+
+    __slots__ = ("_told", "checked_files", "directory", "env", "problems")
+
+    def __init__(self, env: Mapping[str, str], directory: Path) -> None:
+        self.env = env
+        self.directory = directory
+        self.problems: list[Problem] = []
+        # One answer per file and reading, however many routes name it.
+        self.checked_files: dict[tuple[Path, object], str | None] = {}
+        # A mistake in `defaults` comes up again in every route, and is told once.
+        self._told: set[tuple[Place, str]] = set()
+
+    def complain(self, place: Place, path: str, message: str) -> None:
+        """Add the problem `message` of the key `path`; a flag's name already says which key."""
+        if (place, message) in self._told:
+            return
+        self._told.add((place, message))
+        said = f"{path}: {message}" if path and place.line else message
+        self.problems.append(problem_at(place, said))
+
+    def expand(self, node: ScalarNode) -> str:
+        """Return the text with its variables replaced; raises `ValueError`."""
+        return node.text if node.literal else expand(node.text, self.env)
+
+
+def or_variable(schema: Schema) -> Schema:
+    """Return `schema`, or any text with a variable in it: editors cannot know its value."""
+    return {"anyOf": [schema, {"$ref": "#/$defs/variable"}]}
+
+
+def pattern(regex: str) -> Schema:
+    """Return the schema of a text that fits `regex` as a whole."""
+    return or_variable({"type": "string", "pattern": f"^({regex})$"})
+
+
+class Kind(ABC):
+    """A way of writing a value."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def label(self) -> str:
+        """Return what the value is called, with its article."""
+
+    @abstractmethod
+    def read(self, node: Node, path: str, reader: Reader) -> Any:
+        """Return the value, or `BROKEN` after telling the reader why; `path` is its key."""
+
+    @abstractmethod
+    def schema(self) -> Schema:
+        """Return the JSON Schema; it refuses nothing that `read` accepts."""
+
+    @abstractmethod
+    def show(self, value: Any) -> Any:
+        """Return the value as the file writes it, in JSON's types; the reverse of `read`."""
+
+
+class ScalarKind(Kind):
+    """A value of one word."""
+
+    __slots__ = ()
+
+    def read(self, node: Node, path: str, reader: Reader) -> Any:
+        """Expand the variables, then hand the text to `from_text`."""
+        if not isinstance(node, ScalarNode):
+            kind = "list" if isinstance(node, ListNode) else "mapping"
+            reader.complain(node.place, path, f"must be {self.label()}, not a {kind}")
+            return BROKEN
+        try:
+            return self._read_text(reader.expand(node), node, reader)
+        except ValueError as error:
+            reader.complain(node.place, path, str(error))
+            return BROKEN
+
+    def _read_text(self, text: str, node: ScalarNode, reader: Reader) -> Any:
+        if node.plain and not text:
+            raise ValueError(f"has no value; write {self.label()}, or remove the key")
+        return self.from_text(text, node, reader)
+
+    @abstractmethod
+    def from_text(self, text: str, node: ScalarNode, reader: Reader) -> Any:
+        """Return the value of `text`; raises `ValueError`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Word(ScalarKind):
+    """A value that one function reads."""
+
+    word: str
+    parse: Callable[[str], Any]
+    json: Schema
+    write: Callable[[Any], Any] = str
+    is_text: bool = True
+    """Whether an unquoted number or boolean must be refused, as the schema does."""
+
+    def label(self) -> str:
+        """Return the word given."""
+        return self.word
+
+    def from_text(self, text: str, node: ScalarNode, reader: Reader) -> Any:
+        """Refuse what YAML types otherwise, and parse."""
+        del reader
+        # Unquoted ${VAR} is text in the file, whatever the variable holds.
+        typed = "string" if "$" in node.text else node.type_of(text)
+        if self.is_text and typed != "string":
+            raise ValueError(f"{text} is a {typed} in YAML; write it in quotes: '{text}'")
+        return self.parse(text)
+
+    def schema(self) -> Schema:
+        """Return the schema given."""
+        return self.json
+
+    def show(self, value: Any) -> Any:
+        """Write the value."""
+        return self.write(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice(ScalarKind):
+    """One of a few words."""
+
+    choices: Mapping[str, Any]
+    ignore_case: bool = False
+
+    def label(self) -> str:
+        """Name all of them."""
+        return "one of " + ", ".join(self.choices)
+
+    def from_text(self, text: str, node: ScalarNode, reader: Reader) -> Any:
+        """Look the word up."""
+        del node, reader
+        for choice, value in self.choices.items():
+            if text == choice or (self.ignore_case and text.lower() == choice.lower()):
+                return value
+        raise ValueError(f"{quoted(text)} is not {self.label()}{nearest(text, self.choices)}")
+
+    def schema(self) -> Schema:
+        """Return an enumeration, so that editors complete it."""
+        schema: Schema = {"enum": list(self.choices)}
+        if self.ignore_case:
+            either = "|".join(map(_any_case, self.choices))
+            schema = {"anyOf": [schema, {"type": "string", "pattern": f"^({either})$"}]}
+        return or_variable(schema)
+
+    def show(self, value: Any) -> Any:
+        """Return the word that stands for `value`."""
+        return next(word for word, meant in self.choices.items() if meant == value)
+
+
+def _any_case(text: str) -> str:
+    return "".join(f"[{c.upper()}{c.lower()}]" if c.isalpha() else re.escape(c) for c in text)
+
+
+@dataclass(frozen=True, slots=True)
+class Flag(ScalarKind):
+    """``true`` or ``false``."""
+
+    def label(self) -> str:
+        """Name both."""
+        return "true or false"
+
+    def from_text(self, text: str, node: ScalarNode, reader: Reader) -> bool:
+        """Read YAML 1.2's booleans only: ``yes`` and ``on`` are words there."""
+        del reader
+        if node.type_of(text) != "boolean":
+            mend = "without quotes" if text in {"true", "false"} else "true or false"
+            raise ValueError(f"{quoted(text)} is not true or false; write {mend}")
+        return text.lower() == "true"
+
+    def schema(self) -> Schema:
+        """Return a boolean."""
+        return or_variable({"type": "boolean"})
+
+    def show(self, value: Any) -> Any:
+        """Return the boolean."""
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Count(ScalarKind):
+    """A whole number."""
+
+    minimum: int
+
+    def label(self) -> str:
+        """Say what it is."""
+        return "a whole number"
+
+    def from_text(self, text: str, node: ScalarNode, reader: Reader) -> int:
+        """Read decimal digits."""
+        del reader
+        if not re.fullmatch(r"-?[0-9]{1,9}", text):
+            raise ValueError(f"{quoted(text)} is not a whole number; write one such as 10")
+        if node.type_of(text) != "number" and not node.literal:
+            raise ValueError(f"{quoted(text)} is a text; write the number without quotes")
+        if int(text) < self.minimum:
+            raise ValueError(f"{text} is too few; write {self.minimum} or more")
+        return int(text)
+
+    def schema(self) -> Schema:
+        """Return an integer with its minimum."""
+        return or_variable({"type": "integer", "minimum": self.minimum})
+
+    def show(self, value: Any) -> Any:
+        """Return the number."""
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class ListOf(Kind):
+    """Several values of one kind, each once."""
+
+    item: Kind
+    word: str
+    or_one: bool = False
+    """Whether a single value may stand without brackets."""
+    least: int = 0
+
+    def label(self) -> str:
+        """Return the word given."""
+        return self.word
+
+    def read(self, node: Node, path: str, reader: Reader) -> Any:
+        """Return a tuple in the order of the file."""
+        if self.or_one and isinstance(node, ScalarNode):
+            value = self.item.read(node, path, reader)
+            return BROKEN if value is BROKEN else (value,)
+        if not isinstance(node, ListNode):
+            reader.complain(node.place, path, f"must be {self.label()}")
+            return BROKEN
+        if len(node.items) < self.least:
+            reader.complain(node.place, path, "an empty list fits nothing; remove the key")
+            return BROKEN
+        return self._read_items(node, path, reader)
+
+    def _read_items(self, node: ListNode, path: str, reader: Reader) -> Any:
+        values: dict[Any, None] = {}
+        broken = False
+        for index, item in enumerate(node.items):
+            value = self.item.read(item, f"{path}[{index}]", reader)
+            if value in values:
+                message = f"{quoted(str(value))} stands in the list twice; remove one"
+                reader.complain(item.place, f"{path}[{index}]", message)
+            if value is BROKEN:
+                broken = True
+            else:
+                values[value] = None
+        return BROKEN if broken else tuple(values)
+
+    def schema(self) -> Schema:
+        """Return an array, or one item where that may stand alone."""
+        array: Schema = {"type": "array", "items": self.item.schema()}
+        if self.least:
+            array["minItems"] = self.least
+        return {"anyOf": [self.item.schema(), array]} if self.or_one else array
+
+    def show(self, value: Any) -> Any:
+        """Return a list."""
+        return [self.item.show(each) for each in value]

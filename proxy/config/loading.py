@@ -1,0 +1,131 @@
+"""The ways in: a document's text, a file, or one URL; out comes a whole valid `Config`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from proxy.config.addresses import address
+from proxy.config.checks import check_together
+from proxy.config.document import DEFAULTS, ROUTE, TOP
+from proxy.config.kinds import Reader
+from proxy.config.model import Admin, Config
+from proxy.config.overrides import Override, apply, flag_name
+from proxy.config.problems import ConfigError, ConfigUnreadable, Place, Problem
+from proxy.config.resolve import Written, make_route
+from proxy.config.sections import expect_mapping
+from proxy.config.tree import Entry, MapNode, ScalarNode
+
+_LARGEST = 4 << 20  # Bytes; 10,000 routes take about one MiB.
+_NO_OVERRIDES: Mapping[str, Override] = {}
+_DEFAULT_LISTEN = (address(TOP.named("listen").default),)
+
+
+def parse(
+    text: str,
+    *,
+    source: str,
+    env: Mapping[str, str],
+    directory: Path | None = None,
+    overrides: Mapping[str, Override] = _NO_OVERRIDES,
+) -> Config:
+    """Return the configuration that `text` says.
+
+    `source` names the text in messages; `env` holds the variables for ``${VAR}``; relative file
+    names are taken from `directory`, by default the working directory.  Files that the text
+    names are opened to see whether they can be read.  Raises `ConfigError` with every problem.
+    """
+    # Imported here: without a document (`from_url`) nothing needs pyyaml, and the start is faster.
+    from proxy.config.compose import read_tree  # noqa: PLC0415
+
+    reader = Reader(env, directory or Path.cwd())
+    root = expect_mapping(read_tree(text, source, reader.problems), "", reader)
+    if root is None:
+        raise ConfigError(reader.problems)
+    return _config(apply(root, overrides, reader), source, reader)
+
+
+def load(
+    path: Path, env: Mapping[str, str], overrides: Mapping[str, Override] = _NO_OVERRIDES
+) -> Config:
+    """Return the configuration in the file `path`; see `parse`.
+
+    Raises `ConfigUnreadable` where the file itself cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(_LARGEST + 1)
+    except OSError as error:
+        raise ConfigUnreadable(path, error) from error
+    if len(data) > _LARGEST:
+        raise ConfigUnreadable(path, OSError(f"larger than {_LARGEST >> 20} MiB"))
+    return parse(
+        _decode(data, str(path)),
+        source=str(path),
+        env=env,
+        directory=path.absolute().parent,
+        overrides=overrides,
+    )
+
+
+def _decode(data: bytes, source: str) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = data[: error.start]
+        line = before.count(b"\n") + 1
+        # Of this line, what stands before the bad byte has just been found to be UTF-8.
+        column = len(before[before.rfind(b"\n") + 1 :].decode()) + 1
+        message = f"byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8"
+        raise ConfigError([Problem(source, line, column, message)]) from None
+
+
+def from_url(url: str, **overrides: str | Override) -> Config:
+    """Return the configuration without a file: one route, ``default``, to `url`.
+
+    `overrides` are named as in `overrides.NAMES`: ``from_url(url, listen="127.0.0.1:0")``.
+    Raises `ConfigError` with every problem.
+    """
+    place = Place("URL")
+    upstream = Entry(place, ScalarNode(url, place, literal=True))
+    route = Entry(place, MapNode({"upstream": upstream}, place))
+    document = MapNode({"routes": Entry(place, MapNode({"default": route}, place))}, place)
+    labelled = {
+        name: value if isinstance(value, Override) else Override(flag_name(name), value)
+        for name, value in overrides.items()
+    }
+    reader = Reader({}, Path.cwd())
+    return _config(apply(document, labelled, reader), url, reader)
+
+
+def _config(document: MapNode, source: str, reader: Reader) -> Config:
+    values = TOP.values(document, "", reader)
+    if "routes" not in document.entries:
+        message = "routes is missing; write routes: {NAME: {upstream: https://HOST}}"
+        reader.complain(document.place, "", message)
+    routes = _routes(document, values, reader)
+    admin = values.get("admin", Admin())
+    admin_entry = document.entries.get("admin")
+    check_together(routes, admin, admin_entry.value.place if admin_entry else None, reader)
+    if reader.problems:
+        raise ConfigError(reader.problems)
+    more = {key: values[key] for key in values if key not in ("listen", "defaults", "routes")}
+    return Config(routes=tuple(each.route for each in routes), source=source, **more)
+
+
+def _routes(document: MapNode, values: dict[str, Any], reader: Reader) -> list[Written]:
+    entry = document.entries.get("defaults")
+    defaults = entry.value if entry and isinstance(entry.value, MapNode) else None
+    known = {key.name for key in DEFAULTS.keys}
+    if defaults is not None:
+        # What does not belong there has been told, and must not come up in each route.
+        kept = {name: each for name, each in defaults.entries.items() if name in known}
+        defaults = MapNode(kept, defaults.place)
+    listen = values.get("listen", () if "listen" in document.entries else _DEFAULT_LISTEN)
+    routes: list[Written] = []
+    for name, route in values.get("routes", {}).items():
+        node = ROUTE.merge(defaults, route.value) if defaults else route.value
+        found = ROUTE.values(node, f"routes.{name}", reader)
+        routes.append(make_route(name, route, node, found, listen, reader))
+    return routes

@@ -1,0 +1,66 @@
+"""What is wrong with a configuration, and where: every mistake is told with its place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Place:
+    """Where a value was written.
+
+    `line` and `column` count from 1.  Line 0 is a value that stands in no file: `source` is
+    then the flag or the environment variable that holds it.
+    """
+
+    source: str
+    line: int = 0
+    column: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line}:{self.column}" if self.line else self.source
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake, and how it is mended."""
+
+    file: str
+    """The document's name, or the flag or environment variable."""
+    line: int
+    column: int
+    message: str
+
+    def __str__(self) -> str:
+        return f"{Place(self.file, self.line, self.column)}: {self.message}"
+
+
+def problem_at(place: Place, message: str) -> Problem:
+    """Return the problem `message` at `place`."""
+    return Problem(place.source, place.line, place.column, message)
+
+
+class ConfigError(Exception):
+    """A configuration that cannot be used; holds all its problems, sorted by place."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(
+            sorted(problems, key=lambda each: (each.line > 0, each.file, each.line, each.column))
+        )
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+class ConfigUnreadable(Exception):  # noqa: N818 (a state of the file, as ConfigError is of its text)
+    """The configuration file cannot be read at all."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        self.path = path
+        super().__init__(f"{path}: cannot be read: {error.strerror or error}")
+
+
+def quoted(text: str) -> str:
+    """Show a value in a message: one short line whatever it holds."""
+    longest = 60  # Enough to recognise a URL by; a problem stays on one line of a terminal.
+    return repr(text if len(text) <= longest else text[: longest - 1] + "…")

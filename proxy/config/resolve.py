@@ -1,0 +1,154 @@
+"""From the keys of a route to a `Route`: what one key means for another is decided here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from proxy.config.addresses import is_loopback
+from proxy.config.kinds import Reader
+from proxy.config.model import Address, Auth, Route, Service, Upstream
+from proxy.config.problems import Place
+from proxy.config.sections import join
+from proxy.config.tree import Entry, ListNode, MapNode
+from proxy.config.values import field_key
+
+# https://cloud.google.com/run/docs/rollouts-rollbacks-traffic-migration#tags: a tagged revision
+# answers at https://TAG---SERVICE..., while the service's own URL is what its tokens are for.
+_REVISION_TAG = re.compile(r"^[a-z0-9-]+?---(?=[^.])")
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A route with the places of its keys."""
+
+    route: Route
+    place: Place
+    """Of the route's name."""
+    node: MapNode
+    """Its keys, those of `defaults` included."""
+    matching_read: bool
+    """Whether all keys could be read that say what it matches."""
+
+    def place_of(self, key: str) -> Place:
+        """Return where the value of `key` stands; the route's own place if it has none."""
+        entry = self.node.entries.get(key)
+        return entry.value.place if entry else self.place
+
+
+def default_audience(upstream: Upstream) -> str:
+    """Return the upstream's origin without a revision tag: what Cloud Run expects as ``aud``."""
+    return replace(upstream, host=_REVISION_TAG.sub("", upstream.host)).origin
+
+
+def with_service(route: Route, *, region: str, project_number: str) -> Route:
+    """Return `route` with its service resolved; parts that the file names are kept.
+
+    A route with an upstream of its own is returned as it is.
+    """
+    if route.service is None or route.upstream is not None:
+        return route
+    service = Service(
+        route.service.name,
+        route.service.region or region,
+        route.service.project_number or project_number,
+    )
+    upstream = _service_url(service)
+    audience = route.audience
+    if audience is None and route.auth is Auth.ID_TOKEN:
+        audience = default_audience(upstream)
+    return replace(route, upstream=upstream, audience=audience)
+
+
+def _service_url(service: Service) -> Upstream:
+    # https://cloud.google.com/run/docs/triggering/https-request#deterministic
+    return Upstream(
+        "https", f"{service.name}-{service.project_number}.{service.region}.run.app", 443
+    )
+
+
+def make_route(
+    name: str,
+    entry: Entry,
+    node: MapNode,
+    values: dict[str, Any],
+    listen: tuple[Address, ...],
+    reader: Reader,
+) -> Written:
+    """Return the route; what its keys say against each other is told to the reader.
+
+    `values` are the keys that could be read, `listen` the top-level addresses.
+    """
+    path = join("routes", name)
+    _check_destination(entry, node, path, reader)
+    values = dict(values)
+    # A word that could not be read decides nothing more.
+    auth = values.get("auth", "none" if "auth" in node.entries else "auto")
+    values["auth"] = _auth(auth, node, values.get("upstream"), path, reader)
+    values["own_listener"] = "listen" in node.entries
+    route = Route(name=name, **{"listen": listen, **values})
+    if route.auth is Auth.NONE:
+        route = replace(route, audience=None)
+    elif route.audience is None and route.upstream is not None:
+        route = replace(route, audience=default_audience(route.upstream))
+    if route.service is not None and route.service.project_number:
+        route = with_service(route, region="", project_number="")
+    matching = {"listen", "host", "path"} & node.entries.keys()
+    written = Written(route, entry.place, node, matching_read=matching <= values.keys())
+    _check_identity_header(written, path, reader)
+    return written
+
+
+def _check_destination(entry: Entry, node: MapNode, path: str, reader: Reader) -> None:
+    written = [key for key in node.entries if key in ("upstream", "service")]
+    if not written:
+        message = "leads nowhere; write upstream: https://HOST, or service: NAME"
+        reader.complain(entry.place, path, message)
+    if len(written) > 1:
+        message = f"stands beside {written[0]}; keep one of them"
+        reader.complain(node.entries[written[1]].place, join(path, written[1]), message)
+
+
+def _auth(
+    written: str, node: MapNode, upstream: Upstream | None, path: str, reader: Reader
+) -> Auth:
+    """Resolve ``auto``, and refuse to send a token where anybody on the way can read it."""
+    plain = upstream is not None and not upstream.tls
+    here = upstream is not None and is_loopback(upstream.host)
+    if written == "none" or (written == "auto" and plain and here):
+        return Auth.NONE
+    if upstream is not None and plain and not here:
+        key = "auth" if "auth" in node.entries else "upstream"
+        reader.complain(
+            node.entries[key].value.place,
+            join(path, key),
+            f"an ID token is never sent over plain http to {upstream.host}; "
+            "write https://, or auth: none",
+        )
+    return Auth.ID_TOKEN
+
+
+def _check_identity_header(written: Written, path: str, reader: Reader) -> None:
+    identity = field_key(written.route.header.value)
+    for where, name, place in _touched_headers(written, path):
+        if field_key(name) == identity:
+            message = f"{name} carries the ID token and is the proxy's own; leave it out"
+            reader.complain(place, where, message)
+
+
+def _touched_headers(written: Written, path: str) -> Iterator[tuple[str, str, Place]]:
+    """Yield each header that the route sets or removes: its key, its name and its place."""
+    entries = written.node.entries
+    # A key that could not be read has left the route's own tuple empty.
+    if written.route.set_headers and isinstance(node := entries["set_headers"].value, MapNode):
+        for name, entry in node.entries.items():
+            yield join(path, "set_headers"), name, entry.place
+    if written.route.remove_headers and isinstance(
+        node := entries["remove_headers"].value, ListNode
+    ):
+        for index, (name, item) in enumerate(
+            zip(written.route.remove_headers, node.items, strict=False)
+        ):
+            yield f"{path}.remove_headers[{index}]", name, item.place

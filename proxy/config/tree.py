@@ -1,0 +1,77 @@
+"""The tree of a document: every value with its place, nothing typed or expanded yet.
+
+What a word means is decided by the key that it stands under (`kinds`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from proxy.config.problems import Place
+
+# YAML 1.2, 10.3.2: how an unquoted word is typed.
+_TYPES: tuple[tuple[re.Pattern[str], Literal["null", "boolean", "number"]], ...] = (
+    (re.compile(r"~|null|Null|NULL|"), "null"),
+    (re.compile(r"true|True|TRUE|false|False|FALSE"), "boolean"),
+    (
+        re.compile(
+            r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+|[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"
+            r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+        ),
+        "number",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ScalarNode:
+    """One word or text as it was written, before variables are expanded."""
+
+    text: str
+    place: Place
+    plain: bool = False
+    """Written without quotes, so that it may stand for a number or a boolean."""
+    literal: bool = False
+    """From a flag or a variable of its own: ``$`` is a dollar."""
+
+    def type_of(self, text: str) -> Literal["null", "boolean", "number", "string"]:
+        """How YAML types `text`, what this node says once its variables are expanded."""
+        if self.plain:
+            for pattern, name in _TYPES:
+                if pattern.fullmatch(text):
+                    return name
+        return "string"
+
+
+@dataclass(frozen=True, slots=True)
+class ListNode:
+    """A sequence."""
+
+    items: tuple[Node, ...]
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A key with its place, and its value."""
+
+    place: Place
+    value: Node
+
+
+@dataclass(frozen=True, slots=True)
+class MapNode:
+    """A mapping: keys are plain text, in the order of the file."""
+
+    entries: Mapping[str, Entry]
+    place: Place
+
+    def with_entry(self, key: str, entry: Entry) -> MapNode:
+        """Return this mapping with `key` replaced or added."""
+        return MapNode({**self.entries, key: entry}, self.place)
+
+
+Node = ScalarNode | ListNode | MapNode
