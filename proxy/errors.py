@@ -156,7 +156,9 @@ class UpstreamTlsFailed(ProxyError):
 
     fault, reason, status = Fault.UPSTREAM, "upstream_tls_failed", 502
     title = "The upstream's TLS could not be verified"
-    default_hint = "Check the upstream's host name; for a private authority set the route's ca_file."
+    default_hint = (
+        "Check the upstream's host name; for a private authority set the route's ca_file."
+    )
 
 
 class UpstreamReset(ProxyError):
@@ -203,7 +205,4 @@ class InternalError(ProxyError):
     default_hint = "Please report it with the traceback from the proxy's log."
 
 
-REASONS: dict[str, type[ProxyError]] = {
-    kind.reason: kind
-    for kind in ProxyError.__subclasses__()
-}
+REASONS: dict[str, type[ProxyError]] = {kind.reason: kind for kind in ProxyError.__subclasses__()}

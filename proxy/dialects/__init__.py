@@ -1,0 +1,8 @@
+"""Errors in the caller's own language: one small module each, one registry."""
+
+from __future__ import annotations
+
+from proxy.dialects.base import Answer, Caller, Dialect
+from proxy.dialects.registry import render
+
+__all__ = ["Answer", "Caller", "Dialect", "render"]

@@ -1,0 +1,1 @@
+"""HTTP/1.x on both sides: heads and chunked bodies are read by llhttp (httptools)."""

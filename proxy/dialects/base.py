@@ -1,0 +1,64 @@
+"""What a dialect is given and what it returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from proxy.config.model import ErrorFormat
+from proxy.errors import ProxyError
+
+REASON_FIELD = "x-auth-proxy-error"
+"""On every answer that the proxy makes itself: its value is the reason."""
+
+
+class Caller(Protocol):
+    """The request that failed, as far as a dialect may look at it."""
+
+    route: str
+    """Empty where none matched."""
+    language: ErrorFormat
+    """What the route's ``errors`` says."""
+    protocol: str
+    """``h1`` or ``h2``."""
+    method: str
+    target: str
+    """With its query: it is looked at, never repeated."""
+
+    def field(self, name: str) -> str:
+        """Return the first value of a field (lower case), empty if there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A response without a wire format."""
+
+    status: int
+    fields: tuple[tuple[str, str], ...]
+    """Content-Length is in it where there is a body."""
+    body: bytes = b""
+    trailers: bytes = field(default=b"")
+    """A field block."""
+
+
+class Dialect(Protocol):
+    """One language of errors."""
+
+    def recognises(self, caller: Caller) -> bool:
+        """Tell whether the caller speaks it."""
+
+    def answer(self, error: ProxyError, caller: Caller) -> Answer:
+        """Say the error in it."""
+
+
+def common_fields(error: ProxyError, content_type: str, body: bytes) -> tuple[tuple[str, str], ...]:
+    """Return the fields that every answer has."""
+    fields = [
+        ("Content-Type", content_type),
+        ("Content-Length", str(len(body))),
+        ("Cache-Control", "no-store"),  # RFC 9111, 5.2.2.5: an error of this moment.
+        (REASON_FIELD, error.reason),
+    ]
+    if error.retry_after is not None:
+        fields.append(("Retry-After", str(error.retry_after)))
+    return tuple(fields)

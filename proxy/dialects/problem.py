@@ -1,0 +1,45 @@
+"""The neutral language: Problem Details for HTTP APIs (RFC 9457).
+
+It carries one member more, ``error``: what a tRPC client looks for.  A tRPC caller that was
+not recognised still shows the message, with a transformer such as superjson (which reads
+``error.json``) or without.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from proxy.dialects import trpc
+from proxy.dialects.base import Answer, Caller, common_fields
+from proxy.errors import ProxyError
+
+CONTENT_TYPE = "application/problem+json"
+
+# A name, not an address (RFC 9457, 3.1.1): the README explains every reason.
+_TYPE = "urn:cloud-run-auth-proxy:reason:"
+
+
+def recognises(caller: Caller) -> bool:  # noqa: ARG001 (the interface)
+    """Accept everybody: this is what remains."""
+    return True
+
+
+def answer(error: ProxyError, caller: Caller) -> Answer:
+    """Return the error as a problem."""
+    body = json.dumps(members(error, caller)).encode()
+    return Answer(error.status, common_fields(error, CONTENT_TYPE, body), body)
+
+
+def members(error: ProxyError, caller: Caller) -> dict[str, Any]:
+    """Return the members of the problem's object."""
+    return {
+        "type": _TYPE + error.reason,
+        "title": error.title,
+        "status": error.status,
+        "detail": error.detail,
+        "reason": error.reason,
+        "route": caller.route,
+        "hint": error.hint,
+        "error": trpc.shape(error, caller),
+    }

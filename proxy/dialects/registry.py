@@ -1,0 +1,22 @@
+"""Which dialect answers a caller."""
+
+from __future__ import annotations
+
+from proxy.config.model import ErrorFormat
+from proxy.dialects import problem, trpc
+from proxy.dialects.base import Answer, Caller, Dialect
+from proxy.errors import ProxyError
+
+# In the order in which `auto` asks them; the last accepts everybody.
+_DIALECTS: dict[ErrorFormat, Dialect] = {
+    ErrorFormat.TRPC: trpc,
+    ErrorFormat.PROBLEM: problem,
+}
+
+
+def render(error: ProxyError, caller: Caller) -> Answer:
+    """Return the answer to `caller`: in the language its route names, or its own."""
+    chosen = _DIALECTS.get(caller.language)
+    if chosen is None:
+        chosen = next(dialect for dialect in _DIALECTS.values() if dialect.recognises(caller))
+    return chosen.answer(error, caller)

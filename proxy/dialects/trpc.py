@@ -1,0 +1,59 @@
+"""tRPC's error envelope: one object, which its client applies to every call of a batch."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+from urllib.parse import unquote
+
+from proxy.dialects.base import Answer, Caller, common_fields
+from proxy.errors import ProxyError
+
+# HTTP status → tRPC's key and JSON-RPC number (@trpc/server, `TRPC_ERROR_CODES_BY_KEY`).
+_CODES: dict[int, tuple[str, int]] = {
+    400: ("BAD_REQUEST", -32600),
+    403: ("FORBIDDEN", -32003),
+    404: ("NOT_FOUND", -32004),
+    405: ("METHOD_NOT_SUPPORTED", -32005),
+    413: ("PAYLOAD_TOO_LARGE", -32013),
+    500: ("INTERNAL_SERVER_ERROR", -32603),
+    502: ("BAD_GATEWAY", -32603),
+    503: ("SERVICE_UNAVAILABLE", -32603),
+    504: ("GATEWAY_TIMEOUT", -32603),
+}
+_OTHER = ("BAD_REQUEST", -32600)
+
+_QUERY = re.compile(r"[?&](?:batch|input)=")
+
+
+def recognises(caller: Caller) -> bool:
+    """Tell whether a tRPC client made the request (its links' paths, queries and fields)."""
+    path = caller.target.partition("?")[0]
+    return (
+        "/trpc/" in path
+        or _QUERY.search(caller.target) is not None
+        or bool(caller.field("trpc-accept"))
+        or bool(caller.field("x-trpc-source"))
+    )
+
+
+def answer(error: ProxyError, caller: Caller) -> Answer:
+    """Return the error as tRPC's envelope."""
+    body = json.dumps({"error": shape(error, caller)}).encode()
+    return Answer(error.status, common_fields(error, "application/json", body), body)
+
+
+def shape(error: ProxyError, caller: Caller) -> dict[str, Any]:
+    """Return the error object, with a copy of itself under ``json`` for transformers."""
+    key, number = _CODES.get(error.status, _OTHER)
+    path = unquote(caller.target.partition("?")[0].rpartition("/")[2])
+    message = f"{error.title}: {error.detail}"
+    if error.hint:
+        message += f" {error.hint}"
+    plain: dict[str, Any] = {
+        "message": f"{message} [{error.reason}]",
+        "code": number,
+        "data": {"code": key, "httpStatus": error.status, "path": path},
+    }
+    return {**plain, "json": plain}

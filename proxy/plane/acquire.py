@@ -1,0 +1,88 @@
+"""What an exchange may have to wait for before an attempt: a place, a token, a connection.
+
+Each has its own deadline.  A failure to connect is repeated here as the route's policy says:
+nothing was sent, so nothing has to be undone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from proxy.errors import Overloaded, ProxyError
+from proxy.identity.token import IdToken
+from proxy.plane.codec import UpstreamCodec
+from proxy.plane.gate import GateFull
+from proxy.plane.prepared import PreparedRoute
+from proxy.retry import Attempt, allowed, cause_of, pause_before
+
+
+@dataclass(slots=True)
+class Pursuit:
+    """The wait for one attempt, and what is known when it begins."""
+
+    route: PreparedRoute
+    attempt: Attempt
+    """The attempt before; number 0 where there was none."""
+    jitter: Callable[[], float]
+    fresh: bool = False
+    """Whether only a connection will do that served nobody yet."""
+    pause: float = 0.0
+    """Seconds to wait first."""
+
+    async def enter(self) -> None:
+        """Wait for a place at the route's gate.
+
+        Raises:
+            Overloaded: there is none, and none to wait in; or none became free in time.
+        """
+        timeout = self.route.config.timeouts.connect
+        try:
+            async with asyncio.timeout(timeout):
+                await self.route.gate.enter()
+        except GateFull:
+            limits = self.route.config.limits
+            raise Overloaded(
+                f"{limits.in_flight} exchanges are in flight and {limits.queue} wait already.",
+                retry_after=1,
+            ) from None
+        except TimeoutError:
+            raise Overloaded(f"No place became free within {timeout:g} s.", retry_after=1) from None
+
+    async def token(self) -> IdToken | None:
+        """Wait for the ID token; None where the route sends none.
+
+        Raises:
+            TokenUnavailable, TokenTimedOut: there is none; nothing may be sent.
+        """
+        route = self.route
+        if route.tokens is None:
+            return None
+        return await route.tokens.get(route.name, route.config.timeouts.connect)
+
+    async def connection(self) -> UpstreamCodec:
+        """Wait for a connection, dialling again as the policy allows.
+
+        Raises:
+            ProxyError: see `Pool.acquire`.
+        """
+        route, policy = self.route, self.route.config.retries
+        number = self.attempt.number
+        while True:
+            number += 1
+            try:
+                return await route.pool.acquire(route.config.timeouts.connect, fresh=self.fresh)
+            except ProxyError as error:
+                cause = cause_of(error)
+                failed = Attempt(number, self.attempt.method, self.attempt.replayable)
+                if not allowed(cause, failed, policy, route.budget):
+                    raise
+                route.stats.retries[cause] += 1
+                await rest(pause_before(number, policy, None, self.jitter))
+
+
+async def rest(seconds: float) -> None:
+    """Wait before a repeat."""
+    if seconds > 0:
+        await asyncio.sleep(seconds)

@@ -1,0 +1,92 @@
+"""Answers that the proxy makes itself, given to any downstream codec."""
+
+from __future__ import annotations
+
+from proxy.config.model import ErrorFormat
+from proxy.dialects import Caller, render
+from proxy.errors import ProxyError
+from proxy.plane import guard
+from proxy.plane.codec import DownstreamCodec
+from proxy.plane.head import RequestHead, ResponseHead, block, values
+
+
+class _Caller(Caller):
+    """A request's head in the words of `dialects`."""
+
+    def __init__(self, head: RequestHead, route: str, language: ErrorFormat, protocol: str) -> None:
+        self._head = head
+        self.route = route
+        self.language = language
+        self.protocol = protocol
+        self.method = head.method.decode("latin-1")
+        self.target = head.target.decode("latin-1")
+
+    def field(self, name: str) -> str:
+        found = values(self._head.fields, name.encode())
+        return found[0].decode("latin-1") if found else ""
+
+
+NOBODY = RequestHead(b"", b"", b"")
+"""Stands for a request whose head could not be read."""
+
+
+def write_error(
+    down: DownstreamCodec,
+    error: ProxyError,
+    head: RequestHead,
+    *,
+    route: str = "",
+    language: ErrorFormat = ErrorFormat.AUTO,
+    origin: bytes = b"",
+) -> None:
+    """Answer with an error in the caller's language (CONTRACT, data path).
+
+    `origin` is the allowed browser origin that may read it.
+    """
+    answer = render(error, _Caller(head, route, language, down.protocol))
+    fields = [(name.encode(), value.encode("latin-1")) for name, value in answer.fields]
+    length = len(answer.body)
+    response = ResponseHead(answer.status, block(fields), length=length)
+    response.bodyless = head.method == b"HEAD"
+    if origin:
+        response.fields = guard.allow(response.fields, origin)
+    down.write_head(response)
+    if answer.body and not response.bodyless:
+        down.write_data(answer.body)
+    down.write_end(answer.trailers)
+
+
+class Refusal:
+    """A `RequestSink` for a request that has no route: it answers and ignores the rest."""
+
+    __slots__ = ("_down", "_error", "_head")
+
+    def __init__(self, down: DownstreamCodec, head: RequestHead, error: ProxyError) -> None:
+        self._down = down
+        self._head = head
+        self._error = error
+
+    def start(self, *, ended: bool) -> None:  # noqa: ARG002 (the interface)
+        """Answer at once."""
+        write_error(self._down, self._error, self._head)
+
+    def request_data(self, data: bytes) -> None:
+        """Ignore it."""
+
+    def request_end(self, trailers: bytes) -> None:
+        """Ignore it."""
+
+    def request_flush(self) -> None:
+        """Nothing is pending."""
+
+    def gone(self) -> None:
+        """Ignore it: the answer was written."""
+
+    def broken(self, error: ProxyError) -> None:
+        """Ignore it: the answer was written."""
+
+    def pause_response(self) -> None:
+        """Nothing is being sent."""
+
+    def resume_response(self) -> None:
+        """Nothing is being sent."""

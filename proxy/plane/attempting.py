@@ -1,0 +1,279 @@
+"""How an exchange comes to an answer: waiting, attempts, repeats, and a refused token.
+
+The base of `Exchange`, which adds the two sinks that codecs deliver to and the ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine
+from typing import Protocol, cast
+
+from proxy.clock import Clock
+from proxy.errors import InternalError, ProxyError
+from proxy.identity.token import IdToken
+from proxy.plane import guard
+from proxy.plane.acquire import Pursuit, rest
+from proxy.plane.codec import DownstreamCodec, ResponseSink, UpstreamCodec
+from proxy.plane.head import RequestHead, ResponseHead, values
+from proxy.plane.prepared import PreparedHead, PreparedRoute
+from proxy.plane.refusal import Held, may_be_platform
+from proxy.plane.replay import Replay
+from proxy.plane.state import TRANSITIONS, State
+from proxy.plane.sweeper import Sweeper
+from proxy.retry import (
+    LONGEST_BACKOFF,
+    Attempt,
+    allowed,
+    pause_before,
+    retry_after_seconds,
+)
+
+log = logging.getLogger("proxy.plane")
+
+
+class Keeper(Protocol):
+    """What an exchange needs of the plane that it runs in."""
+
+    clock: Clock
+    sweeper: Sweeper
+    jitter: Callable[[], float]
+
+    def spawn(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
+        """Run what has to wait, as a task that the plane owns."""
+
+    def finished(self, exchange: Attempting, error: ProxyError | None) -> None:
+        """Report the end of an exchange: numbers and log."""
+
+
+class Attempting(ABC):
+    """One request on its way to an answer."""
+
+    __slots__ = (
+        "_down", "_ended", "_half", "_held", "_keeper", "_prepared", "_refused", "_replay",
+        "_sent_at", "_task", "_token", "_total_at", "_up", "attempts", "deadline", "entered",
+        "head", "origin", "request_bytes", "response_bytes", "route", "started_at", "state",
+        "status",
+    )  # fmt: skip
+
+    def __init__(
+        self, keeper: Keeper, down: DownstreamCodec, head: RequestHead, route: PreparedRoute
+    ) -> None:
+        # For the whole exchange
+        self._keeper = keeper
+        self._down = down
+        self.head = head
+        self.route = route
+        self.state = State.ADMITTED
+        self.started_at = keeper.clock()
+        self.deadline = self._total_at = self.started_at + route.config.timeouts.total
+        self.entered = False
+        """Whether it holds a place at the route's gate."""
+        self.origin = b""
+        """The allowed browser origin that asks."""
+        self.status = 0
+        self.attempts = 0
+        self.request_bytes = 0
+        self.response_bytes = 0
+        self._prepared: PreparedHead = cast("PreparedHead", None)
+        self._ended = False
+        """Whether the request is whole."""
+        self._half = ""
+        """In a tunnel: the half that has ended, so that the other's end is the last."""
+        self._replay = Replay(route.config.retries.max_body)
+        self._task: asyncio.Task[None] | None = None
+        # For one attempt
+        self._up: UpstreamCodec | None = None
+        self._sent_at = 0.0
+        self._token: IdToken | None = None
+        self._held: Held | None = None
+        self._refused = False
+        """Whether a token of this exchange was refused before: there is one replay."""
+
+    @property
+    def protocol(self) -> str:
+        """The caller's side as a metrics label: h1, h2, or ws for a tunnel."""
+        return "ws" if self.status == 101 else self._down.protocol  # noqa: PLR2004
+
+    def _move_to(self, new: State) -> None:
+        """Change the state; the only writer."""
+        if new not in TRANSITIONS[self.state]:
+            raise AssertionError(f"an exchange cannot move from {self.state!r} to {new!r}")
+        self.state = new
+
+    @abstractmethod
+    def fail(self, error: ProxyError) -> None:
+        """End with an error."""
+
+    @abstractmethod
+    def response_data(self, data: bytes) -> None:
+        """Pass on a part of the body."""
+
+    @abstractmethod
+    def resume_response(self) -> None:
+        """Go on reading the response."""
+
+    @abstractmethod
+    def response_end(self, trailers: bytes) -> None:
+        """Pass on the end of the response."""
+
+    def _drop_upstream(self) -> None:
+        up, self._up = self._up, None
+        if up is not None:
+            up.cancel()
+
+    def _touch(self) -> None:
+        """Move the deadline: something has come."""
+        timeouts = self.route.config.timeouts
+        waits = self._ended and self.state is State.ATTEMPTING
+        limit = timeouts.response if waits else timeouts.idle
+        self.deadline = min(self._keeper.clock() + limit, self._total_at)
+
+    def _wait(self, work: Coroutine[None, None, None]) -> None:
+        """Go on in a task."""
+        self._move_to(State.WAITING)
+        self.deadline = self._total_at
+        self._task = self._keeper.spawn(self._guarded(work), f"exchange on {self.route.name}")
+
+    async def _guarded(self, work: Coroutine[None, None, None]) -> None:
+        """Turn what a waiting step raises into the exchange's failure."""
+        error: ProxyError
+        try:
+            await work
+            return
+        except ProxyError as failure:
+            error = failure
+        except Exception:
+            log.exception("A bug in the data path.", extra={"route": self.route.name})
+            error = InternalError("The proxy met a condition that it does not know.")
+        self._task = None
+        self.fail(error)
+
+    async def _pursue(self, *, fresh: bool = False, pause: float = 0.0) -> None:
+        """Wait for all that an attempt needs, then make it."""
+        pursuit = Pursuit(self.route, self._history(), self._keeper.jitter, fresh=fresh)
+        await rest(pause)
+        if not self.entered:
+            await pursuit.enter()
+            self.entered = True
+        token = await pursuit.token()
+        up = await pursuit.connection()
+        self._task = None
+        self._attempt(up, b"" if token is None else self.route.line_of(token))
+        if self._up is not None:
+            self._up.flush()
+        self._down.resume_request()
+
+    def _attempt(self, up: UpstreamCodec, line: bytes) -> None:
+        """Send what there is of the request; whoever called flushes."""
+        self._move_to(State.ATTEMPTING)
+        self.attempts += 1
+        self._up = up
+        self._token = self.route.token
+        prepared = self._prepared
+        prepared.fields = prepared.base + line
+        up.send_head(cast("ResponseSink", self), prepared)
+        replay = self._replay
+        if replay.pieces:
+            for piece in replay.pieces:
+                up.send_data(piece)
+            replay.trim()
+        self._sent_at = self._keeper.clock()
+        if self._ended:
+            up.send_end(replay.trailers)
+        self._touch()
+
+    def _relay(self, head: ResponseHead) -> None:
+        """Begin the response to the caller."""
+        self.status = head.status
+        tunnel = head.status == 101  # noqa: PLR2004 (RFC 9110, 15.2.2)
+        self._move_to(State.TUNNELLING if tunnel else State.RELAYING)
+        self._replay.forget()
+        if self.origin:
+            head.fields = guard.allow(head.fields, self.origin)
+        self._down.write_head(head)
+
+    def _history(self) -> Attempt:
+        up = self._up
+        if up is None:
+            return Attempt(self.attempts, self.head.method, self._replay.whole)
+        return Attempt(
+            self.attempts, self.head.method, self._replay.whole, up.reused, up.wrote, up.answered
+        )
+
+    def _repeats(self, cause: str | int, attempt: Attempt, retry_after: float = 0.0) -> bool:
+        """Begin another attempt if the route's policy allows one; return whether."""
+        policy = self.route.config.retries
+        if not allowed(cause, attempt, policy, self.route.budget):
+            return False
+        self.route.stats.retries[str(cause)] += 1
+        self._drop_upstream()
+        pause = pause_before(attempt.number, policy, retry_after, self._keeper.jitter)
+        self._wait(self._pursue(pause=pause))
+        return True
+
+    def _intercept(self, head: ResponseHead) -> bool:
+        """Keep a response from the caller because the attempt may be repeated; return whether."""
+        if head.status == 401 and self.route.tokens is not None:  # noqa: PLR2004 (RFC 9110)
+            if not self._refused and may_be_platform(head):
+                self._move_to(State.HOLDING)
+                self._held = Held(head)
+                return True
+            return False
+        if head.status not in self.route.config.retries.on:
+            return False
+        found = values(head.fields, b"retry-after")
+        wait = retry_after_seconds(found[0]) if found else 0.0
+        if wait is None or wait > LONGEST_BACKOFF:
+            return False  # Longer than the caller should be kept waiting: the answer is its own.
+        return self._repeats(head.status, self._history(), wait)
+
+    # --- a refused token -----------------------------------------------------------------
+
+    def _decide_held(self) -> None:
+        """Look at the held 401: after the platform's, another token is tried once."""
+        held, token, tokens = self._held, self._token, self.route.tokens
+        if held is None or self._refused or not held.is_decidable():
+            return
+        self._refused = True
+        if token is None or tokens is None or not held.is_platform():
+            self._release_held(held)
+            return
+        tokens.refuse(token)
+        if not (self._ended and self._replay.whole):
+            self._release_held(held)
+            return
+        if self._up is not None:
+            self._up.pause_response()
+        self.deadline = self._total_at
+        work = self._reauthenticate(held, token)
+        self._task = self._keeper.spawn(self._guarded(work), f"new token for {self.route.name}")
+
+    async def _reauthenticate(self, held: Held, refused: IdToken) -> None:
+        """Repeat with a new token if there is one, else let the caller have the 401."""
+        pursuit = Pursuit(self.route, self._history(), self._keeper.jitter)
+        try:
+            token = await pursuit.token()
+        except ProxyError:
+            token = refused
+        self._task = None
+        if token is None or token.value == refused.value:
+            self._release_held(held)
+            return
+        self._held = None
+        self._drop_upstream()
+        self.route.stats.retries["token_refused"] += 1
+        self._wait(self._pursue())
+
+    def _release_held(self, held: Held) -> None:
+        self._held = None
+        self._relay(held.head)
+        for piece in held.pieces:
+            self.response_data(piece)
+        if held.ended:
+            self.response_end(held.trailers)
+        else:
+            self._down.flush()
+            self.resume_response()

@@ -1,0 +1,160 @@
+"""The two seams of the data path: what an exchange and a wire format know of each other.
+
+::
+
+    downstream codec ──▶ Exchange (RequestSink)      Exchange ──▶ upstream codec (UpstreamCodec)
+    downstream codec ◀── Exchange (DownstreamCodec)  Exchange ◀── upstream codec (ResponseSink)
+
+Each codec is implemented once per wire format.  Rules that hold for all of them:
+
+* Everything is a plain call, made in order, on the loop's thread; nobody awaits.
+* Data is collected until ``flush`` or the end, so that a head and the bytes that came with it
+  leave in one write (one TLS record); whoever delivers a segment flushes after it.
+* ``pause_…`` and ``resume_…`` travel against the data and may be called at any time.
+* After ``…_end``, ``gone``, ``failed``, ``abort`` or ``cancel`` a half is silent.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from proxy.errors import ProxyError
+from proxy.plane.head import ResponseHead
+
+
+class DownstreamCodec(Protocol):
+    """What an exchange asks of the connection (or stream) that the caller is on."""
+
+    protocol: str
+    """``h1`` or ``h2``: a label of the metrics."""
+
+    def write_informational(self, head: ResponseHead) -> None:
+        """Send a 1xx; ignored where the caller cannot understand it."""
+
+    def write_head(self, head: ResponseHead) -> None:
+        """Send the final head, or 101 whereupon the connection is a tunnel."""
+
+    def write_data(self, data: bytes) -> None:
+        """Send a part of the body."""
+
+    def write_end(self, trailers: bytes) -> None:
+        """End the response; `trailers` is a field block.  In a tunnel: half-close."""
+
+    def flush(self) -> None:
+        """Let what was written leave."""
+
+    def abort(self) -> None:
+        """Cut: the caller must see that the response is not whole."""
+
+    def close(self) -> None:
+        """End a tunnel both of whose halves have ended."""
+
+    def pause_request(self) -> None:
+        """Stop reading the request's body."""
+
+    def resume_request(self) -> None:
+        """Go on reading it."""
+
+
+class RequestSink(Protocol):
+    """What the downstream codec delivers to: the exchange's first half."""
+
+    def start(self, *, ended: bool) -> None:
+        """Begin; `ended` where the request has no body.  May answer before it returns."""
+
+    def request_data(self, data: bytes) -> None:
+        """Part of the body."""
+
+    def request_end(self, trailers: bytes) -> None:
+        """The request is whole.  In a tunnel: the caller half-closed."""
+
+    def request_flush(self) -> None:
+        """What was delivered so far shall leave."""
+
+    def gone(self) -> None:
+        """The caller went away."""
+
+    def broken(self, error: ProxyError) -> None:
+        """The rest of the request is malformed or too large."""
+
+    def pause_response(self) -> None:
+        """The caller reads more slowly than the upstream sends."""
+
+    def resume_response(self) -> None:
+        """The caller has caught up."""
+
+
+class UpstreamHead(Protocol):
+    """The request's head as the exchange prepared it for the upstream."""
+
+    method: bytes
+    target: bytes
+    authority: bytes
+    fields: bytes
+    """End-to-end fields, the identity header last."""
+    length: int | None
+    upgrade: bytes
+    has_trailers_te: bool
+
+
+class UpstreamCodec(Protocol):
+    """What an exchange asks of the connection (or stream) that the upstream is on."""
+
+    reused: bool
+    """Whether it served an exchange before: then it may have died unnoticed."""
+    answered: bool
+    """Whether any byte of an answer to the current attempt came."""
+    wrote: bool
+    """Whether any byte of the current attempt left."""
+
+    def send_head(self, sink: ResponseSink, head: UpstreamHead) -> None:
+        """Begin an attempt whose answer goes to `sink`."""
+
+    def send_data(self, data: bytes) -> None:
+        """Send a part of the body."""
+
+    def send_end(self, trailers: bytes) -> None:
+        """End the request.  In a tunnel: half-close."""
+
+    def flush(self) -> None:
+        """Let what was sent leave."""
+
+    def cancel(self) -> None:
+        """End the attempt at once; nothing more is delivered."""
+
+    def close(self) -> None:
+        """End a tunnel both of whose halves have ended."""
+
+    def pause_response(self) -> None:
+        """Stop reading the response."""
+
+    def resume_response(self) -> None:
+        """Go on reading it."""
+
+
+class ResponseSink(Protocol):
+    """What the upstream codec delivers to: the exchange's second half."""
+
+    def informational(self, head: ResponseHead) -> None:
+        """A 1xx other than 101."""
+
+    def response_head(self, head: ResponseHead) -> None:
+        """The final head, or 101."""
+
+    def response_data(self, data: bytes) -> None:
+        """Part of the body."""
+
+    def response_end(self, trailers: bytes) -> None:
+        """The response is whole.  In a tunnel: the upstream half-closed."""
+
+    def response_flush(self) -> None:
+        """What was delivered so far shall leave."""
+
+    def failed(self, error: ProxyError) -> None:
+        """The attempt failed."""
+
+    def pause_request(self) -> None:
+        """The upstream reads more slowly than the caller sends."""
+
+    def resume_request(self) -> None:
+        """The upstream has caught up."""

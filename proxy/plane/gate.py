@@ -1,0 +1,65 @@
+"""A bound on what goes on at once, with a fair and bounded queue behind it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+
+class GateFull(Exception):  # noqa: N818 (a state, not a fault: the caller says what it means)
+    """No place, and none to wait in."""
+
+
+class Gate:
+    """Counts who is inside; whoever comes when it is full waits in the order of arrival."""
+
+    __slots__ = ("_limit", "_queue", "_waiting", "inside")
+
+    def __init__(self, limit: int, queue: int) -> None:
+        """`limit` 0 is no bound; `queue` is how many may wait."""
+        self._limit = limit
+        self._queue = queue
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self.inside = 0
+
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return len(self._waiting)
+
+    def try_enter(self) -> bool:
+        """Enter without waiting; False if full, or if others wait already."""
+        if self._limit and (self.inside >= self._limit or self._waiting):
+            return False
+        self.inside += 1
+        return True
+
+    async def enter(self) -> None:
+        """Enter, waiting for a place.
+
+        Raises:
+            GateFull: the queue is full too.
+        """
+        if self.try_enter():
+            return
+        if len(self._waiting) >= self._queue:
+            raise GateFull
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.leave()  # The place was already ours: pass it on.
+            else:
+                self._waiting.remove(turn)
+            raise
+
+    def leave(self) -> None:
+        """Give the place to whoever has waited longest."""
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self.inside -= 1

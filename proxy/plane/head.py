@@ -1,0 +1,97 @@
+r"""Heads as the exchange knows them: no wire format, but a field block both formats can use.
+
+A *field block* is the field lines of a head, each preceded by CRLF: ``\r\nA: 1\r\nB: 2``.
+HTTP/1.1 passes it on as it came; HTTP/2 splits it into pairs, or makes it from pairs.  It is
+only ever made from a head that a strict parser accepted: names are tokens, values hold no CR,
+LF or NUL (RFC 9110, 5.5), nothing is folded.  That is what makes it safe to work on with
+regular expressions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+_LINE = re.compile(rb"\r\n([^:\r\n]+):[ \t]*([^\r\n]*)")
+
+
+def pairs(fields: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the (name, value) pairs of a field block, in order, white space around values off."""
+    for name, value in _LINE.findall(fields):
+        yield name, value.rstrip(b" \t")
+
+
+def block(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return the field block of the pairs."""
+    return b"".join([b"\r\n%b: %b" % pair for pair in fields])
+
+
+def values(fields: bytes, name: bytes) -> list[bytes]:
+    """Return every value of the field `name` (lower case) in the block, in order."""
+    return [value for key, value in pairs(fields) if key.lower() == name]
+
+
+def tokens(value: bytes) -> list[bytes]:
+    """Return the members of a comma-separated list in lower case (RFC 9110, 5.6.1)."""
+    return [member for part in value.lower().split(b",") if (member := part.strip(b" \t"))]
+
+
+class RequestHead:
+    """A request's head as the listener's codec read it."""
+
+    __slots__ = (
+        "authority", "chunked", "connection", "expects_continue", "fields", "guarded",
+        "has_trailers_te", "keep_alive", "length", "method", "path", "raw_size", "target",
+        "upgrade", "version",
+    )  # fmt: skip
+
+    def __init__(self, method: bytes, target: bytes, fields: bytes) -> None:
+        self.method = method
+        self.target = target
+        """Origin form, byte for byte: what follows the authority, or ``*``."""
+        self.path = target.partition(b"?")[0]
+        self.authority = b""
+        """Host and port as the caller named them."""
+        self.fields = fields
+        """Everything the caller sent, hop-by-hop fields and identity header included."""
+        self.length: int | None = 0
+        """Bytes of the body, None where only its end will tell."""
+        self.chunked = False
+        self.version = b"1.1"
+        self.keep_alive = True
+        self.connection: bytes = b""
+        """What Connection names beyond keep-alive and close."""
+        self.upgrade: bytes = b""
+        """The protocols the caller offers to switch to."""
+        self.has_trailers_te = False
+        self.expects_continue = False
+        self.guarded = False
+        """Whether a browser's Origin or Sec-Fetch-Site stands in it."""
+        self.raw_size = 0
+        """Bytes of the head on the wire."""
+
+
+class ResponseHead:
+    """A response's head, its fields end-to-end only."""
+
+    __slots__ = ("bodyless", "fields", "length", "phrase", "status", "switching")
+
+    def __init__(
+        self,
+        status: int,
+        fields: bytes,
+        *,
+        phrase: bytes = b"",
+        length: int | None = None,
+        bodyless: bool = False,
+    ) -> None:
+        self.status = status
+        self.phrase = phrase
+        self.fields = fields
+        """Content-Length stands in it where it was sent."""
+        self.length = length
+        """Bytes of the body, None where only its end will tell."""
+        self.bodyless = bodyless
+        """HEAD, 204 and 304: the length describes a body that is not there."""
+        self.switching: bytes = b""
+        """The protocol a 101 switches to."""

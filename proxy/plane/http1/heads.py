@@ -1,0 +1,292 @@
+"""Reading HTTP/1.x heads: llhttp validates, a few compiled expressions look things up.
+
+A head is given to llhttp whole, up to and including its empty line, and is only looked at
+after llhttp accepted all of it.  llhttp in its strict default refuses (tests/wire holds
+every row): bare CR or LF, NUL, obs-fold, space before the colon, names that are no tokens,
+Content-Length that is repeated, signed, listed or beside Transfer-Encoding.  So in what is
+left every line ends in CRLF and begins with a token and a colon, and cutting whole lines out
+of it by a regular expression cannot change the meaning of another line.
+
+What llhttp lets through and this module decides is marked by "we".
+"""
+
+from __future__ import annotations
+
+import re
+
+from httptools import (
+    HttpParserError,
+    HttpParserUpgrade,
+    HttpRequestParser,
+    HttpResponseParser,
+)
+
+from proxy.errors import RequestMalformed, UpstreamMalformed
+from proxy.plane.head import RequestHead, ResponseHead, tokens
+
+_REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/1\.([01])(?=\r\n)")
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([^\r\n]*))?(?=\r\n)")
+_ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#]*)(.*)", re.DOTALL)
+# RFC 3986, 3.2.2 and 3.2.3, without user information: a name, an address, or one in brackets.
+_AUTHORITY = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=-]*)(?::[0-9]*)?")
+
+_REQUEST_LOOKUP = re.compile(
+    rb"\r\n(?i:(host|connection|content-length|transfer-encoding|te|upgrade|expect"
+    rb"|origin|sec-fetch-site)):[ \t]*([^\r]*)"
+)
+_RESPONSE_LOOKUP = re.compile(
+    rb"\r\n(?i:(connection|content-length|transfer-encoding|upgrade)):[ \t]*([^\r]*)"
+)
+# RFC 9110, 7.6.1, and what older specifications and Go's and nginx' practice add to it.
+_RESPONSE_HOP_BY_HOP = re.compile(
+    rb"\r\n(?i:connection|proxy-connection|keep-alive|te|transfer-encoding|upgrade"
+    rb"|proxy-authenticate|proxy-authentication-info):[^\r]*"
+)
+
+# llhttp counts a length in 64 bits; we stop where every recipient still counts right (2^59).
+_LENGTH_DIGITS = 18
+
+
+# Members of Connection that name no other field, or one that is handled anyway.
+_OBEYED = frozenset((b"close", b"keep-alive", b"upgrade", b"te"))
+
+
+class _Probe:
+    """Tells whether a parser came to the end of the head it was fed."""
+
+    complete = False
+
+    def on_headers_complete(self) -> None:
+        self.complete = True
+
+
+# One for the process: feeding a head is one synchronous call.
+_PROBE = _Probe()
+
+
+def parse_request(head: bytes) -> RequestHead:
+    """Return what the bytes of one request head say, its empty line included.
+
+    Raises:
+        RequestMalformed: they are not exactly one head that has exactly one meaning.
+    """
+    keep_alive = _validate_request(head)
+    line = _REQUEST_LINE.match(head)
+    if line is None:
+        raise RequestMalformed("The request line is not `METHOD TARGET HTTP/1.1`.")
+    method, target, minor = line.groups()
+    result = RequestHead(method, target, head[line.end() : -4])
+    result.keep_alive = keep_alive
+    result.raw_size = len(head)
+    if minor == b"0":
+        result.version = b"1.0"
+    host = _look_up(result)
+    _set_target(result, host)
+    return result
+
+
+def _validate_request(head: bytes) -> bool:
+    """Have llhttp judge the head; return whether the connection persists after the message."""
+    _PROBE.complete = False
+    parser = HttpRequestParser(_PROBE)
+    try:
+        parser.feed_data(head)
+    except HttpParserUpgrade:
+        # Not an error: the head offers an upgrade (or is CONNECT) and has no body.
+        pass
+    except HttpParserError as error:
+        raise RequestMalformed(f"The request head is malformed: {error}.") from None
+    if not _PROBE.complete:
+        raise RequestMalformed("The request head ends before its fields do.")
+    return parser.should_keep_alive()
+
+
+def _look_up(head: RequestHead) -> bytes | None:
+    """Fill in what the fields say about the message itself; return the value of Host."""
+    found: dict[bytes, bytes] = {}
+    for name, value in _REQUEST_LOOKUP.findall(head.fields):
+        key = name.lower()
+        if key not in found:
+            found[key] = value.strip(b" \t")
+        elif key == b"host":
+            raise RequestMalformed("The request has two Host fields.")
+        else:
+            found[key] += b", " + value.strip(b" \t")
+    _set_framing(head, found.get(b"content-length"), found.get(b"transfer-encoding"))
+    if b"te" in found:
+        head.has_trailers_te = b"trailers" in tokens(found[b"te"])
+    if b"connection" in found:
+        _set_connection(head, found[b"connection"], found.get(b"upgrade", b""))
+    head.expects_continue = b"expect" in found
+    head.guarded = b"origin" in found or b"sec-fetch-site" in found
+    return found.get(b"host")
+
+
+def _set_framing(head: RequestHead, length: bytes | None, coding: bytes | None) -> None:
+    """Set where the body ends (RFC 9112, 6.3); llhttp has refused both, and two lengths."""
+    if coding is not None:
+        _check_coding(coding, head.version)
+        head.chunked = True
+        head.length = None
+    elif length is not None:
+        head.length = _length(length)
+
+
+def _check_coding(coding: bytes, version: bytes) -> None:
+    # RFC 9112, 6.1: "chunked" must come once and last, and HTTP/1.0 knows no codings. llhttp
+    # accepts `gzip, chunked`; we do not decode gzip, and to drop or to keep it could both be
+    # read otherwise by the upstream.
+    if coding.strip(b" \t").lower() != b"chunked":
+        raise RequestMalformed("Transfer-Encoding is something else than `chunked`, once.")
+    if version == b"1.0":
+        raise RequestMalformed("An HTTP/1.0 request cannot have Transfer-Encoding.")
+
+
+def _length(value: bytes) -> int:
+    if len(value) > _LENGTH_DIGITS:
+        raise RequestMalformed("Content-Length is beyond what can be counted.")
+    return int(value)
+
+
+def _set_connection(head: RequestHead, connection: bytes, upgrade: bytes) -> None:
+    """Split Connection into what the codec itself obeys and the fields that it names.
+
+    RFC 9110, 7.8: nobody may act on an Upgrade that Connection does not name.
+    """
+    names = tokens(connection)
+    if upgrade and b"upgrade" in names and head.version == b"1.1":
+        # `h2c` by upgrade is obsolete (RFC 9113, 3.1) and is not passed on: the upstream
+        # would answer in HTTP/2 on a connection whose caller is counted as HTTP/1.1.
+        offers = [offer.strip() for offer in upgrade.split(b",")]
+        head.upgrade = b", ".join([o for o in offers if o and o.lower() != b"h2c"])
+    head.connection = b",".join([name for name in names if name not in _OBEYED])
+
+
+def _set_target(head: RequestHead, host: bytes | None) -> None:
+    """Bring the target into origin form and find the authority (RFC 9112, 3.2 and 3.3)."""
+    target = head.target
+    if host is None:
+        if head.version == b"1.1":
+            raise RequestMalformed("An HTTP/1.1 request needs a Host field.")
+        host = b""
+    elif not _AUTHORITY.fullmatch(host):
+        raise RequestMalformed("The Host field is not a host with an optional port.")
+    head.authority = host
+    if b"#" in target:
+        raise RequestMalformed("The request target has a fragment.")
+    if head.method == b"CONNECT" or target.startswith(b"/"):
+        return
+    if target == b"*" and head.method == b"OPTIONS":
+        return
+    absolute = _ABSOLUTE.fullmatch(target)
+    if absolute is None:
+        raise RequestMalformed("The request target is neither a path nor an http URL.")
+    authority, rest = absolute.groups()
+    if not authority or not _AUTHORITY.fullmatch(authority):
+        raise RequestMalformed("The URL in the request line has no valid host.")
+    # RFC 9112, 3.2.2 lets a proxy ignore Host here. We refuse a contradiction: what was meant
+    # cannot be known, and nothing that speaks through HTTP_PROXY sends one.
+    if host and host.lower() != authority.lower():
+        raise RequestMalformed("Host contradicts the URL in the request line.")
+    head.authority = authority
+    head.target = rest if rest.startswith(b"/") else b"/" + rest
+    head.path = head.target.partition(b"?")[0]
+
+
+class ParsedResponse:
+    """A response head together with what only its connection needs to know."""
+
+    __slots__ = ("chunked", "head", "keep_alive", "until_close")
+
+    def __init__(self, head: ResponseHead, *, keep_alive: bool, chunked: bool) -> None:
+        self.head = head
+        self.keep_alive = keep_alive
+        self.chunked = chunked
+        self.until_close = head.length is None and not chunked
+
+
+def parse_response(head: bytes, method: bytes) -> ParsedResponse:
+    """Return what the bytes of one response head say; `method` is the request's.
+
+    Raises:
+        UpstreamMalformed: they are not exactly one head that has exactly one meaning.
+    """
+    _validate_response(head)
+    line = _STATUS_LINE.match(head)
+    if line is None:
+        raise UpstreamMalformed("The status line is not `HTTP/1.1 NNN REASON`.")
+    minor, digits, phrase = line.groups()
+    status = int(digits)
+    fields = head[line.end() : -4]
+    connection = length = coding = upgrade = b""
+    for name, value in _RESPONSE_LOOKUP.findall(fields):
+        match name.lower():
+            case b"content-length":
+                length = value.strip(b" \t")
+            case b"connection":
+                connection = connection + b"," + value if connection else value
+            case b"transfer-encoding":
+                coding = coding + b"," + value if coding else value
+            case _:
+                upgrade = value
+    result = ResponseHead(status, _strip_response(fields, connection), phrase=phrase or b"")
+    keep_alive = minor == b"1"
+    if connection:
+        names = tokens(connection)
+        keep_alive = b"close" not in names and (keep_alive or b"keep-alive" in names)
+    chunked = _frame(result, method, length, coding, minor)
+    if status == 101:  # noqa: PLR2004 (RFC 9110, 15.2.2)
+        result.switching = upgrade
+    return ParsedResponse(result, keep_alive=keep_alive, chunked=chunked)
+
+
+def _validate_response(head: bytes) -> None:
+    _PROBE.complete = False
+    try:
+        HttpResponseParser(_PROBE).feed_data(head)
+    except HttpParserUpgrade:
+        pass
+    except HttpParserError as error:
+        raise UpstreamMalformed(f"The response head is malformed: {error}.") from None
+    if not _PROBE.complete:
+        raise UpstreamMalformed("The response head ends before its fields do.")
+
+
+def _strip_response(fields: bytes, connection: bytes) -> bytes:
+    """Remove what belongs to the upstream's connection only (RFC 9110, 7.6.1)."""
+    stripped = _RESPONSE_HOP_BY_HOP.sub(b"", fields)
+    named = [n for n in tokens(connection) if n not in (b"close", b"keep-alive", b"upgrade")]
+    return without(stripped, named) if named else stripped
+
+
+# A peer that names one of these in Connection does not get it removed: they frame and route
+# the message, and without them it would end or go elsewhere than its sender meant.
+_UNREMOVABLE = frozenset((b"content-length", b"host"))
+
+
+def without(fields: bytes, names: list[bytes]) -> bytes:
+    """Return the field block without the fields that Connection named (lower case)."""
+    dropped = frozenset(names) - _UNREMOVABLE
+    kept = [
+        line for line in fields.split(b"\r\n")[1:] if line.partition(b":")[0].lower() not in dropped
+    ]
+    return b"".join([b"\r\n" + line for line in kept])
+
+
+def _frame(result: ResponseHead, method: bytes, length: bytes, coding: bytes, minor: bytes) -> bool:
+    """Set where the body ends (RFC 9112, 6.3); return whether it is chunked."""
+    if coding:
+        if coding.strip(b" \t").lower() != b"chunked":
+            raise UpstreamMalformed("Transfer-Encoding is something else than `chunked`, once.")
+        if minor == b"0":
+            raise UpstreamMalformed("An HTTP/1.0 response cannot have Transfer-Encoding.")
+        if length:
+            raise UpstreamMalformed("The response has Transfer-Encoding and Content-Length.")
+    if len(length) > _LENGTH_DIGITS:
+        raise UpstreamMalformed("Content-Length is beyond what can be counted.")
+    if method == b"HEAD" or result.status in (204, 304) or result.status < 200:  # noqa: PLR2004
+        result.bodyless = True
+        result.length = int(length) if length else None
+        return False
+    result.length = int(length) if length else None
+    return bool(coding)

@@ -1,0 +1,373 @@
+"""HTTP/1.1 towards the upstream: one connection, one attempt at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import select
+from typing import Protocol, cast
+
+from proxy.errors import ProxyError, UpstreamMalformed, UpstreamReset
+from proxy.plane.codec import ResponseSink, UpstreamHead
+from proxy.plane.http1.chunked import ChunkedBody, ChunkedError, chunk, last_chunk
+from proxy.plane.http1.heads import ParsedResponse, parse_response
+
+# One read buffer for the process: what was read is consumed before the callback returns.
+# uvloop reads TLS data for a plain Protocol into a new 256 KiB object each time, which costs
+# about as much as all the rest of a small exchange; a BufferedProtocol avoids that.
+_BUFFER = memoryview(bytearray(64 * 1024))
+
+_HEAD_END = b"\r\n\r\n"
+
+
+class Phase(enum.IntEnum):
+    """What the next bytes from the upstream are."""
+
+    IDLE = 0
+    HEAD = 1
+    LENGTH = 2
+    CHUNKED = 3
+    UNTIL_CLOSE = 4
+    TUNNEL = 5
+    CLOSED = 6
+
+
+class Keeper(Protocol):
+    """Who owns the connection between attempts: the pool."""
+
+    def release(self, connection: Http1Upstream) -> None:
+        """Take back a connection that can serve another exchange."""
+
+    def lost(self, connection: Http1Upstream) -> None:
+        """Forget a connection that is closed or will serve nobody any more."""
+
+
+class Http1Upstream(asyncio.BufferedProtocol):
+    """The upstream codec for HTTP/1.1 (see `proxy.plane.codec`)."""
+
+    __slots__ = (
+        "_chunked_body", "_chunked_request", "_keep_alive", "_keeper", "_limit", "_method", "_out",
+        "_partial", "_phase", "_remaining", "_request_ended", "_sink", "_switching", "_transport",
+        "answered", "idle_since", "reused", "wrote",
+    )  # fmt: skip
+
+    def __init__(self, keeper: Keeper, head_limit: int) -> None:
+        # For the life of the connection
+        self._keeper = keeper
+        self._limit = head_limit
+        self._transport: asyncio.Transport = cast("asyncio.Transport", None)
+        self.reused = False
+        self.idle_since = 0.0
+        # For one attempt
+        self._phase = Phase.IDLE
+        self._sink: ResponseSink | None = None
+        self._out: list[bytes] = []
+        self._partial = b""
+        self._method = b""
+        self._remaining = 0
+        self._chunked_body: ChunkedBody | None = None
+        self._chunked_request = False
+        self._request_ended = False
+        self._keep_alive = True
+        self._switching = False
+        self.answered = False
+        """Whether any byte of an answer to the current attempt came."""
+        self.wrote = False
+        """Whether any byte of the current attempt left."""
+
+    # --- the exchange's side -------------------------------------------------------------
+
+    def send_head(self, sink: ResponseSink, head: UpstreamHead) -> None:
+        """Begin an attempt; see `UpstreamCodec`."""
+        self._sink = sink
+        self._phase = Phase.HEAD
+        self._method = head.method
+        self._request_ended = self.answered = self.wrote = False
+        self._chunked_request = head.length is None
+        self._switching = bool(head.upgrade)
+        self._out.append(
+            b"%b %b HTTP/1.1\r\nHost: %b%b%b\r\n\r\n"
+            % (
+                head.method,
+                head.target,
+                head.authority,
+                head.fields,
+                _connection_fields(head)
+                if self._chunked_request or head.upgrade or head.has_trailers_te
+                else b"",
+            )
+        )
+
+    def send_data(self, data: bytes) -> None:
+        """Send a part of the body; see `UpstreamCodec`."""
+        self._out.append(chunk(data) if self._chunked_request else data)
+
+    def send_end(self, trailers: bytes) -> None:
+        """End the request, or half-close the tunnel; see `UpstreamCodec`."""
+        if self._phase is Phase.TUNNEL:
+            self._half_close()
+            return
+        if self._chunked_request:
+            self._out.append(last_chunk(trailers))
+        self._request_ended = True
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what was collected, as one piece: over TLS, one record."""
+        out = self._out
+        if not out or self._phase is Phase.CLOSED:
+            return
+        self.wrote = True
+        self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+        out.clear()
+
+    def cancel(self) -> None:
+        """Close at once: HTTP/1.1 has no other way to end an attempt."""
+        self._sink = None
+        self.close(abort=True)
+
+    def pause_response(self) -> None:
+        """Stop reading."""
+        if self._phase is not Phase.CLOSED:
+            self._transport.pause_reading()
+
+    def resume_response(self) -> None:
+        """Go on reading."""
+        if self._phase is not Phase.CLOSED:
+            self._transport.resume_reading()
+
+    # --- the pool's side -----------------------------------------------------------------
+
+    def close(self, *, abort: bool = False) -> None:
+        """Close the connection; `abort` drops what is not written yet."""
+        if self._phase is Phase.CLOSED:
+            return
+        self._phase = Phase.CLOSED
+        self._out.clear()
+        if abort:
+            self._transport.abort()
+        else:
+            self._transport.close()
+        self._keeper.lost(self)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it can serve nobody any more."""
+        return self._phase is Phase.CLOSED
+
+    def is_quiet(self) -> bool:
+        """Ask the kernel whether the far end has sent something meanwhile, a FIN included."""
+        sock = self._transport.get_extra_info("socket")
+        poll = select.poll()
+        poll.register(sock.fileno(), select.POLLIN)
+        return not poll.poll(0)
+
+    # --- the transport's side ------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin idle."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 (asyncio's signature)
+        """Lend the process's read buffer."""
+        return _BUFFER
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take `nbytes` from the buffer."""
+        self._receive(_BUFFER[:nbytes].tobytes())
+
+    def eof_received(self) -> bool:
+        """Take the upstream's FIN; return whether the transport stays open."""
+        if self._phase is Phase.TUNNEL and self._sink is not None:
+            self._sink.response_end(b"")
+            return True
+        if self._phase is Phase.UNTIL_CLOSE:
+            self._complete(b"")
+        elif self._sink is not None:
+            self._fail(self._reset())
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        """Take the end of the connection, expected or not."""
+        if self._phase is Phase.CLOSED:
+            return
+        self._phase = Phase.CLOSED
+        self._keeper.lost(self)
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            sink.failed(self._reset())
+
+    def pause_writing(self) -> None:
+        """Pass on that the upstream reads slowly."""
+        if self._sink is not None:
+            self._sink.pause_request()
+
+    def resume_writing(self) -> None:
+        """Pass on that it has caught up."""
+        if self._sink is not None:
+            self._sink.resume_request()
+
+    # --- reading -------------------------------------------------------------------------
+
+    def _receive(self, data: bytes) -> None:
+        """Consume one segment; every phase takes what is its own and leaves the rest."""
+        sink = self._sink
+        if sink is None:
+            # Unsolicited: whatever it is, it must not be read as the next exchange's answer.
+            self.close(abort=True)
+            return
+        self.answered = True
+        try:
+            while data and self._sink is sink:
+                data = self._step(data)
+        except ProxyError as error:
+            self._fail(error)
+            return
+        sink.response_flush()
+
+    def _step(self, data: bytes) -> bytes:
+        sink = cast("ResponseSink", self._sink)
+        match self._phase:
+            case Phase.HEAD:
+                return self._take_head(data)
+            case Phase.LENGTH:
+                return self._take_length(sink, data)
+            case Phase.CHUNKED:
+                return self._take_chunked(sink, data)
+            case _:
+                sink.response_data(data)
+                return b""
+
+    def _take_head(self, data: bytes) -> bytes:
+        start = 0
+        if self._partial:
+            start = max(0, len(self._partial) - 3)
+            data = self._partial + data
+            self._partial = b""
+        end = data.find(_HEAD_END, start)
+        if end < 0:
+            self._check_size(len(data))
+            self._partial = data
+            return b""
+        end += len(_HEAD_END)
+        self._check_size(end)
+        return self._on_head(parse_response(data[:end], self._method), data[end:])
+
+    def _check_size(self, size: int) -> None:
+        if size > self._limit:
+            raise UpstreamMalformed(
+                f"The response head is larger than {self._limit} bytes.",
+                hint="Raise the route's limits.header_bytes if the upstream needs that much.",
+            )
+
+    def _on_head(self, parsed: ParsedResponse, rest: bytes) -> bytes:
+        """Deliver a head and enter the phase of what follows it; return what is left of `rest`."""
+        sink, head = cast("ResponseSink", self._sink), parsed.head
+        if head.status == 101:  # noqa: PLR2004 (RFC 9110, 15.2.2)
+            if not (self._switching and head.switching and self._request_ended):
+                raise UpstreamMalformed("The upstream switched protocols although nobody asked.")
+            self._phase = Phase.TUNNEL
+            sink.response_head(head)
+            return rest
+        if head.status < 200:  # noqa: PLR2004 (RFC 9110, 15.2)
+            sink.informational(head)
+            return rest
+        self._keep_alive = parsed.keep_alive and not parsed.until_close
+        # The phase is set before the exchange hears of the head: it may cancel us at once.
+        if head.bodyless or head.length == 0:
+            self._phase = Phase.LENGTH
+            self._remaining = 0
+        elif parsed.chunked:
+            self._phase = Phase.CHUNKED
+            self._chunked_body = ChunkedBody(self._limit)
+        elif head.length is not None:
+            self._phase = Phase.LENGTH
+            self._remaining = head.length
+        else:
+            self._phase = Phase.UNTIL_CLOSE
+        sink.response_head(head)
+        if self._sink is sink and self._phase is Phase.LENGTH and self._remaining == 0:
+            self._complete(rest)
+            return b""
+        return rest
+
+    def _take_length(self, sink: ResponseSink, data: bytes) -> bytes:
+        size = len(data)
+        if size < self._remaining:
+            self._remaining -= size
+            sink.response_data(data)
+            return b""
+        body, rest = (
+            (data, b"")
+            if size == self._remaining
+            else (data[: self._remaining], data[self._remaining :])
+        )
+        sink.response_data(body)
+        if self._sink is sink:
+            self._complete(rest)
+        return b""
+
+    def _take_chunked(self, sink: ResponseSink, data: bytes) -> bytes:
+        body = cast("ChunkedBody", self._chunked_body)
+        try:
+            part = body.feed(data)
+        except ChunkedError as error:
+            raise UpstreamMalformed(f"The chunked response is malformed: {error}.") from None
+        if part:
+            sink.response_data(part)
+        if body.done and self._sink is sink:
+            self._complete(body.rest, body.trailers)
+        return b""
+
+    # --- ends ----------------------------------------------------------------------------
+
+    def _complete(self, surplus: bytes, trailers: bytes = b"") -> None:
+        """End the attempt: back to the pool where nothing can be left over, else close.
+
+        Before the exchange hears of it, so that the caller's next request finds us idle.
+        """
+        sink, self._sink = cast("ResponseSink", self._sink), None
+        self._chunked_body = None
+        if self._keep_alive and self._request_ended and not surplus:
+            self._phase = Phase.IDLE
+            self.reused = True
+            self._keeper.release(self)
+        else:
+            self.close(abort=not self._request_ended)
+        sink.response_end(trailers)
+
+    def _fail(self, error: ProxyError) -> None:
+        sink, self._sink = self._sink, None
+        self.close(abort=True)
+        if sink is not None:
+            sink.failed(error)
+
+    def _half_close(self) -> None:
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        else:
+            # TLS knows no half-close here; the upstream sees the end of both directions.
+            self._fail(UpstreamReset("The caller ended the tunnel."))
+
+    def _reset(self) -> ProxyError:
+        if self.answered:
+            return UpstreamReset("The upstream closed the connection within its response.")
+        return UpstreamReset("The upstream closed the connection without a response.")
+
+
+def _connection_fields(head: UpstreamHead) -> bytes:
+    """Return the fields that are about this connection: framing, upgrade, trailers."""
+    options = []
+    lines = b""
+    if head.length is None:
+        lines += b"\r\nTransfer-Encoding: chunked"
+    if head.has_trailers_te:
+        # RFC 9110, 10.1.4: a sender of TE must name it in Connection.
+        options.append(b"TE")
+        lines += b"\r\nTE: trailers"
+    if head.upgrade:
+        options.append(b"Upgrade")
+        lines += b"\r\nUpgrade: " + head.upgrade
+    if options:
+        lines += b"\r\nConnection: " + b", ".join(options)
+    return lines

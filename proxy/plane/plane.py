@@ -1,0 +1,130 @@
+"""The data path as a whole: what its listeners, exchanges and pools share."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine
+
+from proxy.clock import Clocks
+from proxy.errors import InternalError, MethodNotAllowed, ProxyError, RouteNotFound
+from proxy.plane.answer import NOBODY, Refusal
+from proxy.plane.attempting import Attempting
+from proxy.plane.codec import DownstreamCodec, RequestSink
+from proxy.plane.exchange import Exchange
+from proxy.plane.head import RequestHead
+from proxy.plane.http1.downstream import Http1Downstream
+from proxy.plane.prepared import PreparedRoute
+from proxy.plane.report import Reporter
+from proxy.plane.stats import Stats
+from proxy.plane.sweeper import Sweeper
+from proxy.routing import RoutingTable
+
+Connection = Http1Downstream
+
+
+class Plane:
+    """The state of the data path; listeners hand it requests."""
+
+    def __init__(
+        self, clocks: Clocks, stats: Stats, *, jitter: Callable[[], float] = random.random
+    ) -> None:
+        self.clock = clocks.steady
+        self.jitter = jitter
+        self.stats = stats
+        self.sweeper = Sweeper(clocks.steady)
+        self.draining = False
+        self.connections: set[Connection] = set()
+        self._reporter = Reporter(stats, clocks.wall)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def exchanges(self) -> list[Exchange]:
+        """The exchanges in flight."""
+        return [item for item in self.sweeper.watched if isinstance(item, Exchange)]
+
+    def spawn(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
+        """Run `work` as a task of the plane's own."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def finished(self, exchange: Attempting, error: ProxyError | None) -> None:
+        """Report the end of an exchange."""
+        self._reporter.finished(
+            exchange.route,
+            exchange.head,
+            protocol=exchange.protocol,
+            status=exchange.status,
+            seconds=self.clock() - exchange.started_at,
+            request_bytes=exchange.request_bytes,
+            response_bytes=exchange.response_bytes,
+            error=error,
+        )
+
+    def refuse(self, codec: DownstreamCodec, head: RequestHead, error: ProxyError) -> Refusal:
+        """Return what answers a request that has no route."""
+        self._reporter.refused(head, codec.protocol, error)
+        return Refusal(codec, head, error)
+
+    def cut(self) -> int:
+        """End all exchanges; return how many there were."""
+        left = self.exchanges
+        for exchange in left:
+            exchange.cut()
+        return len(left)
+
+    async def stop(self) -> None:
+        """Close every connection of callers and end every task."""
+        self.sweeper.stop()
+        for connection in list(self.connections):
+            connection.shut()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class ListenerHost:
+    """One listener as its connections see it: they outlive its table, which a reload swaps."""
+
+    def __init__(self, plane: Plane, table: RoutingTable[PreparedRoute], head_limit: int) -> None:
+        """`head_limit` is the largest request head that any route of it takes (bytes)."""
+        self._plane = plane
+        self.sweeper = plane.sweeper
+        self.table = table
+        self.head_limit = head_limit
+
+    @property
+    def draining(self) -> bool:
+        """Whether connections shall end with their next response."""
+        return self._plane.draining
+
+    def opened(self, connection: Connection) -> None:
+        """Count a connection that began."""
+        self._plane.connections.add(connection)
+
+    def closed(self, connection: Connection) -> None:
+        """Count a connection that ended."""
+        self._plane.connections.discard(connection)
+
+    def admit(self, codec: DownstreamCodec, head: RequestHead) -> RequestSink:
+        """Return the exchange of a request, or what answers one that no route takes."""
+        if head.method == b"CONNECT":
+            detail = "CONNECT is not supported: the proxy opens no blind tunnels."
+            return self._plane.refuse(codec, head, MethodNotAllowed(detail))
+        route = self.table.match(head.authority, head.path)
+        if route is None:
+            host = head.authority.decode("latin-1") or "no host"
+            detail = f"No route matches {host} and the path {head.path.decode('latin-1')[:200]}."
+            return self._plane.refuse(codec, head, RouteNotFound(detail))
+        return Exchange(self._plane, codec, head, route)
+
+    def reject(self, codec: DownstreamCodec, error: ProxyError) -> None:
+        """Answer bytes that are no request."""
+        self._plane.refuse(codec, NOBODY, error).start(ended=True)
+
+    def crashed(self, codec: DownstreamCodec) -> RequestSink:
+        """Return what answers a request that met a bug."""
+        return self._plane.refuse(codec, NOBODY, InternalError("The proxy met a bug."))

@@ -1,0 +1,195 @@
+"""The connections to one route's upstream: reused, bounded, and handed out fairly."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+
+from proxy.errors import Overloaded, ProxyError, UpstreamConnectFailed
+from proxy.plane.dial import Dialler
+from proxy.plane.http1.upstream import Http1Upstream
+from proxy.plane.stats import Connections, RouteStats
+from proxy.plane.sweeper import Sweeper
+
+IDLE_TIMEOUT = 90.0  # Seconds: CONTRACT, data path. Well below any front end's own (600 s).
+
+# Seconds of idleness after which a connection is looked at before use: it may have ended
+# while Cloud Run had withdrawn the CPU, with nobody running to hear of it.
+_CHECK_AFTER = 1.0
+
+
+class Pool:
+    """HTTP/1.1 connections to one upstream.
+
+    LIFO: the warmest connection serves next, and a pool that became too large shrinks.
+    """
+
+    __slots__ = (
+        "_busy", "_closed", "_dialler", "_dialling", "_head_limit", "_idle", "_limit", "_stats",
+        "_sweeper", "_waiting", "deadline",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        dialler: Dialler,
+        *,
+        limit: int,
+        head_limit: int,
+        sweeper: Sweeper,
+        stats: RouteStats,
+    ) -> None:
+        """`limit` bounds the connections, 0 for none; `head_limit` is a response head's bytes."""
+        self._dialler = dialler
+        self._limit = limit or math.inf
+        self._head_limit = head_limit
+        self._sweeper = sweeper
+        self._stats = stats
+        self._idle: deque[Http1Upstream] = deque()
+        self._waiting: deque[asyncio.Future[Http1Upstream | None]] = deque()
+        self._busy = 0
+        self._dialling = 0
+        self._closed = False
+        self.deadline = math.inf
+        """When the connection that has idled longest expires; the sweeper asks."""
+        sweeper.add(self)
+
+    def connections(self) -> Connections:
+        """Return the counts of this moment."""
+        return Connections(len(self._idle), self._busy, self._dialling, len(self._waiting))
+
+    def take(self) -> Http1Upstream | None:
+        """Return an idle connection, or None where one must be awaited with `acquire`."""
+        idle = self._idle
+        if self._waiting:
+            return None  # Who waits comes first.
+        while idle:
+            connection = idle.pop()
+            age = self._sweeper.clock() - connection.idle_since
+            if age < _CHECK_AFTER or (age < IDLE_TIMEOUT and connection.is_quiet()):
+                self._busy += 1
+                return connection
+            connection.close(abort=True)
+        return None
+
+    async def acquire(self, timeout: float, *, fresh: bool = False) -> Http1Upstream:
+        """Return a connection: an idle one (unless `fresh`), a new one, or the next to be free.
+
+        `timeout` bounds the wait for a place, and again the dialling (seconds).
+
+        Raises:
+            Overloaded: no connection became free in time.
+            ProxyError: dialling failed; see `Dialler.dial`.
+        """
+        if not fresh and (connection := self.take()) is not None:
+            return connection
+        reserved = False
+        if self._waiting or self._count() >= self._limit:
+            if fresh and self._idle and not self._waiting:
+                self._idle[0].close(abort=True)
+            else:
+                connection = await self._turn(timeout)
+                if connection is not None and not connection.is_closed:
+                    return connection
+                reserved = connection is None
+        return await self._dial(timeout, reserved=reserved)
+
+    def release(self, connection: Http1Upstream) -> None:
+        """Take back a connection that has served its exchange."""
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(connection)
+                return
+        if self._closed:
+            connection.close()
+            return
+        self._busy -= 1
+        connection.idle_since = now = self._sweeper.clock()
+        if not self._idle:
+            self.deadline = now + IDLE_TIMEOUT
+        self._idle.append(connection)
+
+    def lost(self, connection: Http1Upstream) -> None:
+        """Forget a connection that has closed; its place goes to whoever waits."""
+        try:
+            self._idle.remove(connection)
+        except ValueError:
+            self._busy -= 1
+        self._offer_place()
+
+    def on_deadline(self, now: float) -> None:
+        """Close what has idled too long."""
+        idle = self._idle
+        while idle and idle[0].idle_since + IDLE_TIMEOUT <= now:
+            idle[0].close()
+        self.deadline = idle[0].idle_since + IDLE_TIMEOUT if idle else math.inf
+
+    def close(self) -> None:
+        """Close idle connections now and the others when their exchange ends."""
+        self._closed = True
+        self._sweeper.discard(self)
+        while self._idle:
+            self._idle[-1].close()
+
+    def _count(self) -> int:
+        return len(self._idle) + self._busy + self._dialling
+
+    async def _turn(self, timeout: float) -> Http1Upstream | None:
+        """Wait for a connection, or for the place of one (None)."""
+        turn: asyncio.Future[Http1Upstream | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            async with asyncio.timeout(timeout):
+                return await turn
+        except TimeoutError:
+            self._give_back(turn)
+            raise Overloaded(
+                f"All {self._limit} connections to {self._dialler.upstream.origin} were busy"
+                f" for {timeout:g} s.",
+                retry_after=1,
+            ) from None
+        except asyncio.CancelledError:
+            self._give_back(turn)
+            raise
+
+    def _give_back(self, turn: asyncio.Future[Http1Upstream | None]) -> None:
+        """Pass on what came for a waiter that has just left."""
+        if turn in self._waiting:
+            self._waiting.remove(turn)
+        elif turn.done() and not turn.cancelled():
+            connection = turn.result()
+            if connection is None:
+                self._dialling -= 1
+                self._offer_place()
+            else:
+                self.release(connection)
+
+    def _offer_place(self) -> None:
+        while self._waiting and self._count() < self._limit:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                self._dialling += 1  # Reserved, so that nobody else takes the place meanwhile.
+                turn.set_result(None)
+
+    async def _dial(self, timeout: float, *, reserved: bool = False) -> Http1Upstream:
+        if not reserved:
+            self._dialling += 1
+        try:
+            _, connection = await self._dialler.dial(self._connection, timeout)
+        except ProxyError as error:
+            self._stats.dials[error.reason] += 1
+            raise
+        else:
+            self._stats.dials["ok"] += 1
+            self._busy += 1
+            if connection.is_closed:
+                origin = self._dialler.upstream.origin
+                raise UpstreamConnectFailed(f"{origin} closed the connection at once.")
+            return connection
+        finally:
+            self._dialling -= 1
+            self._offer_place()
+
+    def _connection(self) -> Http1Upstream:
+        return Http1Upstream(self, self._head_limit)

@@ -1,0 +1,146 @@
+"""A route made ready for the data path: what can be computed once is computed here."""
+
+from __future__ import annotations
+
+import re
+
+from proxy.config.model import IdentityHeader, Route, Upstream
+from proxy.identity.cache import TokenCache
+from proxy.identity.header import identity_line, spelling
+from proxy.identity.token import IdToken
+from proxy.plane.gate import Gate
+from proxy.plane.guard import OriginGuard
+from proxy.plane.head import RequestHead, block, tokens, values
+from proxy.plane.http1.heads import without
+from proxy.plane.pool import Pool
+from proxy.plane.stats import RouteStats
+from proxy.retry import RetryBudget
+
+# RFC 9110, 7.6.1, and what earlier specifications add to it: these are about the caller's own
+# connection. Host is replaced by the upstream's. Proxy-Authorization is meant for a proxy, and
+# the next one is us (RFC 9110, 11.7.2).
+_HOP_BY_HOP = (
+    rb"connection", rb"host", rb"http2-settings", rb"keep-alive", rb"proxy-authorization",
+    rb"proxy-connection", rb"te", rb"transfer-encoding", rb"upgrade",
+)  # fmt: skip
+
+_FORWARDED_AUTHORIZATION = b"x-forwarded-authorization"
+
+
+class PreparedHead:
+    """The request's head for the upstream; every attempt sends the same but for the token."""
+
+    __slots__ = (
+        "authority", "base", "fields", "has_trailers_te", "length", "method", "target", "upgrade",
+    )  # fmt: skip
+
+    def __init__(self, head: RequestHead, authority: bytes, target: bytes, base: bytes) -> None:
+        self.method = head.method
+        self.target = target
+        self.authority = authority
+        self.base = base
+        """The field block without the identity header."""
+        self.fields = base
+        self.length = head.length
+        self.upgrade = head.upgrade
+        self.has_trailers_te = head.has_trailers_te
+
+
+class PreparedRoute:
+    """A `Route` with its pool, its token cache and its expressions."""
+
+    __slots__ = (
+        "_authority", "_base", "_cut", "_line", "_moves_authorization", "_set", "_strip", "_token",
+        "budget", "config", "gate", "guard", "header", "name", "pool", "stats", "tokens",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        config: Route,
+        *,
+        upstream: Upstream,
+        pool: Pool,
+        tokens: TokenCache | None,
+        stats: RouteStats,
+    ) -> None:
+        """`tokens` is None where the route's `auth` is none."""
+        self.config = config
+        self.name = config.name
+        self.pool = pool
+        self.tokens = tokens
+        self.stats = stats
+        self.header = config.header
+        self.gate = Gate(config.limits.in_flight, config.limits.queue)
+        self.guard = OriginGuard(config.allow_origins)
+        self.budget = RetryBudget(config.retries.budget)
+        self._authority = upstream.authority.encode()
+        self._base = upstream.base.encode()
+        self._strip = len(config.path) if config.strip_path and config.path != "/" else 0
+        self._set = block((n.encode(), v.encode("latin-1")) for n, v in config.set_headers)
+        self._moves_authorization = config.header is IdentityHeader.AUTHORIZATION
+        self._cut = re.compile(rb"\r\n(?i:" + b"|".join(self._removed()) + rb"):[^\r]*")
+        self._token: IdToken | None = None
+        self._line = b""
+
+    def _removed(self) -> list[bytes]:
+        """Return the expressions of the names that never reach the upstream as they came."""
+        # Cloud Run prefers X-Serverless-Authorization to Authorization, so the caller's own
+        # copies of it go even where our token travels in another header.
+        identity = {IdentityHeader.SERVERLESS.value, self.header.value}
+        ours = [name for name, _ in self.config.set_headers]
+        names = [*identity, *ours, *self.config.remove_headers]
+        return [*_HOP_BY_HOP, *(spelling(name.encode()) for name in names)]
+
+    def identity_line(self) -> bytes | None:
+        """Return the identity header to send now, empty for no auth, None if it must be awaited."""
+        if self.tokens is None:
+            return b""
+        token = self.tokens.current(self.name)
+        if token is None:
+            return None
+        return self.line_of(token)
+
+    def line_of(self, token: IdToken) -> bytes:
+        """Return the identity header that carries `token`, as a field block."""
+        if token is not self._token:
+            self._token = token
+            self._line = identity_line(self.header, token)
+        return self._line
+
+    @property
+    def token(self) -> IdToken | None:
+        """The token that the last identity line carried."""
+        return self._token
+
+    def prepare(self, head: RequestHead) -> PreparedHead:
+        """Return the head for the upstream.  Runs once per exchange, before the first attempt.
+
+        The identity header is added afterwards, so that nothing a caller sends, such as
+        ``Connection: x-serverless-authorization``, can remove it.
+        """
+        fields = head.fields
+        moved = b""
+        if self._moves_authorization:
+            fields, moved = self._move_authorization(fields)
+        fields = self._cut.sub(b"", fields)
+        if head.connection:
+            fields = without(fields, tokens(head.connection))
+        return PreparedHead(
+            head, self._authority, self._target(head.target), fields + moved + self._set
+        )
+
+    def _move_authorization(self, fields: bytes) -> tuple[bytes, bytes]:
+        carried = values(fields, b"authorization")
+        if not carried:
+            return fields, b""
+        fields = without(fields, [_FORWARDED_AUTHORIZATION])
+        return fields, block((b"X-Forwarded-Authorization", value) for value in carried)
+
+    def _target(self, target: bytes) -> bytes:
+        if self._strip and target != b"*":
+            target = target[self._strip :]
+            if not target.startswith(b"/"):
+                target = b"/" + target
+        if self._base and target != b"*":
+            target = self._base + target
+        return target

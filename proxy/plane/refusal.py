@@ -1,0 +1,47 @@
+"""Telling a 401 of Google's front end from one of the application behind it.
+
+The front end's means that the container never saw the request: the token was refused, and a
+new one may be tried.  The application's is an answer like any other.
+"""
+
+from __future__ import annotations
+
+from proxy.plane.head import ResponseHead, values
+
+# The sentence of the front end's HTML page (seen in many reports, documented nowhere).
+_SENTENCE = b"Your client does not have permission to the requested URL"
+
+
+class Held:
+    """A response that is held back while it is decided what to make of it."""
+
+    __slots__ = ("ended", "head", "pieces", "trailers")
+
+    def __init__(self, head: ResponseHead) -> None:
+        self.head = head
+        self.pieces: list[bytes] = []
+        self.ended = False
+        self.trailers = b""
+
+    def is_decidable(self) -> bool:
+        """Tell whether enough has come to tell whose answer it is."""
+        return _names_token(self.head) or bool(self.pieces) or self.ended
+
+    def is_platform(self) -> bool:
+        """Tell whether the front end made it."""
+        return _names_token(self.head) or _SENTENCE in b"".join(self.pieces)
+
+
+def may_be_platform(head: ResponseHead) -> bool:
+    """Tell whether a 401 is worth holding back until its body has been looked at."""
+    if values(head.fields, b"www-authenticate"):
+        return _names_token(head)
+    return any(v.lower().startswith(b"text/html") for v in values(head.fields, b"content-type"))
+
+
+def _names_token(head: ResponseHead) -> bool:
+    """RFC 6750, 3.1: ``Bearer error="invalid_token"``."""
+    return any(
+        value.lower().startswith(b"bearer") and b"invalid_token" in value
+        for value in values(head.fields, b"www-authenticate")
+    )

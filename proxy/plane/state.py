@@ -1,0 +1,35 @@
+"""Where an exchange is, and where it may go from there."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+
+
+class State(enum.IntEnum):
+    """Where an exchange is."""
+
+    ADMITTED = 0
+    WAITING = 1
+    """For a place, a token, a connection, or the pause before a repeat."""
+    ATTEMPTING = 2
+    """The request travels; no final head came back."""
+    HOLDING = 3
+    """A 401 came back; whether it is repeated with another token is being found out."""
+    RELAYING = 4
+    """The response is on its way to the caller: a failure can only cut."""
+    TUNNELLING = 5
+    FINISHED = 6
+
+
+TRANSITIONS: Mapping[State, frozenset[State]] = {
+    State.ADMITTED: frozenset({State.WAITING, State.ATTEMPTING, State.FINISHED}),
+    State.WAITING: frozenset({State.ATTEMPTING, State.FINISHED}),
+    State.ATTEMPTING: frozenset(
+        {State.WAITING, State.HOLDING, State.RELAYING, State.TUNNELLING, State.FINISHED}
+    ),
+    State.HOLDING: frozenset({State.WAITING, State.RELAYING, State.FINISHED}),
+    State.RELAYING: frozenset({State.FINISHED}),
+    State.TUNNELLING: frozenset({State.FINISHED}),
+    State.FINISHED: frozenset(),  # terminal
+}

@@ -1,0 +1,77 @@
+"""One coarse timer for all deadlines of the data path.
+
+A timer per exchange would cost more than the rest of its bookkeeping, and nearly none would
+ever fire.  Instead whoever has a deadline stands in one set, and a sweep looks at all of them
+a few times within the shortest configured timeout.  A deadline is met late by at most `tick`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Protocol
+
+from proxy.clock import Clock
+
+LONGEST_TICK = 1.0
+SHORTEST_TICK = 0.01
+
+
+class Watched(Protocol):
+    """Something with a deadline on the steady clock, ``math.inf`` for none."""
+
+    deadline: float
+
+    def on_deadline(self, now: float) -> None:
+        """Act: the deadline has passed.  Called again each tick until it is moved."""
+
+
+def tick_for(timeouts: Iterable[float]) -> float:
+    """Return the seconds between sweeps that keep the shortest of `timeouts` within a tenth."""
+    return min(LONGEST_TICK, max(SHORTEST_TICK, min(timeouts, default=LONGEST_TICK) / 10))
+
+
+class Sweeper:
+    """Watches deadlines; runs only while there is something to watch."""
+
+    __slots__ = ("_handle", "_loop", "clock", "tick", "watched")
+
+    def __init__(self, clock: Clock, *, tick: float = LONGEST_TICK) -> None:
+        self.clock = clock
+        self.tick = tick
+        self.watched: set[Watched] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._handle: asyncio.TimerHandle | None = None
+
+    def add(self, item: Watched) -> None:
+        """Watch `item` until it is discarded."""
+        self.watched.add(item)
+        if self._handle is None:
+            self._schedule()
+
+    def discard(self, item: Watched) -> None:
+        """Stop watching `item`."""
+        self.watched.discard(item)
+
+    def sweep(self) -> None:
+        """Tell everything whose deadline has passed."""
+        now = self.clock()
+        for item in [item for item in self.watched if item.deadline <= now]:
+            item.on_deadline(now)
+
+    def stop(self) -> None:
+        """Sweep no more."""
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def _schedule(self) -> None:
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        self._handle = self._loop.call_later(self.tick, self._on_tick)
+
+    def _on_tick(self) -> None:
+        self._handle = None
+        self.sweep()
+        if self.watched:
+            self._schedule()

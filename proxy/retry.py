@@ -1,0 +1,130 @@
+"""Decides whether a failed attempt may be repeated.
+
+Pure: sees an error or a status, a method and a history; never sleeps, never looks at a socket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from proxy.config.model import Retries
+from proxy.errors import (
+    ProxyError,
+    UpstreamConnectFailed,
+    UpstreamConnectTimedOut,
+    UpstreamReset,
+    UpstreamTimedOut,
+    UpstreamTlsFailed,
+)
+
+IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
+"""RFC 9110, 9.2.2: repeating these has the same effect as sending them once."""
+
+LONGEST_BACKOFF = 10.0  # Seconds; beyond that the caller's own patience ends first.
+
+# A failure's class as `retries.on` names it. A refused certificate is not in it: it does not
+# become valid by asking again.
+_CAUSES: tuple[tuple[type[ProxyError], str], ...] = (
+    (UpstreamConnectFailed, "connect_failed"),
+    (UpstreamConnectTimedOut, "connect_failed"),
+    (UpstreamTlsFailed, "tls_failed"),
+    (UpstreamReset, "reset"),
+    (UpstreamTimedOut, "timeout"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What is known of an attempt when it has failed."""
+
+    number: int
+    """1 for the first."""
+    method: bytes
+    replayable: bool
+    """Whether the whole body, as far as it came, is still at hand."""
+    reused: bool = False
+    """Whether it went over a connection that had served another exchange."""
+    wrote: bool = False
+    """Whether any byte of it left."""
+    answered: bool = False
+    """Whether any byte came back."""
+
+
+class RetryBudget:
+    """Bounds retries to a share of the requests, so that they cannot multiply an outage."""
+
+    __slots__ = ("_balance", "_share")
+
+    RESERVE = 10.0
+    """Retries that a route may make before its share has grown: a quiet route can retry too."""
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+        self._balance = self.RESERVE if share > 0 else 0.0
+
+    def deposit(self) -> None:
+        """Count one request."""
+        if self._balance < self.RESERVE:
+            self._balance += self._share
+
+    def withdraw(self) -> bool:
+        """Take one retry, or return False."""
+        if self._balance < 1.0:
+            return False
+        self._balance -= 1.0
+        return True
+
+
+def stale_connection(error: ProxyError, attempt: Attempt) -> bool:
+    """Tell whether the attempt met a pooled connection that had died, and may be repeated.
+
+    RFC 9112, 9.3.1: a request on a connection that closes before any answer may be repeated
+    if it is idempotent; one of which nothing left may be repeated always.
+    """
+    return (
+        isinstance(error, UpstreamReset)
+        and attempt.reused
+        and not attempt.answered
+        and attempt.replayable
+        and (attempt.method in IDEMPOTENT or not attempt.wrote)
+    )
+
+
+def cause_of(error: ProxyError) -> str:
+    """Return the class of a failure as ``retries.on`` names it."""
+    for kind, cause in _CAUSES:
+        if isinstance(error, kind):
+            return cause
+    return error.reason
+
+
+def allowed(cause: str | int, attempt: Attempt, policy: Retries, budget: RetryBudget) -> bool:
+    """Tell whether the policy repeats this failed attempt; takes from the budget if so.
+
+    A failure to connect is repeated for every method: nothing was sent.
+    """
+    return (
+        attempt.number < policy.attempts
+        and cause in policy.on
+        and attempt.replayable
+        and (attempt.method.decode("ascii") in policy.methods or cause == "connect_failed")
+        and budget.withdraw()
+    )
+
+
+def pause_before(
+    number: int, policy: Retries, retry_after: float | None, random: Callable[[], float]
+) -> float:
+    """Return the seconds before attempt `number` + 1: doubling, jittered by a half either way.
+
+    `random` answers from 0 to 1.  RFC 9110, 10.2.3: Retry-After is the least that is waited.
+    """
+    pause = min(policy.backoff * 2.0 ** (number - 1), LONGEST_BACKOFF) * (0.5 + random())
+    return max(pause, retry_after or 0.0)
+
+
+def retry_after_seconds(value: bytes) -> float | None:
+    """Return what Retry-After says if it is a number of seconds; a date is not followed."""
+    text = value.strip()
+    return float(text) if text.isdigit() and len(text) <= 6 else None  # noqa: PLR2004 (11 days)
