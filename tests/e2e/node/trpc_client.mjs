@@ -1,6 +1,6 @@
 // A tRPC caller: performs one scenario against a base URL and prints its outcome as one line of JSON.
 //
-//   node trpc_client.mjs URL SCENARIO [JSON]
+//   node trpc_client.mjs URL SCENARIO [JSON] [--superjson]
 //
 // URL is what an app would write, such as http://127.0.0.1:8080/trpc.
 import { setTimeout as sleep } from "node:timers/promises";
@@ -20,19 +20,21 @@ import superjson from "superjson";
 import { WebSocket } from "ws";
 import { elapsed, report } from "./peer.mjs";
 
-const [url, scenario, given] = process.argv.slice(2);
+const words = process.argv.slice(2);
+const [url, scenario, given] = words.filter((word) => !word.startsWith("--"));
 const input = given === undefined ? {} : JSON.parse(given);
+const transformer = words.includes("--superjson") ? superjson : undefined;
 const client = (...links) => createTRPCClient({ links });
 
-const single = () => client(httpLink({ url }));
-const batch = (more = {}) => client(httpBatchLink({ url, ...more }));
-const stream = () => client(httpBatchStreamLink({ url }));
+const single = () => client(httpLink({ url, transformer }));
+const batch = (more = {}) => client(httpBatchLink({ url, transformer, ...more }));
+const stream = () => client(httpBatchStreamLink({ url, transformer }));
 const uploads = () =>
   client(
     splitLink({
       condition: (op) => isNonJsonSerializable(op.input),
-      true: httpLink({ url }),
-      false: httpBatchLink({ url }),
+      true: httpLink({ url, transformer }),
+      false: httpBatchLink({ url, transformer }),
     }),
   );
 
@@ -60,7 +62,7 @@ function collect(procedure, { take, ...rest }) {
 async function overWebSocket(use) {
   const wsClient = createWSClient({ url: url.replace(/^http/, "ws"), WebSocket, retryDelayMs: () => 50 });
   try {
-    return await use(client(wsLink({ client: wsClient })));
+    return await use(client(wsLink({ client: wsClient, transformer })));
   } finally {
     await wsClient.close();
   }
@@ -72,6 +74,7 @@ const scenarios = {
   request: () => batch().request.query(),
   echo: () => batch().echo.mutate(input.value),
   seen: () => single().seen.query(),
+  seen_aborted: () => single().seenAborted.query(),
   fail: () => single().fail.query(input),
   fail_in_batch: () => batch().fail.query(input),
 
@@ -114,7 +117,7 @@ const scenarios = {
   },
 
   subscription: () =>
-    collect(client(httpSubscriptionLink({ url, EventSource })).ticks, { every: 50, until: 3, ...input }),
+    collect(client(httpSubscriptionLink({ url, EventSource, transformer })).ticks, { every: 50, until: 3, ...input }),
 
   websocket_query: () => overWebSocket((trpc) => trpc.greet.query({ name: "socket" })),
   websocket_mutation: () => overWebSocket((trpc) => trpc.add.mutate({ a: 2, b: 3 })),
@@ -128,14 +131,15 @@ const scenarios = {
     return uploads().form.mutate(form);
   },
 
-  async superjson() {
-    const trpc = batch({ transformer: superjson });
+  // Needs --superjson on both sides.
+  async rich_values() {
+    const trpc = batch();
     const value = { at: new Date(0), big: 12345678901234567890n, map: new Map([["a", 1]]), set: new Set([1]) };
     const back = await trpc.echo.mutate(value);
     return { date: back.at instanceof Date, big: back.big, map: [...back.map], set: [...back.set] };
   },
 
-  // The call is given up by its caller; how the service saw it, `seen` tells.
+  // The call is given up by its caller; how the service saw it, `seen_aborted` tells.
   async abort() {
     const abort = new AbortController();
     const call = single().hang.query(undefined, { signal: abort.signal });

@@ -3,6 +3,7 @@
 //   node trpc_server.mjs [--superjson]
 //
 // It serves below /trpc on a port that it prints.
+import { EventEmitter, once } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
 import { createServer } from "node:http";
 import { initTRPC, tracked, TRPCError } from "@trpc/server";
@@ -22,6 +23,7 @@ const t = initTRPC.context().create({
 
 // Facts that a later query can ask for: how calls ended that nobody waits for any more.
 const seen = { hanging: 0, aborted: 0 };
+const news = new EventEmitter();
 
 async function untilAborted(signal) {
   seen.hanging += 1;
@@ -29,6 +31,7 @@ async function untilAborted(signal) {
     await sleep(60_000, undefined, { signal });
   } catch {
     seen.aborted += 1;
+    news.emit("aborted");
     throw new TRPCError({ code: "CLIENT_CLOSED_REQUEST" });
   }
 }
@@ -81,10 +84,17 @@ const appRouter = t.router({
 
   hang: t.procedure.query(({ signal }) => untilAborted(signal)),
   seen: t.procedure.query(() => seen),
+  // The same, as soon as a call has been aborted.
+  seenAborted: t.procedure.query(async () => {
+    if (seen.aborted === 0) await once(news, "aborted", { signal: AbortSignal.timeout(5_000) });
+    return seen;
+  }),
 });
 
 const createContext = ({ req }) => ({ req });
 const server = createServer(
+  // A batch of queries is one long URL; Node's own limit for a head is 16 KiB.
+  { maxHeaderSize: 64 * 1024 },
   createHTTPHandler({ router: appRouter, createContext, basePath: "/trpc/", allowMethodOverride: true }),
 );
 applyWSSHandler({ wss: new WebSocketServer({ server }), router: appRouter, createContext });

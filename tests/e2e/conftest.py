@@ -1,0 +1,18 @@
+"""The installed command in front of a protected service."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+import pytest
+
+from proxy.emulator.metadata import MetadataServer
+from tests.fakes.proxies import Proxies
+
+
+@pytest.fixture
+async def proxies(metadata: MetadataServer) -> AsyncIterator[Proxies]:
+    """Starts proxies that get their tokens from `metadata`."""
+    async with AsyncExitStack() as stack:
+        yield Proxies(metadata, stack)
