@@ -19,6 +19,7 @@ from proxy.config.kinds import (
     ScalarKind,
     Schema,
     Word,
+    any_of,
     or_variable,
     pattern,
 )
@@ -38,7 +39,8 @@ def section(cls: Any, build: Callable[..., Any] | None = None, **more: Any) -> S
 def _key(field: Field[Any]) -> Key:
     kind = KINDS[field.metadata["kind"]](field.metadata)
     default = field.metadata.get("written", ABSENT)
-    if default is ABSENT and "shown" not in field.metadata and field.default is not MISSING:
+    in_words = "shown" in field.metadata or isinstance(kind, Section)
+    if default is ABSENT and not in_words and field.default is not MISSING:
         default = kind.show(field.default)
     return Key(field.name, kind, field.metadata["help"], default, field.metadata.get("shown", ""))
 
@@ -56,7 +58,7 @@ def _duration(parse: Callable[[str], float], regex: str) -> Word:
 
 def _number_or(regex: str, **bounds: int) -> Schema:
     texts: Schema = {"type": "string", "pattern": f"^({regex})$"}
-    return or_variable({"anyOf": [{"type": "integer", **bounds}, texts]})
+    return or_variable(any_of({"type": "integer", **bounds}, texts))
 
 
 def _choice(metadata: Mapping[str, Any], *, ignore_case: bool = False) -> Choice:
@@ -87,13 +89,11 @@ _CAUSE = Word(
     "a failure class or a status",
     values.cause,
     or_variable(
-        {
-            "anyOf": [
-                {"enum": list(RETRY_CAUSES)},
-                {"type": "integer", "minimum": 400, "maximum": 599},
-                {"type": "string", "pattern": f"^{values.CAUSE_STATUS}$"},
-            ]
-        }
+        any_of(
+            {"enum": list(RETRY_CAUSES)},
+            {"type": "integer", "minimum": 400, "maximum": 599},
+            {"type": "string", "pattern": f"^{values.CAUSE_STATUS}$"},
+        )
     ),
     write=lambda cause: cause,
     is_text=False,
@@ -102,7 +102,7 @@ _CAUSE = Word(
 _ORIGIN = Word(
     "an origin such as https://app.example.com",
     addresses.origin,
-    {"anyOf": [{"type": "null"}, pattern(addresses.ORIGIN)]},
+    any_of({"type": "null"}, pattern(addresses.ORIGIN)),
     is_text=False,
 )
 _AUDIENCE = Word("a text", values.audience, or_variable({"type": "string", "minLength": 1}))
@@ -121,7 +121,7 @@ class _AdminAddress(ScalarKind):
         return None if text == "off" else Admin(listen=addresses.address(text))
 
     def schema(self) -> Schema:
-        return {"anyOf": [{"enum": ["off"]}, ADDRESS.schema()]}
+        return any_of({"enum": ["off"]}, ADDRESS.schema())
 
     def show(self, value: Admin | None) -> str:
         return "off" if value is None else str(value.listen)

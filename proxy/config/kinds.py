@@ -58,9 +58,18 @@ class Reader:
         return node.text if node.literal else expand(node.text, self.env)
 
 
+def any_of(*schemas: Schema) -> Schema:
+    """Return the schema of a value that fits one of `schemas`; choices inside a choice join it."""
+    flat: list[Schema] = []
+    for schema in schemas:
+        inner = schema["anyOf"] if schema.keys() == {"anyOf"} else [schema]
+        flat += [each for each in inner if each not in flat]
+    return {"anyOf": flat}
+
+
 def or_variable(schema: Schema) -> Schema:
     """Return `schema`, or any text with a variable in it: editors cannot know its value."""
-    return {"anyOf": [schema, {"$ref": "#/$defs/variable"}]}
+    return any_of(schema, {"$ref": "#/$defs/variable"})
 
 
 def pattern(regex: str) -> Schema:
@@ -174,7 +183,7 @@ class Choice(ScalarKind):
         schema: Schema = {"enum": list(self.choices)}
         if self.ignore_case:
             either = "|".join(map(_any_case, self.choices))
-            schema = {"anyOf": [schema, {"type": "string", "pattern": f"^({either})$"}]}
+            schema = any_of(schema, {"type": "string", "pattern": f"^({either})$"})
         return or_variable(schema)
 
     def show(self, value: Any) -> Any:
@@ -287,7 +296,7 @@ class ListOf(Kind):
         array: Schema = {"type": "array", "items": self.item.schema()}
         if self.least:
             array["minItems"] = self.least
-        return {"anyOf": [self.item.schema(), array]} if self.or_one else array
+        return any_of(self.item.schema(), array) if self.or_one else array
 
     def show(self, value: Any) -> Any:
         """Return a list."""

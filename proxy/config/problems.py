@@ -52,7 +52,7 @@ class ConfigError(Exception):
         super().__init__("\n".join(map(str, self.problems)))
 
 
-class ConfigUnreadable(Exception):  # noqa: N818 (a state of the file, as ConfigError is of its text)
+class ConfigUnreadable(Exception):
     """The configuration file cannot be read at all."""
 
     def __init__(self, path: Path, error: OSError) -> None:

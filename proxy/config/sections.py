@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from proxy.config.kinds import BROKEN, Kind, Reader, ScalarKind, Schema
+from proxy.config.kinds import BROKEN, Kind, Reader, ScalarKind, Schema, any_of
 from proxy.config.problems import quoted
 from proxy.config.suggest import nearest
 from proxy.config.tree import Entry, ListNode, MapNode, Node, ScalarNode
@@ -201,7 +201,7 @@ class WordOrSection(Kind):
         """Return both ways, each group of keys as an object of its own."""
         whole = self.section.schema()
         if not self.alternatives:
-            return {"anyOf": [self.single.schema(), whole]}
+            return any_of(self.single.schema(), whole)
         objects = [
             {
                 **whole,
@@ -210,7 +210,7 @@ class WordOrSection(Kind):
             }
             for group in self.alternatives
         ]
-        return {"anyOf": [self.single.schema(), *objects]}
+        return any_of(self.single.schema(), *objects)
 
     def show(self, value: Any) -> Any:
         """Write the value."""
