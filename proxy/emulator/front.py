@@ -66,6 +66,11 @@ class Connection:
                 after = await self._exchange()
         except GoneError:
             after = _After.CUT
+        except asyncio.CancelledError:
+            # Half a response must not look whole; an idle connection may end in peace.
+            if self._answered:
+                self._caller.abort()
+            raise
         if after is _After.CUT:
             self._caller.abort()
         await self._caller.close()
@@ -121,7 +126,9 @@ class Connection:
         try:
             after = await self._both_ways(request, body, app, head)
             if after is _After.TUNNEL:
-                return await self._tunnel(app)
+                after = await self._tunnel(app)
+            if after is not _After.CUT:
+                app.end()
         finally:
             app.abort()
         if isinstance(after, Page):

@@ -70,13 +70,17 @@ class Peer:
         except OSError as error:
             raise GoneError(self) from error
 
+    def end(self) -> None:
+        """Let the connection end when what is written has been sent."""
+        self._writer.close()
+
     async def close(self) -> None:
         """Send what is written, then end the connection."""
-        self._writer.close()
+        self.end()
         with contextlib.suppress(OSError):
             await self._writer.wait_closed()
 
     def abort(self) -> None:
-        """End the connection at once, visibly: with a reset."""
+        """End the connection at once, visibly: with a reset.  Nothing happens after `end`."""
         if not self._writer.transport.is_closing():
             reset(self._writer.transport)

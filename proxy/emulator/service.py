@@ -170,12 +170,16 @@ class ProtectedService:
     ) -> None:
         await self.stop()
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        if task is None or self._server is None:  # Accepted while the port was being closed.
-            writer.transport.abort()
-            return
-        self._connections.add(task)
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # A coroutine as the callback would be a task of asyncio's own, which Python 3.11
+        # complains about in the log when it is cancelled.
+        serving = asyncio.get_running_loop().create_task(
+            self._serve(reader, writer), name=f"serve a caller of {self.url}"
+        )
+        self._connections.add(serving)
+        serving.add_done_callback(self._connections.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         app = self._app or (LOOPBACK, self._echo.port)
         try:
             await Connection(Peer(reader, writer), app, self._admit, self._clock).serve()
@@ -183,7 +187,6 @@ class ProtectedService:
             self._failures.append(error)
         finally:
             writer.transport.abort()
-            self._connections.discard(task)
 
     def _admit(self, request: Request) -> bytes | Page:
         fields = [
