@@ -11,8 +11,7 @@ WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY proxy ./proxy
 # Only ready-made wheels of the dependencies: nothing is compiled, so no compiler is needed.
-RUN pip --no-cache-dir wheel --only-binary uvloop,httptools,aiohttp,cryptography,pyyaml \
-      --wheel-dir /wheels . \
+RUN pip --no-cache-dir wheel --only-binary :all: --wheel-dir /wheels . \
  && python -m venv --without-pip /opt/auth-proxy \
  && pip --python /opt/auth-proxy/bin/python install --no-cache-dir --no-index \
       --find-links /wheels cloud-run-auth-proxy \
