@@ -1,0 +1,87 @@
+"""Decides whether the admin listener answers a request.  Pure: sees headers and the peer.
+
+Whoever can open a connection may read what the listener says, which is nothing secret, with
+one exception: a browser opens connections for whatever page it shows.  A page of another site
+must neither read nor trigger anything here, so
+
+- what a browser marks as sent across sites is refused (``Sec-Fetch-Site``, ``Origin``);
+- a page whose own name was pointed at this machine (DNS rebinding) counts as same-origin for
+  the browser, and only the ``Host`` shows it: from a loopback peer, where the developer's
+  browser is, the host must be one that nobody else can own.  Peers from elsewhere were let in
+  by an operator who opened the listener, under names that only they know, so any host will do;
+- the probes are exempt from the rule for hosts: they say one word, and what a platform sends
+  as ``Host`` is its own business.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from typing import Final
+
+PROBES: Final = frozenset({"/startup", "/readiness", "/liveness"})
+QUIT: Final = "/quitquitquit"
+
+# https://www.w3.org/TR/fetch-metadata/#sec-fetch-site-header: "none" is the user's own doing.
+_ACROSS_SITES: Final = frozenset({"cross-site", "same-site"})
+
+
+def refusal(
+    path: str, headers: Mapping[str, str], peer: str | None, listen_host: str
+) -> str | None:
+    """Return why the request is refused, None if it is not.
+
+    `headers` is asked without regard to case.  `peer` is the caller's IP address, None on a
+    Unix socket.  `listen_host` is the host that the listener was configured with.
+    """
+    if headers.get("Sec-Fetch-Site", "").lower() in _ACROSS_SITES:
+        return "a page of another site may not ask; open the address itself"
+    host = headers.get("Host", "")
+    if (origin := headers.get("Origin")) is not None and not _is_same_origin(origin, host):
+        return "a page of another origin may not ask"
+    if path == QUIT and peer is not None and not is_loopback(peer):
+        return "only a caller on this machine may ask the proxy to quit"
+    if path in PROBES or peer is None or not is_loopback(peer):
+        return None
+    if host and not _is_own_name(_name_of(host), listen_host):
+        return "this host name is not the listener's; use an IP address or localhost"
+    return None
+
+
+def is_loopback(peer: str) -> bool:
+    """Whether an IP address is this machine's own, an IPv4 address in IPv6 clothes included."""
+    try:
+        address = ipaddress.ip_address(peer.partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped.is_loopback
+    return address.is_loopback
+
+
+def _is_same_origin(origin: str, host: str) -> bool:
+    # TLS may end in front of the listener, so the scheme is not compared.
+    scheme, _, authority = origin.partition("://")
+    return scheme in {"http", "https"} and authority.lower() == host.lower()
+
+
+def _name_of(host: str) -> str:
+    """Return a ``Host`` without its port and brackets, in lower case."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0].lower()
+    return host.partition(":")[0].lower()
+
+
+def _is_own_name(name: str, listen_host: str) -> bool:
+    """Whether no stranger can own the name: nobody sells addresses and names without a dot.
+
+    Names without a dot are localhost, and the names of containers on Cloud Run and in Compose.
+    RFC 6761, 6.3: whatever ends in .localhost is this machine.
+    """
+    if "." not in name or name.endswith(".localhost") or name == listen_host.lower():
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,165 @@
+"""The last minutes as graphs need them: one point per route every few seconds.
+
+Memory is bounded and small: nine short arrays per route, and a minute of histograms.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from proxy.errors import REASONS
+from proxy.ops.numbers import Numbers
+from proxy.ops.quantiles import quantile
+from proxy.plane.stats import DURATION_BOUNDS, RouteStats
+
+SAMPLE_SECONDS: Final = 5.0
+POINTS: Final = 180
+"""Fifteen minutes."""
+RECENT_POINTS: Final = 12
+"""What counts as recent: a minute."""
+
+PERCENTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+COUNTS: Final = ("requests", "client_errors", "server_errors", "refused")
+GAUGES: Final = ("in_flight", "idle", "busy")
+SERIES: Final = (*COUNTS, *PERCENTILES, *GAUGES)
+
+# The caller went away: nobody's error, and usual where streams are read.
+_GONE: Final = 499
+_REFUSALS: Final = frozenset({401, 403})
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A route's totals at one moment."""
+
+    at: float
+    """Steady clock."""
+    counts: tuple[int, ...]
+    """In the order of `COUNTS`."""
+    buckets: tuple[int, ...]
+    """Durations, as in `Histogram.counts`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """What happened between two marks."""
+
+    seconds: float
+    requests: int
+    client_errors: int
+    """Answered 4xx, but for callers that went away."""
+    server_errors: int
+    """Answered 5xx, or cut after the head."""
+    refused: int
+    """Answered 401 or 403; they are among the client errors."""
+    percentiles: dict[str, float | None]
+    """Seconds, by the names of `PERCENTILES`."""
+
+
+def mark(route: RouteStats, now: float) -> Mark:
+    """Read a route's totals at `now` (steady clock)."""
+    requests = client = server = refused = 0
+    for (_, code), count in route.requests.items():
+        requests += count
+        refused += count * (code in _REFUSALS)
+        client += count * (400 <= code < 500 and code != _GONE)  # noqa: PLR2004 (classes)
+        server += count * (code >= 500)  # noqa: PLR2004 (a class of RFC 9110, 15)
+    # A response that breaks after its head is counted with the status that it began with.
+    broken = sum(count for reason, count in route.errors.items() if _is_server_error(reason))
+    counts = (requests, client, max(server, broken), refused)
+    return Mark(now, counts, tuple(route.duration.counts))
+
+
+def _is_server_error(reason: str) -> bool:
+    kind = REASONS.get(reason)
+    return kind is None or kind.status >= 500  # noqa: PLR2004 (a class of RFC 9110, 15)
+
+
+def span(start: Mark, end: Mark) -> Span:
+    """Return what happened from `start` to `end`."""
+    # A sum over workers can fall when one of them ends; nothing has un-happened.
+    requests, client, server, refused = (
+        max(0, b - a) for a, b in zip(start.counts, end.counts, strict=True)
+    )
+    buckets = [max(0, b - a) for a, b in zip(start.buckets, end.buckets, strict=True)]
+    percentiles = {
+        name: quantile(share, DURATION_BOUNDS, buckets) for name, share in PERCENTILES.items()
+    }
+    return Span(end.at - start.at, requests, client, server, refused, percentiles)
+
+
+def _nothing_yet(at: float) -> Mark:
+    return Mark(at, (0,) * len(COUNTS), (0,) * (len(DURATION_BOUNDS) + 1))
+
+
+class _Track:
+    """One route's points."""
+
+    __slots__ = ("marks", "series")
+
+    def __init__(self, start: Mark) -> None:
+        self.marks = deque([start], maxlen=RECENT_POINTS + 1)
+        self.series = {name: array("d") for name in SERIES}
+
+    def add(self, end: Mark, route: RouteStats) -> None:
+        found = span(self.marks[-1], end)
+        connections = route.connections()
+        values = [getattr(found, name) for name in COUNTS]
+        values += [math.nan if p is None else p for p in found.percentiles.values()]
+        values += [route.in_flight, connections.idle, connections.busy]
+        for series, value in zip(self.series.values(), values, strict=True):
+            series.append(value)
+            if len(series) > POINTS:
+                del series[0]
+        self.marks.append(end)
+
+
+class History:
+    """The points of all routes; `sample` adds one to each."""
+
+    __slots__ = ("_last", "_tracks", "at", "seconds")
+
+    def __init__(self, now: float) -> None:
+        """`now` is on the steady clock, as everywhere but in `at`."""
+        self._last = now
+        self._tracks: dict[str, _Track] = {}
+        self.at: deque[float] = deque(maxlen=POINTS)
+        """Wall-clock times at which the points were taken."""
+        self.seconds: deque[float] = deque(maxlen=POINTS)
+        """How much time each point covers: more than planned where the CPU was withdrawn."""
+
+    def sample(self, numbers: Numbers, now: float, wall: float) -> None:
+        """Take a point of every route."""
+        seconds = now - self._last
+        if seconds <= 0:
+            return
+        for name, route in numbers.stats.routes.items():
+            if (track := self._tracks.get(name)) is None:
+                track = self._tracks[name] = _Track(_nothing_yet(self._last))
+            track.add(mark(route, now), route)
+        self._last = now
+        self.at.append(wall)
+        self.seconds.append(seconds)
+
+    def recent(self, route: RouteStats, now: float) -> Span:
+        """Return what happened to a route within the last minute or so, up to `now`."""
+        track = self._tracks.get(route.name)
+        start = track.marks[0] if track is not None else _nothing_yet(self._last)
+        return span(start, mark(route, now))
+
+    def series(self, name: str) -> dict[str, list[float | None]]:
+        """Return a route's points, as many as `at` has; None where nothing is known."""
+        track = self._tracks.get(name)
+        if track is None:
+            return {series: [None] * len(self.at) for series in SERIES}
+        return {series: _padded(values, len(self.at)) for series, values in track.series.items()}
+
+
+def _padded(values: Sequence[float], length: int) -> list[float | None]:
+    known = [None if math.isnan(value) else round(value, 6) for value in values]
+    return [None] * (length - len(known)) + known

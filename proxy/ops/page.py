@@ -1,0 +1,24 @@
+"""The files of the status page, read from the package once each."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import resources
+from typing import Final
+
+_TYPES: Final = {
+    "index.html": "text/html; charset=utf-8",
+    "app.js": "text/javascript; charset=utf-8",
+    "style.css": "text/css; charset=utf-8",
+    "icon.svg": "image/svg+xml",
+}
+
+
+def read(name: str) -> tuple[bytes, str] | None:
+    """Return a file and its content type; None where the page has no such file."""
+    return (_load(name), _TYPES[name]) if name in _TYPES else None
+
+
+@cache
+def _load(name: str) -> bytes:
+    return resources.files("proxy.ops").joinpath("static", name).read_bytes()

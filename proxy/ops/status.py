@@ -1,0 +1,164 @@
+"""The status as JSON values, and the points of its graphs.
+
+Everything on it may be seen by whoever reaches the admin listener: no token, no header value,
+no query string.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import proxy
+from proxy.clock import Clocks
+from proxy.config.model import Config, Route
+from proxy.errors import REASONS
+from proxy.ops import describe
+from proxy.ops.condition import condition
+from proxy.ops.history import SAMPLE_SECONDS, History, Span
+from proxy.ops.lifecycle import Lifecycle
+from proxy.ops.numbers import Numbers, TokenView
+from proxy.ops.redact import redact
+from proxy.plane.stats import Failure, RouteStats
+
+Json = dict[str, Any]
+
+
+class Status:
+    """Builds the report when somebody asks; `sample` is called every `sample_seconds`."""
+
+    sample_seconds = SAMPLE_SECONDS
+
+    def __init__(
+        self,
+        lifecycle: Lifecycle,
+        config: Callable[[], Config],
+        listeners: Callable[[], Iterable[object]],
+        clocks: Clocks | None = None,
+    ) -> None:
+        """`config` answers the configuration in force, `listeners` the real addresses."""
+        self._clocks = clocks or Clocks()
+        self._lifecycle = lifecycle
+        self._config = config
+        self._listeners = listeners
+        self._history = History(self._clocks.steady())
+
+    def sample(self, numbers: Numbers) -> None:
+        """Take one point of the graphs."""
+        self._history.sample(numbers, self._clocks.steady(), self._clocks.wall())
+
+    def report(self, numbers: Numbers, *, history: bool = True) -> Json:
+        """Return the status; without the points of the graphs unless `history` is set."""
+        config = self._config()
+        report = self._process(config)
+        report["routes"] = [self._route(route, numbers, history=history) for route in config.routes]
+        report["unmatched"] = self._unmatched(numbers, history=history)
+        report["failures"] = [_failure(failure) for failure in reversed(numbers.stats.failures)]
+        if history:
+            report["history"] = {
+                "at": list(self._history.at),
+                "seconds": [round(seconds, 3) for seconds in self._history.seconds],
+            }
+        return report
+
+    def _process(self, config: Config) -> Json:
+        uptime = self._lifecycle.uptime
+        wall = self._clocks.wall()
+        return {
+            "version": proxy.__version__,
+            "python": platform.python_version(),
+            "state": self._lifecycle.state.value,
+            "note": self._lifecycle.note,
+            "time": wall,
+            "started_at": wall - uptime,
+            "uptime_seconds": round(uptime, 3),
+            "configuration": config.source,
+            "workers": config.workers,
+            "listeners": [str(address) for address in self._listeners()],
+            "sample_seconds": self.sample_seconds,
+            "sampled_at": self._history.at[-1] if self._history.at else None,
+        }
+
+    def _route(self, route: Route, numbers: Numbers, *, history: bool) -> Json:
+        stats = numbers.stats.routes.get(route.name) or RouteStats(route.name)
+        token = numbers.tokens.get(route.name)
+        recent = self._history.recent(stats, self._clocks.steady())
+        connections = stats.connections()
+        limit = route.limits.connections
+        found = condition(recent, token, connections, limit)
+        return {
+            **_settings(route),
+            "condition": {"level": found.level, "why": redact(found.why)},
+            "token": self._token(token),
+            "connections": {**asdict(connections), "limit": limit or None},
+            **self._traffic(stats, recent, history=history),
+        }
+
+    def _unmatched(self, numbers: Numbers, *, history: bool) -> Json | None:
+        """Return the traffic that no route matched, if there was any."""
+        stats = numbers.stats.routes.get("")
+        if stats is None or not stats.requests:
+            return None
+        recent = self._history.recent(stats, self._clocks.steady())
+        return self._traffic(stats, recent, history=history)
+
+    def _traffic(self, stats: RouteStats, recent: Span, *, history: bool) -> Json:
+        traffic: Json = {
+            "in_flight": stats.in_flight,
+            "requests": sum(stats.requests.values()),
+            "codes": _summed(stats.requests, lambda key: str(key[1])),
+            "protocols": _summed(stats.requests, lambda key: key[0]),
+            "errors": dict(stats.errors),
+            "retries": dict(stats.retries),
+            "dials": dict(stats.dials),
+            "request_bytes": stats.request_bytes,
+            "response_bytes": stats.response_bytes,
+            "recent": asdict(recent),
+        }
+        if history:
+            traffic["history"] = self._history.series(stats.name)
+        return traffic
+
+    def _token(self, token: TokenView | None) -> Json | None:
+        if token is None:
+            return None
+        expires_at = token.expires_at
+        left = None if expires_at is None else round(expires_at - self._clocks.wall(), 3)
+        safe = {"error": redact(token.error), "hint": redact(token.hint)}
+        return {**asdict(token), **safe, "expires_in_seconds": left}
+
+
+def _settings(route: Route) -> Json:
+    return {
+        "name": route.name,
+        "listen": [str(address) for address in route.listen],
+        "matches": describe.matches(route),
+        "strip_path": route.strip_path,
+        "upstream": describe.upstream(route),
+        "audience": route.audience,
+        "auth": route.auth.value,
+        "header": route.header.value,
+        "credentials": describe.credentials(route.credentials),
+        "protocol": route.protocol.value,
+    }
+
+
+def _failure(failure: Failure) -> Json:
+    kind = REASONS.get(failure.reason)
+    return {
+        **asdict(failure),
+        "title": kind.title if kind is not None else failure.reason,
+        "detail": redact(failure.detail),
+        "hint": redact(failure.hint),
+    }
+
+
+def _summed(
+    requests: Mapping[tuple[str, int], int], word: Callable[[tuple[str, int]], str]
+) -> dict[str, int]:
+    sums: dict[str, int] = {}
+    for key, count in sorted(requests.items(), key=lambda item: word(item[0])):
+        sums[word(key)] = sums.get(word(key), 0) + count
+    return sums

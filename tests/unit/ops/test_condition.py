@@ -1,0 +1,61 @@
+"""The verdict on a route."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxy.ops.condition import condition
+from proxy.ops.history import Span
+from proxy.ops.numbers import TokenView
+from proxy.plane.stats import Connections
+
+GOOD = TokenView(state="good", expires_at=2000.0)
+STALE = TokenView(state="good", expires_at=2000.0, error="metadata server: 500")
+NONE = TokenView(state="backing_off", error="metadata server: 500")
+UNASKED = TokenView(state="none")
+FREE = Connections(idle=1)
+
+
+def recent(requests: int = 0, server: int = 0, refused: int = 0) -> Span:
+    return Span(60.0, requests, refused, server, refused, {})
+
+
+@pytest.mark.parametrize(
+    ("span", "token", "level", "why"),
+    [
+        (recent(), GOOD, "idle", "No exchange has ended in the last minute."),
+        (recent(), UNASKED, "idle", "No exchange has ended in the last minute."),
+        (recent(10), GOOD, "ok", "Exchanges are served."),
+        (recent(10), None, "ok", "Exchanges are served."),
+        (recent(10), NONE, "failing", "No ID token: metadata server: 500"),
+        (recent(10), STALE, "warning", "The ID token cannot be refreshed: metadata server: 500"),
+        (recent(100, 4), GOOD, "warning", "4 of 100 exchanges failed in the last minute."),
+        (recent(100, 5), GOOD, "failing", "5 of 100 exchanges failed in the last minute."),
+        (recent(100, 100), STALE, "failing", "100 of 100 exchanges failed in the last minute."),
+        (
+            recent(10, 0, 3),
+            STALE,
+            "warning",
+            "3 of 10 exchanges were refused with 401 or 403 in the last minute.",
+        ),
+    ],
+)
+def test_the_worst_finding_is_the_verdict(
+    span: Span, token: TokenView | None, level: str, why: str
+) -> None:
+    found = condition(span, token, FREE, 1000)
+
+    assert (found.level, found.why) == (level, why)
+
+
+@pytest.mark.parametrize(
+    ("limit", "why"),
+    [
+        (2, "3 exchanges wait for a connection; limits.connections is 2."),
+        (0, "3 exchanges wait for a connection."),
+    ],
+)
+def test_waiting_for_a_connection_is_a_warning(limit: int, why: str) -> None:
+    found = condition(recent(10), GOOD, Connections(busy=2, waiting=3), limit)
+
+    assert (found.level, found.why) == ("warning", why)
