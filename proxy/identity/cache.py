@@ -143,7 +143,7 @@ class TokenCache:
             return self._token
         return self._look(route, now)
 
-    async def get(self, route: str, timeout: float) -> IdToken:  # noqa: ASYNC109 (kept on the injected clock)
+    async def get(self, route: str, timeout: float) -> IdToken:
         """Return a usable token, waiting up to `timeout` seconds for it.
 
         Raises `TokenUnavailable` with the last error when no further attempt fits into the

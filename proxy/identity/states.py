@@ -74,5 +74,5 @@ TRANSITIONS: Mapping[tuple[State, Event], State] = {
 def after(state: State, event: Event) -> State:
     """Return the state that follows; raise AssertionError where the table has no entry."""
     if (state, event) not in TRANSITIONS:
-        raise AssertionError(f"{event.value} cannot happen in state {state.value}")
+        raise AssertionError(f"{event.value} cannot happen in {state.value}")
     return TRANSITIONS[state, event]
