@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 
 
-class GateFull(Exception):  # noqa: N818 (a state, not a fault: the caller says what it means)
+class GateFull(Exception):
     """No place, and none to wait in."""
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 
 from proxy.clock import Clocks
+from proxy.config.model import Route
 from proxy.errors import InternalError, MethodNotAllowed, ProxyError, RouteNotFound
 from proxy.plane.answer import NOBODY, Refusal
 from proxy.plane.attempting import Attempting
 from proxy.plane.codec import DownstreamCodec, RequestSink
 from proxy.plane.exchange import Exchange
 from proxy.plane.head import RequestHead
+from proxy.plane.host import Connection
 from proxy.plane.http1.downstream import Http1Downstream
 from proxy.plane.prepared import PreparedRoute
 from proxy.plane.report import Reporter
@@ -20,7 +23,10 @@ from proxy.plane.stats import Stats
 from proxy.plane.sweeper import Sweeper
 from proxy.routing import RoutingTable
 
-Connection = Http1Downstream
+# Seconds that the last bytes of responses may take to leave when the process ends.
+_FLUSH_TIMEOUT = 1.0
+
+_LEAST_HEAD_LIMIT = 64 * 1024
 
 
 class Plane:
@@ -37,6 +43,7 @@ class Plane:
         self.connections: set[Connection] = set()
         self._reporter = Reporter(stats, clocks.wall)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._change: asyncio.Future[None] | None = None
 
     @property
     def exchanges(self) -> list[Exchange]:
@@ -63,6 +70,13 @@ class Plane:
             error=error,
         )
 
+        self._changed()
+
+    async def idle(self) -> None:
+        """Wait until no exchange is in flight."""
+        while self.exchanges:
+            await self._next_change()
+
     def refuse(self, codec: DownstreamCodec, head: RequestHead, error: ProxyError) -> Refusal:
         """Return what answers a request that has no route."""
         self._reporter.refused(head, codec.protocol, error)
@@ -75,8 +89,13 @@ class Plane:
             exchange.cut()
         return len(left)
 
+    def left(self, connection: Connection) -> None:
+        """Forget a connection that has ended."""
+        self.connections.discard(connection)
+        self._changed()
+
     async def stop(self) -> None:
-        """Close every connection of callers and end every task."""
+        """Close every connection of callers, letting what is written leave, and end every task."""
         self.sweeper.stop()
         for connection in list(self.connections):
             connection.shut()
@@ -84,17 +103,40 @@ class Plane:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FLUSH_TIMEOUT):
+                while self.connections:
+                    await self._next_change()
+
+    def _changed(self) -> None:
+        if self._change is not None:
+            self._change.set_result(None)
+            self._change = None
+
+    async def _next_change(self) -> None:
+        """Wait until an exchange or a connection has ended."""
+        if self._change is None:
+            self._change = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._change)
+
+
+def _unroutable(route: Route) -> PreparedRoute:
+    raise AssertionError(f"a listener without a table has no route {route.name}")
 
 
 class ListenerHost:
     """One listener as its connections see it: they outlive its table, which a reload swaps."""
 
-    def __init__(self, plane: Plane, table: RoutingTable[PreparedRoute], head_limit: int) -> None:
-        """`head_limit` is the largest request head that any route of it takes (bytes)."""
+    def __init__(self, plane: Plane) -> None:
         self._plane = plane
         self.sweeper = plane.sweeper
-        self.table = table
-        self.head_limit = head_limit
+        self.table: RoutingTable[PreparedRoute] = RoutingTable((), _unroutable)
+        self.head_limit = _LEAST_HEAD_LIMIT
+        """The largest request head that any route takes (bytes)."""
+
+    def connection(self) -> Http1Downstream:
+        """Return what serves a connection that is accepted."""
+        return Http1Downstream(self)
 
     @property
     def draining(self) -> bool:
@@ -107,7 +149,7 @@ class ListenerHost:
 
     def closed(self, connection: Connection) -> None:
         """Count a connection that ended."""
-        self._plane.connections.discard(connection)
+        self._plane.left(connection)
 
     def admit(self, codec: DownstreamCodec, head: RequestHead) -> RequestSink:
         """Return the exchange of a request, or what answers one that no route takes."""

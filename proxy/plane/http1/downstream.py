@@ -8,15 +8,15 @@ import logging
 import math
 import socket
 import struct
-from typing import Protocol, cast
+from typing import cast
 
 from proxy.errors import HeadersTooLarge, ProxyError, RequestMalformed
-from proxy.plane.codec import DownstreamCodec, RequestSink
+from proxy.plane.codec import RequestSink
 from proxy.plane.head import RequestHead, ResponseHead
+from proxy.plane.host import Host
 from proxy.plane.http1.chunked import ChunkedBody, ChunkedError, chunk, last_chunk
 from proxy.plane.http1.heads import parse_request
 from proxy.plane.http1.phrases import status_line
-from proxy.plane.sweeper import Sweeper
 
 log = logging.getLogger("proxy.plane")
 
@@ -43,27 +43,6 @@ class Phase(enum.IntEnum):
     DISCARD = 5
     """The last response was sent; what still comes is read only to be thrown away."""
     CLOSED = 6
-
-
-class Host(Protocol):
-    """What the codec needs of the listener that it serves."""
-
-    head_limit: int
-    """Bytes of the largest request head that any route takes."""
-    draining: bool
-    sweeper: Sweeper
-
-    def opened(self, connection: Http1Downstream) -> None:
-        """Count a connection that began."""
-
-    def closed(self, connection: Http1Downstream) -> None:
-        """Count a connection that ended."""
-
-    def admit(self, codec: DownstreamCodec, head: RequestHead) -> RequestSink:
-        """Make the exchange of a request; it is not started yet."""
-
-    def reject(self, codec: DownstreamCodec, error: ProxyError) -> None:
-        """Answer bytes that are no request."""
 
 
 class Http1Downstream(asyncio.Protocol):

@@ -1,0 +1,85 @@
+"""Makes the data path's routes of a configuration, and keeps through a reload what can be kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from proxy.config.model import Address, Auth, Config, Route, Upstream
+from proxy.identity.tokens import Tokens
+from proxy.plane.dial import Dialler
+from proxy.plane.plane import Plane
+from proxy.plane.pool import Pool
+from proxy.plane.prepared import PreparedRoute
+from proxy.plane.sweeper import tick_for
+from proxy.routing import RoutingTable, build_tables
+
+
+@dataclass(frozen=True, slots=True)
+class _PoolKey:
+    """What two configurations must agree in for connections to survive from one to the other."""
+
+    route: str
+    upstream: Upstream
+    ca_file: Path | None
+    connections: int
+    header_bytes: int
+
+
+class Builder:
+    """Owns the pools; called once at start and once per reload."""
+
+    def __init__(self, plane: Plane, tokens: Tokens) -> None:
+        self._plane = plane
+        self._tokens = tokens
+        self._pools: dict[_PoolKey, Pool] = {}
+        self.routes: dict[str, PreparedRoute] = {}
+
+    def build(self, config: Config) -> dict[Address, RoutingTable[PreparedRoute]]:
+        """Return a routing table per listener; every route's upstream must be resolved."""
+        old, self._pools = self._pools, {}
+        self.routes = {route.name: self._prepare(route, old) for route in config.routes}
+        for key, pool in old.items():
+            if key not in self._pools:
+                pool.close()
+        self._plane.sweeper.tick = tick_for(
+            seconds
+            for route in config.routes
+            for seconds in (route.timeouts.response, route.timeouts.idle, route.timeouts.total)
+        )
+        return build_tables(config, lambda route: self.routes[route.name])
+
+    def close(self) -> None:
+        """Close every pool."""
+        for pool in self._pools.values():
+            pool.close()
+
+    def _prepare(self, route: Route, old: dict[_PoolKey, Pool]) -> PreparedRoute:
+        upstream = route.upstream
+        if upstream is None:
+            raise AssertionError(f"the upstream of route {route.name} is not resolved")
+        tokens = None
+        if route.auth is Auth.ID_TOKEN:
+            tokens = self._tokens.cache(route.credentials, route.audience or upstream.origin)
+        return PreparedRoute(
+            route,
+            upstream=upstream,
+            pool=self._pool(route, upstream, old),
+            tokens=tokens,
+            stats=self._plane.stats.route(route.name),
+        )
+
+    def _pool(self, route: Route, upstream: Upstream, old: dict[_PoolKey, Pool]) -> Pool:
+        limits = route.limits
+        key = _PoolKey(route.name, upstream, route.ca_file, limits.connections, limits.header_bytes)
+        stats = self._plane.stats.route(route.name)
+        pool = old.get(key) or Pool(
+            Dialler(upstream, route.ca_file),
+            limit=limits.connections,
+            head_limit=limits.header_bytes,
+            sweeper=self._plane.sweeper,
+            stats=stats,
+        )
+        stats.connections = pool.connections
+        self._pools[key] = pool
+        return pool

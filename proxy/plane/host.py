@@ -1,0 +1,38 @@
+"""What a downstream codec needs of the listener that it serves."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from proxy.errors import ProxyError
+from proxy.plane.codec import DownstreamCodec, RequestSink
+from proxy.plane.head import RequestHead
+from proxy.plane.sweeper import Sweeper
+
+
+class Connection(Protocol):
+    """A caller's connection, in whatever format it speaks."""
+
+    def shut(self) -> None:
+        """End the connection because the process ends."""
+
+
+class Host(Protocol):
+    """What the codec needs of the listener that it serves."""
+
+    head_limit: int
+    """Bytes of the largest request head that any route takes."""
+    draining: bool
+    sweeper: Sweeper
+
+    def opened(self, connection: Connection) -> None:
+        """Count a connection that began."""
+
+    def closed(self, connection: Connection) -> None:
+        """Count a connection that ended."""
+
+    def admit(self, codec: DownstreamCodec, head: RequestHead) -> RequestSink:
+        """Make the exchange of a request; it is not started yet."""
+
+    def reject(self, codec: DownstreamCodec, error: ProxyError) -> None:
+        """Answer bytes that are no request."""
