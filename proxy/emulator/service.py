@@ -100,12 +100,13 @@ class ProtectedService:
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
         self._failures: list[Exception] = []
-        self._port = 0
+        self.port = 0
+        """0 until it has been started."""
 
     @property
     def url(self) -> str:
         """Its origin, with the port that it got."""
-        return f"{'https' if self._authority else 'http'}://{LOOPBACK}:{self._port}"
+        return f"{'https' if self._authority else 'http'}://{LOOPBACK}:{self.port}"
 
     @property
     def ca_file(self) -> Path | None:
@@ -135,10 +136,8 @@ class ProtectedService:
             context = self._authority.server_context(NAMES)
             self._directory = tempfile.TemporaryDirectory(prefix="protected-service-")
             (Path(self._directory.name) / "ca.pem").write_bytes(self._authority.pem)
-        self._server = await asyncio.start_server(
-            self._connected, LOOPBACK, self._port, ssl=context
-        )
-        self._port = self._server.sockets[0].getsockname()[1]
+        self._server = await asyncio.start_server(self._connected, LOOPBACK, self.port, ssl=context)
+        self.port = self._server.sockets[0].getsockname()[1]
         return self
 
     async def stop(self) -> None:

@@ -381,7 +381,7 @@ async def test_a_fault_that_breaks_fails_the_test() -> None:
     async with aiohttp.ClientSession(f"http://{server.host}", headers=FLAVOR) as session:
         assert (await ask(session, "/"))[0] == 500
 
-    with pytest.raises(ExceptionGroup, match="metadata server failed"):
+    with pytest.raises(ExceptionGroup, match="emulated server failed"):
         await server.stop()
 
 
