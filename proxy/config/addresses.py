@@ -25,6 +25,7 @@ _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _PATH_CHARACTERS = re.compile(r"(%[0-9A-Fa-f]{2}|[!-$&->@-~])*")
 _LONGEST_HOST = 253  # RFC 1035, 2.3.4: 255 bytes on the wire.
 _LONGEST_SOCKET = 107  # unix(7): sun_path holds 108 bytes, one of them the final NUL.
+_LONGEST_PATH = 1024  # What matching costs at most grows with it (`routing`).
 _HIGHEST_PORT = 65535
 _OWN_PORTS = {"http": 80, "https": 443}
 # IDNA 2003 and 2008 map these to different names, and Python's codec is of 2003.
@@ -178,6 +179,8 @@ def path(text: str) -> str:
         )
     if text.endswith("/*"):
         raise ValueError(f"{quoted(text)}: a path matches all below it; write {text[:-2] or '/'}")
+    if len(text) > _LONGEST_PATH:
+        raise ValueError(f"{quoted(text)} is longer than {_LONGEST_PATH} characters; shorten it")
     trimmed = text.removesuffix("/")
     # Upstreams resolve these, so that what was matched here is not what is served there.
     if {"", ".", ".."} & set(trimmed.split("/")[1:]):

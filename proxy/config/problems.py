@@ -52,11 +52,10 @@ class ConfigError(Exception):
         super().__init__("\n".join(map(str, self.problems)))
 
 
-class ConfigUnreadable(Exception):
-    """The configuration file cannot be read at all."""
+class ConfigUnreadable(OSError):
+    """The configuration file cannot be read at all; the text names it and says why."""
 
     def __init__(self, path: Path, error: OSError) -> None:
-        self.path = path
         super().__init__(f"{path}: cannot be read: {error.strerror or error}")
 
 

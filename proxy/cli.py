@@ -1,0 +1,242 @@
+"""The command: flags in, an exit code out. Nothing heavy is imported before a command needs it.
+
+Exit codes are those of sysexits(3): 64 for unusable flags or configuration, 69 for what the
+machine refuses (a port in use, an unreadable file), 70 for a bug.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from proxy import __version__
+from proxy.config.addresses import address
+from proxy.config.discover import find
+from proxy.config.model import Address, Config
+from proxy.config.overrides import gather
+from proxy.config.problems import ConfigError, ConfigUnreadable, Problem
+from proxy.config.suggest import nearest
+
+PROGRAM = "cloud-run-auth-proxy"
+USAGE, UNAVAILABLE, SOFTWARE = 64, 69, 70
+INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it.
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command: `flags` adds its flags to a parser, `run` returns the exit code."""
+
+    name: str
+    help: str
+    flags: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line and exit code 64."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command, and return its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments and arguments[0] in {"-h", "--help", "--version"}:
+        _overview().parse_args(arguments[:1])
+    name = arguments.pop(0) if arguments and arguments[0] in COMMANDS else "run"
+    command = COMMANDS[name]
+    parser = _Parser(
+        prog=f"{PROGRAM} {name}", description=command.help, allow_abbrev=False, add_help=True
+    )
+    command.flags(parser)
+    return _guarded(command, parser.parse_args(arguments))
+
+
+def _guarded(command: Command, flags: argparse.Namespace) -> int:
+    """Turn whatever ends a command into its exit code, and one line for a person."""
+    try:
+        code = command.run(flags)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as error:  # noqa: BLE001 (the outermost place: a bug becomes exit code 70)
+        return _explain(error)
+    return code
+
+
+def _explain(error: Exception) -> int:
+    match error:
+        case ConfigError():
+            _complain(*map(str, error.problems))
+            return USAGE
+        case BrokenPipeError():
+            # `schema | head` has read enough. What is still buffered must not fail at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        case ConfigUnreadable():
+            _complain(str(error))
+            return UNAVAILABLE
+        case OSError():
+            _complain(f"{PROGRAM}: {error.strerror or error}")
+            return UNAVAILABLE
+        case _:
+            traceback.print_exception(error)
+            _complain(f"{PROGRAM}: this is a bug; please report it with the traceback above")
+            return SOFTWARE
+
+
+def _complain(*lines: str) -> None:
+    sys.stderr.write("".join(f"{line}\n" for line in lines))
+
+
+def _overview() -> argparse.ArgumentParser:
+    width = max(map(len, COMMANDS))
+    listed = "\n".join(f"  {each.name:{width}}  {each.help}" for each in COMMANDS.values())
+    parser = _Parser(
+        prog=PROGRAM,
+        usage=f"{PROGRAM} [COMMAND] [FLAGS]",
+        description="A sidecar that adds Google ID tokens to calls between services.",
+        epilog=f"commands:\n{listed}\n\nCOMMAND --help lists the flags of a command.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    return parser
+
+
+# Flags
+
+
+def _config_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", metavar="FILE", help="the configuration [AUTH_PROXY_CONFIG]")
+
+
+def _format_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
+
+
+# Values are read where those of the file are, so that they are refused in the same words.
+_OVERRIDES = (
+    ("listen", "ADDR", "where to listen, or a list with commas"),
+    ("audience", "AUD", "what ID tokens are minted for"),
+    ("admin", "ADDR|off", "the admin listener"),
+    ("auth", "auto|id_token|none", "whether requests carry an ID token"),
+    ("header", "NAME", "the header that carries the ID token"),
+    ("workers", "N", "processes that serve"),
+    ("log-format", "auto|json|text", "how the log is written"),
+    ("log-level", "debug|info|warning|error", "the least severe record that is written"),
+)
+
+
+def _run_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("url", metavar="URL", nargs="?", help="serve one route to it, without file")
+    _config_flag(parser)
+    for name, metavar, text in _OVERRIDES:
+        variable = f"AUTH_PROXY_{name.upper().replace('-', '_')}"
+        parser.add_argument(f"--{name}", metavar=metavar, help=f"{text} [{variable}]")
+
+
+def _check_flags(parser: argparse.ArgumentParser) -> None:
+    _config_flag(parser)
+    _format_flag(parser)
+
+
+def _demo_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--port", default="8080", help="of the proxy; default: 8080")
+    parser.add_argument("--admin", metavar="ADDR|off", default="127.0.0.1:9090")
+
+
+def _no_flags(parser: argparse.ArgumentParser) -> None:
+    del parser
+
+
+# Commands
+
+
+def _run(flags: argparse.Namespace) -> int:
+    if flags.url is not None and "://" not in flags.url:
+        raise _no_command(flags.url)
+    source = find(flags.url, flags.config, os.environ)
+    overrides = gather(vars(flags), os.environ)
+    config = source.read(os.environ, overrides)
+    from proxy.server import serve  # noqa: PLC0415 (uvloop and aiohttp take most of the start)
+
+    def reload() -> Config:
+        return source.read(os.environ, overrides)
+
+    # A URL has nothing to be read again.
+    return serve(config, None if flags.url else reload)
+
+
+def _no_command(word: str) -> ConfigError:
+    """Return the problem of a word that was meant as a command."""
+    if word in COMMANDS:
+        return _refusal(word, f"a command comes first: {PROGRAM} {word} ...")
+    said = f"is neither a command ({', '.join(COMMANDS)}) nor a URL such as https://HOST"
+    return _refusal(word, said + nearest(word, COMMANDS))
+
+
+def _check(flags: argparse.Namespace) -> int:
+    from proxy.config import show  # noqa: PLC0415 (for this command only)
+
+    try:
+        # With the environment's overrides: what is checked is what would run.
+        config = find(None, flags.config, os.environ).read(os.environ, gather({}, os.environ))
+    except ConfigError as error:
+        if flags.format == "text":
+            raise
+        _print_json(show.problems_as_json(error.problems))
+        return USAGE
+    if flags.format == "json":
+        _print_json(show.routes_as_json(config))
+    else:
+        sys.stdout.write(show.table(config))
+    return 0
+
+
+def _schema(flags: argparse.Namespace) -> int:
+    del flags
+    from proxy.config.schema import schema  # noqa: PLC0415 (for this command only)
+
+    _print_json(schema())
+    return 0
+
+
+def _demo(flags: argparse.Namespace) -> int:
+    port = _flag_address("--port", flags.port).port
+    admin = None if flags.admin == "off" else _flag_address("--admin", flags.admin)
+    from proxy.demo import main as demo  # noqa: PLC0415 (the emulator and a whole proxy)
+
+    return demo(port, admin)
+
+
+def _flag_address(flag: str, text: str) -> Address:
+    try:
+        return address(text)
+    except ValueError as error:
+        raise _refusal(flag, str(error)) from None
+
+
+def _refusal(what: str, message: str) -> ConfigError:
+    return ConfigError([Problem(what, 0, 0, message)])
+
+
+def _print_json(value: object) -> None:
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+
+
+COMMANDS = {
+    command.name: command
+    for command in (
+        Command("run", "serve; what happens without a command", _run_flags, _run),
+        Command("check", "validate the configuration and show its routes", _check_flags, _check),
+        Command("demo", "try everything on this machine, without Google", _demo_flags, _demo),
+        Command("schema", "print the JSON Schema of the configuration", _no_flags, _schema),
+    )
+}
