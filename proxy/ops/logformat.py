@@ -135,13 +135,16 @@ class TextFormatter(logging.Formatter):
             self._paint(_DIM, f"{time.strftime('%H:%M:%S', at)}.{int(record.msecs):03d}"),
             self._paint(_COLOURS.get(record.levelname, ""), f"{record.levelname:<8}"),
         ]
-        parts += [self._paint(_BOLD, _plain(word)) for word in _labels(record)]
-        parts.append(_plain(record.getMessage()))
-        if http := _summary(getattr(record, "http", None) or {}):
-            parts.append(self._paint(_DIM, _plain(http)))
+        message = record.getMessage()
+        parts += [self._paint(_BOLD, _plain(word)) for word in _labels(record, message)]
+        parts.append(_plain(message))
+        fields: Mapping[str, Any] = getattr(record, "fields", {})
+        for more in (_summary(getattr(record, "http", None) or {}, message), _pairs(fields)):
+            parts.append(self._paint(_DIM, _plain(more)))
         line = "  ".join(part for part in parts if part)
-        if hint := getattr(record, "hint", ""):
-            line += "\n" + self._paint(_DIM, f"{'':>12}  → {_plain(hint)}")
+        for below in (*_rows(fields), getattr(record, "hint", "")):
+            if below:
+                line += "\n" + self._paint(_DIM, f"{'':>12}  → {_plain(below)}")
         if record.exc_info:
             traceback = self.formatException(record.exc_info)
             line += "\n" + _CONTROL_BUT_NEWLINE.sub(_escape, traceback)
@@ -151,17 +154,41 @@ class TextFormatter(logging.Formatter):
         return f"{colour}{text}{_RESET}" if self._colour and colour and text else text
 
 
+def _pairs(fields: Mapping[str, Any]) -> str:
+    """``version=0.1.0 listeners=127.0.0.1:8080,127.0.0.1:8081``: all but the tables."""
+    return " ".join(
+        f"{name}={_word(value)}" for name, value in fields.items() if not _is_table(value)
+    )
+
+
+def _rows(fields: Mapping[str, Any]) -> list[str]:
+    """Return the rows of the fields that are tables, each for a line of its own."""
+    return [_pairs(row) for value in fields.values() if _is_table(value) for row in value]
+
+
+def _is_table(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
+
+
+def _word(value: object) -> str:
+    word = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    return repr(word) if " " in word or not word else word
+
+
 def _plain(text: str) -> str:
     return _CONTROL.sub(_escape, text)
 
 
-def _labels(record: logging.LogRecord) -> list[str]:
-    return [str(value) for name in ("route", "reason") if (value := getattr(record, name, ""))]
+def _labels(record: logging.LogRecord, message: str) -> list[str]:
+    """Return the route, and the reason where the message does not say it."""
+    route, reason = getattr(record, "route", ""), getattr(record, "reason", "")
+    return [str(word) for word in (route, "" if reason in message else reason) if word]
 
 
-def _summary(http: Mapping[str, Any]) -> str:
-    """``GET /orders/1 502 12 ms``."""
+def _summary(http: Mapping[str, Any], message: str) -> str:
+    """``GET /orders/1 502 12 ms``, less what the message says already."""
     words = [http.get("method"), _path_only(http.get("path")), http.get("status")]
+    said = [str(word) for word in words if word is not None and str(word) not in message]
     if (seconds := http.get("seconds")) is not None:
-        words.append(f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.3g} s")
-    return " ".join(str(word) for word in words if word is not None)
+        said.append(f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.3g} s")
+    return " ".join(said)

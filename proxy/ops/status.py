@@ -14,7 +14,7 @@ from typing import Any
 import proxy
 from proxy.clock import Clocks
 from proxy.config.model import Config, Route
-from proxy.errors import REASONS
+from proxy.errors import REASONS, DownstreamGone
 from proxy.ops import describe
 from proxy.ops.condition import condition
 from proxy.ops.history import SAMPLE_SECONDS, History, Span
@@ -55,7 +55,7 @@ class Status:
         report = self._process(config)
         report["routes"] = [self._route(route, numbers, history=history) for route in config.routes]
         report["unmatched"] = self._unmatched(numbers, history=history)
-        report["failures"] = [_failure(failure) for failure in reversed(numbers.stats.failures)]
+        report["failures"] = _failures(numbers.stats.failures)
         if history:
             report["history"] = {
                 "at": list(self._history.at),
@@ -143,6 +143,12 @@ def _settings(route: Route) -> Json:
         "credentials": describe.credentials(route.credentials),
         "protocol": route.protocol.value,
     }
+
+
+def _failures(failures: Iterable[Failure]) -> list[Json]:
+    """Return the last failures, the latest first; a caller that went away is none."""
+    told = [failure for failure in failures if failure.reason != DownstreamGone.reason]
+    return [_failure(failure) for failure in reversed(told)]
 
 
 def _failure(failure: Failure) -> Json:

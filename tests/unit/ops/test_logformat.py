@@ -203,6 +203,16 @@ def test_text_is_one_line_for_a_person() -> None:
     )
 
 
+def test_text_does_not_repeat_what_the_message_says() -> None:
+    http = {"method": "GET", "path": "/orders/1", "status": 502, "seconds": 0.5}
+    message = "GET /orders/1 → 502 upstream_reset: no answer"
+    made = record(message, logging.ERROR, route="orders", reason="upstream_reset", http=http)
+
+    assert TextFormatter(colour=False).format(made) == (
+        "03:04:05.678  ERROR     orders  GET /orders/1 → 502 upstream_reset: no answer  500 ms"
+    )
+
+
 def test_text_shows_the_hint_below() -> None:
     line = TextFormatter(colour=False).format(record("no answer", hint="Look there."))
 

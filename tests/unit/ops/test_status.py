@@ -182,6 +182,15 @@ def test_the_last_failures_come_first_with_their_explanation() -> None:
     }
 
 
+def test_a_caller_that_went_away_is_no_failure() -> None:
+    numbers = busy_numbers()
+    numbers.stats.failures.append(replace(RESET, reason="downstream_gone", status=499))
+
+    assert [failure["reason"] for failure in Bench().report(numbers)["failures"]] == [
+        "upstream_reset"
+    ]
+
+
 def test_points_are_given_per_route_and_only_where_asked_for() -> None:
     bench = Bench()
     bench.sample(busy_numbers())
