@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from proxy.config.words import (
+    Address,
     Auth,
     AutoCredentials,
     Credentials,
@@ -24,8 +25,10 @@ from proxy.config.words import (
     Impersonate,
     MetadataCredentials,
     Protocol,
+    Service,
     ServiceAccountFile,
     TokenFile,
+    Upstream,
 )
 
 __all__ = [
@@ -68,64 +71,6 @@ def doc(text: str, **more: Any) -> dict[str, Any]:
     ``shown`` is the default in words.
     """
     return {"help": text, **more}
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Address:
-    """Where a listener listens: a TCP host and port (0 = any free one), or a Unix socket path."""
-
-    host: str = "127.0.0.1"
-    port: int = 0
-    path: str = ""
-
-    def __str__(self) -> str:
-        if self.path:
-            return f"unix:{self.path}"
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-@dataclass(frozen=True, slots=True)
-class Upstream:
-    """A service that is called: ``scheme://host[:port][base]``."""
-
-    scheme: Literal["http", "https"]
-    host: str
-    """Lower case; an IPv6 address without brackets."""
-    port: int
-    base: str = ""
-    """Path prefix put before the forwarded path, without a trailing slash."""
-
-    @property
-    def tls(self) -> bool:
-        """Whether connections to it are encrypted."""
-        return self.scheme == "https"
-
-    @property
-    def authority(self) -> str:
-        """What ``Host`` says: the port only where it is not the scheme's own."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        own = 443 if self.tls else 80
-        return host if self.port == own else f"{host}:{self.port}"
-
-    @property
-    def origin(self) -> str:
-        """Scheme and authority (RFC 6454, 6.2)."""
-        return f"{self.scheme}://{self.authority}"
-
-    def __str__(self) -> str:
-        return self.origin + self.base
-
-
-@dataclass(frozen=True, slots=True)
-class Service:
-    """A Cloud Run service by name; missing parts come from the metadata server."""
-
-    name: str
-    region: str = ""
-    project_number: str = ""
-
-    def __str__(self) -> str:
-        return ".".join(part for part in (self.name, self.region, self.project_number) if part)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
