@@ -7,6 +7,7 @@ import ssl
 
 import pytest
 
+from proxy.emulator.faults import reset
 from proxy.emulator.front import DISCARD_LIMIT
 from proxy.emulator.peer import HEAD_LIMIT
 from tests.fakes.emulated import BEARER, STRIPPED, app, call, get, message, protected
@@ -199,6 +200,68 @@ async def test_a_caller_that_goes_away_ends_the_apps_work() -> None:
     assert script.rest == b"reset"
 
 
+@pytest.mark.parametrize("sent", [b"", b"GET / HT", message("POST / HTTP/1.1", "Host: x")[:-2]])
+async def test_a_caller_that_breaks_off_before_its_request_disturbs_nobody(sent: bytes) -> None:
+    async with protected() as to, call(to) as caller, call(to) as other:
+        caller.send(sent)
+        await other.ask(get())
+        reset(caller.writer.transport)
+        assert (await other.ask(get(BEARER)))[0] == 200
+
+    assert len(to.requests) == 2
+
+
+async def test_a_caller_that_resets_in_the_middle_of_a_response_ends_the_apps_work() -> None:
+    stopped = asyncio.Event()
+
+    async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        try:
+            while True:
+                writer.write(b"x" * 65536)
+                await writer.drain()
+        except ConnectionError:
+            stopped.set()
+
+    async with app(endless) as address, protected(app=address) as to, call(to) as caller:
+        caller.send(get(BEARER))
+        await caller.reader.readexactly(65536)
+        reset(caller.writer.transport)
+
+        await stopped.wait()
+
+
+async def test_a_caller_that_leaves_the_echos_stream_fails_nothing() -> None:
+    async def no_pause(_line: int) -> None:
+        await asyncio.sleep(0)
+
+    async with protected(pause=no_pause) as to:
+        async with call(to) as caller:
+            caller.send(get(BEARER, target="/stream?lines=100000"))
+            await caller.reader.readuntil(b"line 9 of 100000\n")
+            reset(caller.writer.transport)
+        async with call(to) as caller:
+            assert (await caller.ask(get(BEARER)))[0] == 200
+
+
+async def test_more_requests_than_are_read_ahead_wait_for_their_turn() -> None:
+    released = asyncio.Event()
+    big = get(f"X: {'x' * 200_000}")
+
+    async def pause(_line: int) -> None:
+        await released.wait()
+
+    async with protected(pause=pause) as to, call(to) as caller:
+        caller.send(get(BEARER, target="/stream?lines=2") + big * 2)
+        await caller.reader.readuntil(b"line 1 of 2\n")
+        released.set()
+        await caller.reader.readuntil(b"0\r\n\r\n")
+        statuses = [(await caller.response())[0] for _ in range(2)]
+
+    assert statuses == [403, 403]
+
+
 async def test_an_app_may_answer_and_leave_in_the_middle_of_an_upload() -> None:
     answer = message("HTTP/1.1 413 Too Large", "Content-Length: 0", "Connection: close")
     script = Script(b"\r\n\r\n", answer, stay=False)
@@ -274,6 +337,23 @@ async def test_a_refused_body_beyond_the_limit_is_not_read_to_its_end() -> None:
             await caller.reader.read()
 
 
+async def test_a_refused_body_that_breaks_its_framing_ends_the_connection() -> None:
+    async with protected() as to, call(to) as caller:
+        head = message("POST / HTTP/1.1", "Transfer-Encoding: chunked")
+        status, _ = await caller.ask(head + b"zz\r\n")
+
+        assert status == 403
+        assert await caller.reader.read() == b""
+
+
+async def test_a_refused_body_that_never_comes_ends_with_its_caller() -> None:
+    async with protected() as to, call(to) as caller:
+        await caller.ask(message("POST / HTTP/1.1", "Content-Length: 5"))
+        caller.writer.write_eof()
+
+        assert await caller.reader.read() == b""
+
+
 async def test_whoever_expects_a_100_and_is_refused_loses_the_connection() -> None:
     async with protected() as to, call(to) as caller:
         raw = message("POST / HTTP/1.1", "Content-Length: 5", "Expect: 100-continue")
@@ -334,6 +414,22 @@ async def test_an_app_that_ends_a_tunnel_ends_it_for_the_caller(answer: bytes) -
         caller.send(UPGRADE)
 
         assert await caller.reader.read() == answer
+
+
+async def test_an_app_that_resets_a_tunnel_resets_the_caller() -> None:
+    async def breaks(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(SWITCHED)
+        await reader.readexactly(1)
+        reset(writer.transport)
+
+    async with app(breaks) as address, protected(app=address) as to, call(to) as caller:
+        caller.send(UPGRADE)
+        await caller.head()
+        caller.send(b"!")
+
+        with pytest.raises(ConnectionResetError):
+            await caller.reader.read()
 
 
 async def test_a_refused_upgrade_is_an_ordinary_response() -> None:

@@ -111,6 +111,10 @@ async def test_recursive_gives_json(session: aiohttp.ClientSession) -> None:
     }
 
 
+async def test_a_single_value_may_be_asked_for_as_json(session: aiohttp.ClientSession) -> None:
+    assert await ask(session, f"{ACCOUNT}/email", alt="json") == (200, f'"{CALLER.email}"')
+
+
 async def test_a_directory_without_its_slash_is_redirected(session: aiohttp.ClientSession) -> None:
     async with session.get(f"{ACCOUNT}?recursive=true", allow_redirects=False) as response:
         assert response.status == 301

@@ -8,9 +8,11 @@ import ssl
 
 import pytest
 
+from proxy.emulator.app import EchoApp
 from proxy.emulator.claims import CALLER, id_token_claims
 from proxy.emulator.keys import Keys
 from proxy.emulator.service import ProtectedService
+from proxy.emulator.serving import Serving
 from proxy.emulator.verify import Refusal
 from tests.fakes.emulated import (
     AUDIENCE,
@@ -137,6 +139,41 @@ async def test_the_echo_shows_what_arrived_without_the_token() -> None:
         "claims": id_token_claims(CALLER, AUDIENCE, now=NOW, lifetime=3600),
         "body_bytes": 5,
     }
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("Bearer opaque", "Bearer opaque"),
+        (f"Bearer {STRIPPED.split()[2]}", f"Bearer <token of {CALLER.email} for {AUDIENCE}>"),
+        (f"Bearer {KEYS.sign({'sub': '7'})}", "Bearer <token of 7 for None>"),
+        ("Bearer eyJ.eyJ.x", "Bearer <token of None for None>"),
+    ],
+)
+async def test_the_echo_shows_no_token_of_the_apps_own_either(value: str, shown: str) -> None:
+    async with protected() as to, call(to) as caller:
+        request = get(f"X-Serverless-Authorization: Bearer {GOOD}", f"Authorization: {value}")
+        _, body = await caller.ask(request)
+
+    echo = json.loads(body)
+    assert ["Authorization", shown] in echo["headers"]
+    assert echo["claims"]["email"] == CALLER.email
+
+
+async def test_an_unprotected_look_at_the_echo_has_no_claims() -> None:
+    serving = Serving(EchoApp().handle)
+    await serving.start()
+    async with protected(app=("127.0.0.1", serving.port)) as to, call(to) as caller:
+        _, body = await caller.ask(get(BEARER))
+    reader, writer = await asyncio.open_connection("127.0.0.1", serving.port)
+    writer.write(get("Connection: close"))
+    bare = (await reader.read()).partition(b"\r\n\r\n")[2]
+    writer.close()
+    await writer.wait_closed()
+    await serving.stop()
+
+    assert json.loads(body)["claims"]["email"] == CALLER.email
+    assert json.loads(bare)["claims"] is None
 
 
 @pytest.mark.parametrize(
