@@ -155,7 +155,9 @@ def host(text: str) -> str:
             "and use listen for a port of its own"
         )
     if "/" in text or (":" in text and not text.startswith("[")):
-        raise ValueError(f"{quoted(text)} is not a host; write a name such as billing.internal")
+        raise ValueError(
+            f"{quoted(text)} is not a host; write one such as billing.internal or [::1]"
+        )
     wildcard, rest = ("*.", text[2:]) if text.startswith("*.") else ("", text)
     if "*" in rest:
         raise ValueError(f"{quoted(text)}: a * can only stand first, as in *.billing.internal")

@@ -21,11 +21,12 @@ def expand(text: str, env: Mapping[str, str]) -> str:
     unset: list[str] = []
     result = _Expansion(text, env, unset).run()
     if unset:
-        names = " and ".join(dict.fromkeys(unset))
-        be = "is" if len(set(unset)) == 1 else "are"
+        names = list(dict.fromkeys(unset))
+        many = len(names) > 1
         raise ValueError(
-            f"the environment variable {names} {be} not set; "
-            f"set it, or give a default: ${{{unset[0]}:-value}}"
+            f"the environment variable{'s' * many} {' and '.join(names)} "
+            f"{'are' if many else 'is'} not set; "
+            f"set {'them' if many else 'it'}, or give a default: ${{{names[0]}:-value}}"
         )
     return result
 

@@ -87,8 +87,8 @@ def show_duration(seconds: float) -> str:
     if seconds == math.inf:
         return "off"
     if seconds % 1:
-        return f"{seconds * 1000:g}ms"
-    return f"{seconds:g}s"
+        return f"{seconds * 1000:.12g}ms"
+    return f"{seconds:.12g}s"
 
 
 def size(text: str) -> int:
