@@ -91,6 +91,7 @@ class Program(Child):
 
     async def start(self) -> None:
         """Start it and wait until it serves."""
+        assert COMMAND.exists(), f"{COMMAND.name} is not installed; `make test` does that"
         await self.spawn()
         serving = json.loads(await self.line(_says_listeners))
         self.listeners = list(serving["listeners"])
