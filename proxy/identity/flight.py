@@ -15,9 +15,9 @@ from proxy.identity.token import IdToken, read_token
 
 log = logging.getLogger(__name__)
 
-FETCH_LIMIT = 15.0
-"""Seconds after which a fetch is given up.  Longer than the 10 s that callers wait by default,
-so that a slow source still serves those who come later."""
+FETCH_LIMIT = 20.0
+"""Seconds after which a fetch is given up, whatever its source; sources have shorter limits of
+their own, with better explanations."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+ANSWER_WITHIN = 15.0
+"""Seconds that a source may take for one token.  Longer than the 10 s that callers wait by
+default, so that a slow source still serves those who come later."""
+
 
 class TokenSourceError(Exception):
     """No token could be fetched, or what came is none.

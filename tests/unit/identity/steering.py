@@ -22,6 +22,11 @@ EMAIL = "caller@project.iam.gserviceaccount.com"
 _serial = itertools.count()
 
 
+def jitter() -> Random:
+    """Return a jitter that is the same in every run."""
+    return Random(7)  # noqa: S311 (jitter, not a secret)
+
+
 def part(value: Any) -> str:
     """Return one part of a JWT."""
     data = value if isinstance(value, bytes) else json.dumps(value).encode()
@@ -150,7 +155,7 @@ class Rig:
             AUDIENCE,
             self.source,
             clocks=self.time.clocks,
-            jitter=Random(7),  # noqa: S311 (jitter, not a secret)
+            jitter=jitter(),
             gate=asyncio.Semaphore(4),
             later=self.time.later,
             on_fetch=lambda route, outcome, seconds: self.seen.append((route, outcome, seconds)),

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from random import Random
-
 import pytest
 
 from proxy.identity.pace import PAUSE, REFUSALS, REFUSED_PAUSE, Pace
-from tests.unit.identity.steering import Time
+from tests.unit.identity.steering import Time, jitter
 
 
 @pytest.fixture
@@ -17,7 +15,7 @@ def time() -> Time:
 
 @pytest.fixture
 def pace(time: Time) -> Pace:
-    return Pace(time.clocks.steady, Random(3))  # noqa: S311 (jitter, not a secret)
+    return Pace(time.clocks.steady, jitter())
 
 
 def test_at_first_nothing_has_to_wait(pace: Pace) -> None:

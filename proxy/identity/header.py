@@ -1,0 +1,48 @@
+"""The identity header: how it is written, and which of the caller's headers must go.  Pure.
+
+Cloud Run takes a token from ``X-Serverless-Authorization`` or from ``Authorization``, and looks
+only at the former where both are sent (https://cloud.google.com/run/docs/authenticating/
+service-to-service).  It answers 401 to a request with several of them, so the caller's own
+copies are removed before ours is added.
+"""
+
+from __future__ import annotations
+
+import re
+
+from proxy.config.model import IdentityHeader
+from proxy.identity.token import IdToken
+
+FORWARDED_AUTHORIZATION = b"X-Forwarded-Authorization"
+"""Where a caller's ``Authorization`` travels if the identity header takes its place; Google's
+ESPv2 uses the same name."""
+
+_LINE_BEGINNINGS = {header: f"{header.value}: Bearer ".encode() for header in IdentityHeader}
+
+
+def spelling(name: bytes) -> bytes:
+    """Return a regex for every spelling of a header's `name` that some receiver reads as it.
+
+    In lower case, to be compiled with `re.IGNORECASE`.  An underscore stands for a dash,
+    because CGI and WSGI turn both into ``HTTP_X_SERVERLESS_AUTHORIZATION`` (RFC 3875, 4.1.18).
+    """
+    return b"[-_]".join(re.escape(word) for word in name.lower().split(b"-"))
+
+
+def spellings(header: IdentityHeader) -> bytes:
+    """Return a regex for the caller's headers that a route with this identity header removes.
+
+    With ``Authorization`` those are the caller's ``X-Serverless-Authorization``, which Cloud
+    Run would look at instead of our token, and its ``X-Forwarded-Authorization``, which the
+    caller's own ``Authorization`` becomes.
+    """
+    names = [header.value.encode()]
+    if header is IdentityHeader.AUTHORIZATION:
+        names += [IdentityHeader.SERVERLESS.value.encode(), FORWARDED_AUTHORIZATION]
+    return b"|".join(map(spelling, names))
+
+
+def identity_line(header: IdentityHeader, token: IdToken) -> bytes:
+    r"""Return the header line with `token`, ``\r\n`` included (RFC 6750, 2.1)."""
+    # ASCII without white space: `token.read_token` lets nothing else pass.
+    return b"%b%b\r\n" % (_LINE_BEGINNINGS[header], token.value.encode("ascii"))

@@ -1,0 +1,205 @@
+"""The metadata server of Cloud Run, Compute Engine and GKE: ID tokens, access tokens, facts.
+
+https://cloud.google.com/run/docs/container-contract#metadata-server
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from random import Random
+from urllib.parse import quote
+
+from proxy import __version__
+from proxy.identity.plain_http import HTTP_PORT, Answer, Broken, get
+from proxy.identity.quote import first_words
+from proxy.identity.source import ANSWER_WITHIN, Authority, TokenSourceError
+from proxy.identity.token import read_claims
+
+DEFAULT_HOST = "metadata.google.internal"
+
+CONNECT_WITHIN = 3.0
+"""Seconds; the metadata server is one hop away."""
+
+ATTEMPTS = 3
+FIRST_PAUSE = 0.1
+"""Between attempts, in seconds, doubled each time.  What lasts longer is the cache's business."""
+
+OK, NOT_FOUND = 200, 404
+
+PASSING = frozenset({408, 429, 500, 502, 503, 504})
+"""Statuses that may be gone at the next attempt.  429: some keys are rate-limited."""
+
+# Sent as the real server demands; nothing of a caller's request ever gets here.
+_HEADERS = {
+    "Metadata-Flavor": "Google",
+    "User-Agent": f"cloud-run-auth-proxy/{__version__}",
+    "Accept": "*/*",
+}
+
+_ACCOUNT = "instance/service-accounts/default"
+
+NOT_HERE = (
+    "This does not look like Google Cloud. On a developer's machine run "
+    "`gcloud auth application-default login`; elsewhere set the route's credentials."
+)
+NO_ACCOUNT = (
+    "Give the service an account: "
+    "`gcloud run services update SERVICE --service-account=ACCOUNT`; on GKE set up Workload "
+    "Identity for the pod."
+)
+
+
+class NoSuchKey(TokenSourceError):
+    """The server has no such key: 404."""
+
+
+class Metadata:
+    """Reads keys of the metadata server."""
+
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        jitter: Random,
+        pause: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        """`environ`: ``GCE_METADATA_HOST`` leads to another server, as ``host[:port]``."""
+        # GCE_METADATA_ROOT is the older name, which google-auth still reads as well.
+        self.host = (
+            environ.get("GCE_METADATA_HOST") or environ.get("GCE_METADATA_ROOT") or DEFAULT_HOST
+        )
+        self._address = _split(self.host)
+        self._jitter = jitter
+        self._pause = pause
+
+    async def read(self, key: str) -> str:
+        """Return the value of a key below ``/computeMetadata/v1/``.
+
+        Raises `TokenSourceError` that names what came instead.
+        """
+        return (await self.answer(key)).body.decode("utf-8", "replace").strip()
+
+    async def answer(self, key: str) -> Answer:
+        """Return the 200 response for a key; statuses that pass are asked for again."""
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN):
+                answer = await self._patiently(f"/computeMetadata/v1/{key}")
+        except TimeoutError:
+            raise TokenSourceError(f"no answer within {ANSWER_WITHIN:.0f} s", slow=True) from None
+        # Any server can say 200. Only the real one, and what poses as it, says this.
+        if answer.headers.get("metadata-flavor") != "Google":
+            raise TokenSourceError(
+                f"some other server answered: {came(answer)}, without Metadata-Flavor: Google",
+                hint=NOT_HERE,
+                retryable=answer.status in PASSING,
+            )
+        if answer.status != OK:
+            raise _refused(key, answer)
+        return answer
+
+    async def _patiently(self, target: str) -> Answer:
+        for attempt in range(ATTEMPTS - 1):
+            answer = await self._get(target)
+            if answer.status not in PASSING:
+                return answer
+            pause = FIRST_PAUSE * 2**attempt
+            await self._pause(self._jitter.uniform(pause / 2, pause))
+        return await self._get(target)
+
+    async def _get(self, target: str) -> Answer:
+        host, port = self._address
+        try:
+            return await get(host, port, target, _HEADERS, CONNECT_WITHIN)
+        except Broken as error:
+            raise TokenSourceError(str(error), retryable=True) from None
+        except OSError as error:
+            raise _unreachable(error) from None
+
+
+class MetadataSource:
+    """ID tokens and access tokens of the instance's own service account."""
+
+    def __init__(self, metadata: Metadata) -> None:
+        self._metadata = metadata
+        self._account: str | None = None
+
+    def describe(self) -> str:
+        """Name the server."""
+        return f"metadata server at {self._metadata.host}"
+
+    async def fetch(self, audience: str) -> str:
+        """Return the server's ID token for `audience`."""
+        # format=full: on Compute Engine the standard form has no email, and IAP wants one.
+        key = f"{_ACCOUNT}/identity?audience={quote(audience, safe='')}&format=full"
+        answer = await self._metadata.answer(key)
+        token = answer.body.decode("utf-8", "replace")
+        try:
+            read_claims(token)
+        except TokenSourceError:
+            raise TokenSourceError(f"no ID token came but {came(answer)}") from None
+        return token
+
+    async def account(self) -> str | None:
+        """Return the email that the server tells, None while it cannot be reached."""
+        if self._account is None:
+            try:
+                self._account = await self._metadata.read(f"{_ACCOUNT}/email")
+            except TokenSourceError:
+                return None
+        return self._account
+
+    async def authorize(self) -> Authority:
+        """Return the right to act as the instance's service account."""
+        answer = await self._metadata.answer(f"{_ACCOUNT}/token")
+        try:
+            token = json.loads(answer.body)["access_token"]
+        except (ValueError, KeyError, TypeError):
+            token = None
+        if not isinstance(token, str):
+            raise TokenSourceError(f"no access token came but {came(answer)}")
+        email = await self.account()
+        member = f"serviceAccount:{email}" if email else "MEMBER"
+        return Authority({"Authorization": f"Bearer {token}"}, member)
+
+    async def close(self) -> None:
+        """Nothing is kept open."""
+
+
+def came(answer: Answer) -> str:
+    """Say what a response is, without quoting a token."""
+    content_type = answer.headers.get("content-type", "no content type").partition(";")[0]
+    return f"status {answer.status}, {content_type}, {first_words(answer.body)}"
+
+
+def _refused(key: str, answer: Answer) -> TokenSourceError:
+    if answer.status != NOT_FOUND:
+        return TokenSourceError(came(answer), retryable=answer.status in PASSING)
+    if key.startswith(_ACCOUNT):
+        # GKE's server says so for the first seconds of a pod, too; the next caller asks again.
+        return NoSuchKey(f"this instance has no service account ({came(answer)})", hint=NO_ACCOUNT)
+    return NoSuchKey(f"no key {key} ({came(answer)})")
+
+
+def _unreachable(error: OSError) -> TokenSourceError:
+    match error:
+        case socket.gaierror():
+            return TokenSourceError("the name does not resolve", hint=NOT_HERE)
+        case TimeoutError():
+            return TokenSourceError(
+                f"no connection within {CONNECT_WITHIN:.0f} s", hint=NOT_HERE, slow=True
+            )
+        case ConnectionRefusedError():
+            return TokenSourceError("connection refused", hint=NOT_HERE, retryable=True)
+        case _:
+            what = error.strerror or str(error) or type(error).__name__
+            return TokenSourceError(f"no connection: {what}", hint=NOT_HERE, retryable=True)
+
+
+def _split(host: str) -> tuple[str, int]:
+    """Split ``host[:port]``, where an IPv6 address stands in brackets."""
+    name, colon, port = host.rpartition(":")
+    if not colon or not port.isdecimal():
+        name, port = host, str(HTTP_PORT)
+    return name.removeprefix("[").removesuffix("]"), int(port)

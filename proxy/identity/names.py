@@ -1,0 +1,83 @@
+"""Cloud Run services by name: the URL that a name stands for, and its audience.
+
+Deterministic URLs are ``https://[TAG---]SERVICE-PROJECT_NUMBER.REGION.run.app``
+(https://cloud.google.com/run/docs/triggering/https-request); what the configuration leaves
+out is read from the metadata server, once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from proxy.config.model import Service, Upstream
+from proxy.identity.metadata import Metadata, NoSuchKey
+from proxy.identity.source import TokenSourceError
+
+LABEL_LENGTH = 63
+"""Characters of a DNS label (RFC 1035, 2.3.4); a longer one has no deterministic URL."""
+
+TAG_END = "---"
+
+_PROJECT_NUMBER = "project/numeric-project-id"
+_REGION = "instance/region"
+_ZONE = "instance/zone"
+
+
+class Names:
+    """Turns service names into upstreams; asks the metadata server at most once for each fact."""
+
+    def __init__(self, metadata: Metadata) -> None:
+        self._metadata = metadata
+        self._facts: dict[str, str] = {}
+        self._turn = asyncio.Lock()
+
+    async def resolve(self, service: Service) -> Upstream:
+        """Return the upstream of `service`; raise `TokenSourceError` if a part stays unknown."""
+        async with self._turn:
+            try:
+                number = service.project_number or await self._fact(_PROJECT_NUMBER)
+                region = service.region or await self._region()
+            except TokenSourceError as error:
+                raise _unresolved(service, error) from error
+        label = f"{service.name}-{number}"
+        if len(label) > LABEL_LENGTH:
+            raise TokenSourceError(
+                f"service {service.name} has no deterministic URL: {label} is longer than "
+                f"{LABEL_LENGTH} characters",
+                hint="Set the route's upstream to the URL that "
+                f"`gcloud run services describe {service.name} --region={region}` prints.",
+            )
+        return Upstream("https", f"{label}.{region}.run.app".lower(), 443)
+
+    async def _region(self) -> str:
+        try:
+            return (await self._fact(_REGION)).rpartition("/")[2]
+        except NoSuchKey:
+            pass
+        # Compute Engine and GKE have only the zone: projects/NUMBER/zones/us-central1-a.
+        return (await self._fact(_ZONE)).rpartition("/")[2].rpartition("-")[0]
+
+    async def _fact(self, key: str) -> str:
+        if key not in self._facts:
+            self._facts[key] = await self._metadata.read(key)
+        return self._facts[key]
+
+
+def strip_tag(host: str) -> str:
+    """Return the host without a revision tag, ``TAG---``: Cloud Run wants the service's URL."""
+    first, dot, rest = host.partition(".")
+    _, tag_end, name = first.partition(TAG_END)
+    return f"{name}{dot}{rest}" if tag_end and name else host
+
+
+def audience_of(upstream: Upstream) -> str:
+    """Return the audience that Cloud Run expects of calls to `upstream`: its origin, untagged."""
+    return Upstream(upstream.scheme, strip_tag(upstream.host), upstream.port).origin
+
+
+def _unresolved(service: Service, error: TokenSourceError) -> TokenSourceError:
+    return TokenSourceError(
+        f"service {service} cannot be resolved: metadata server: {error.detail}",
+        hint=f"Write service: {service.name}.REGION.PROJECT_NUMBER, or use upstream instead.",
+        retryable=error.retryable,
+    )
