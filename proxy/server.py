@@ -9,11 +9,14 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from random import Random
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from proxy import __version__
 from proxy.clock import Clocks
+from proxy.config import ConfigError
 from proxy.config.model import Address, Config, Route
 from proxy.identity.tokens import Tokens
 from proxy.ops import describe
@@ -49,8 +52,8 @@ class Server:
         self.tokens = Tokens(
             clocks=clocks,
             env=env,
-            jitter=Random(),
-            on_fetch=self.fetches.on_fetch,  # noqa: S311
+            jitter=Random(),  # noqa: S311 (spreads fetches over time)
+            on_fetch=self.fetches.on_fetch,
         )
         self.plane = Plane(clocks, Stats())
         self.quit_asked = asyncio.Event()
@@ -189,17 +192,21 @@ class Server:
             return
         # Imported here and in a thread: aiohttp and prometheus_client take some 200 ms, which
         # the first exchanges shall not wait for.
-        ops = await asyncio.to_thread(_import_admin)
-        view = ops.AdminView(
+        admin, status = await asyncio.to_thread(_import_admin)
+        view = admin.AdminView(
             lifecycle=self.lifecycle,
             numbers=self._numbers,
-            status=ops.Status(
+            status=status.Status(
                 self.lifecycle, lambda: self.config, lambda: self.addresses, self._clocks
             ),
             quit=self.quit_asked.set,
         )
-        self._admin = ops.AdminServer(self.config.admin, view)
-        self.admin_address = await self._admin.start()
+        self._admin = admin.AdminServer(self.config.admin, view)
+        try:
+            self.admin_address = await self._admin.start()
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise ListenFailed(f"cannot listen on {self.config.admin.listen}: {reason}") from error
 
     async def _numbers(self) -> Numbers:
         return self.numbers()
@@ -218,6 +225,10 @@ class Server:
                 }
             },
         )
+
+
+def _import_admin() -> tuple[ModuleType, ModuleType]:
+    return import_module("proxy.ops.admin"), import_module("proxy.ops.status")
 
 
 def _row(route: Route) -> dict[str, str]:
@@ -302,6 +313,7 @@ class _Process:
         try:
             await self._server.reload(self._reload())
         except (ConfigError, OSError) as error:
-            log.error("SIGHUP: the configuration was not taken, nothing has changed: %s", error)
+            # The operator needs the places in the file, not a traceback.
+            log.error("SIGHUP: the configuration was not taken: %s", error)  # noqa: TRY400
         else:
             log.info("SIGHUP: the configuration was taken")

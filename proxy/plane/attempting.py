@@ -21,7 +21,7 @@ from proxy.plane.head import RequestHead, ResponseHead, values
 from proxy.plane.prepared import PreparedHead, PreparedRoute
 from proxy.plane.refusal import Held, may_be_platform
 from proxy.plane.replay import Replay
-from proxy.plane.state import TRANSITIONS, State
+from proxy.plane.state import ALLOWED, State
 from proxy.plane.sweeper import Sweeper
 from proxy.retry import (
     LONGEST_BACKOFF,
@@ -53,9 +53,9 @@ class Attempting(ABC):
 
     __slots__ = (
         "_down", "_ended", "_half", "_held", "_keeper", "_prepared", "_refused", "_replay",
-        "_sent_at", "_task", "_token", "_total_at", "_up", "attempts", "deadline", "entered",
-        "head", "origin", "request_bytes", "response_bytes", "route", "started_at", "state",
-        "status",
+        "_sent_at", "_task", "_token", "_total_at", "_trailers", "_up", "attempts", "deadline",
+        "entered", "head", "origin", "request_bytes", "response_bytes", "route", "started_at",
+        "state", "status",
     )  # fmt: skip
 
     def __init__(
@@ -82,7 +82,9 @@ class Attempting(ABC):
         """Whether the request is whole."""
         self._half = ""
         """In a tunnel: the half that has ended, so that the other's end is the last."""
-        self._replay = Replay(route.config.retries.max_body)
+        self._replay: Replay | None = None
+        """What is kept of the body; None as long as nothing of it has come."""
+        self._trailers = b""
         self._task: asyncio.Task[None] | None = None
         # For one attempt
         self._up: UpstreamCodec | None = None
@@ -99,7 +101,7 @@ class Attempting(ABC):
 
     def _move_to(self, new: State) -> None:
         """Change the state; the only writer."""
-        if new not in TRANSITIONS[self.state]:
+        if not ALLOWED[self.state][new]:
             raise AssertionError(f"an exchange cannot move from {self.state!r} to {new!r}")
         self.state = new
 
@@ -124,12 +126,14 @@ class Attempting(ABC):
         if up is not None:
             up.cancel()
 
-    def _touch(self) -> None:
-        """Move the deadline: something has come."""
+    def _touch(self) -> float:
+        """Move the deadline because something has come or gone; return the steady clock's time."""
         timeouts = self.route.config.timeouts
         waits = self._ended and self.state is State.ATTEMPTING
-        limit = timeouts.response if waits else timeouts.idle
-        self.deadline = min(self._keeper.clock() + limit, self._total_at)
+        now = self._keeper.clock()
+        deadline = now + (timeouts.response if waits else timeouts.idle)
+        self.deadline = min(self._total_at, deadline)
+        return now
 
     def _wait(self, work: Coroutine[None, None, None]) -> None:
         """Go on in a task."""
@@ -175,33 +179,34 @@ class Attempting(ABC):
         prepared = self._prepared
         prepared.fields = prepared.base + line
         up.send_head(cast("ResponseSink", self), prepared)
-        replay = self._replay
-        if replay.pieces:
-            for piece in replay.pieces:
+        if self._replay is not None:
+            for piece in self._replay.pieces:
                 up.send_data(piece)
-            replay.trim()
-        self._sent_at = self._keeper.clock()
+            self._replay.trim()
         if self._ended:
-            up.send_end(replay.trailers)
-        self._touch()
+            up.send_end(self._trailers)
+        self._sent_at = self._touch()
 
     def _relay(self, head: ResponseHead) -> None:
         """Begin the response to the caller."""
         self.status = head.status
         tunnel = head.status == 101  # noqa: PLR2004 (RFC 9110, 15.2.2)
         self._move_to(State.TUNNELLING if tunnel else State.RELAYING)
-        self._replay.forget()
+        if self._replay is not None:
+            self._replay.forget()
         if self.origin:
             head.fields = guard.allow(head.fields, self.origin)
         self._down.write_head(head)
 
     def _history(self) -> Attempt:
-        up = self._up
+        up, method, whole = self._up, self.head.method, self._is_replayable()
         if up is None:
-            return Attempt(self.attempts, self.head.method, self._replay.whole)
-        return Attempt(
-            self.attempts, self.head.method, self._replay.whole, up.reused, up.wrote, up.answered
-        )
+            return Attempt(self.attempts, method, whole)
+        return Attempt(self.attempts, method, whole, up.reused, up.wrote, up.answered)
+
+    def _is_replayable(self) -> bool:
+        """Whether all of the body that has come so far is still at hand."""
+        return self._replay is None or self._replay.whole
 
     def _repeats(self, cause: str | int, attempt: Attempt, retry_after: float = 0.0) -> bool:
         """Begin another attempt if the route's policy allows one; return whether."""
@@ -242,7 +247,7 @@ class Attempting(ABC):
             self._release_held(held)
             return
         tokens.refuse(token)
-        if not (self._ended and self._replay.whole):
+        if not (self._ended and self._is_replayable()):
             self._release_held(held)
             return
         if self._up is not None:

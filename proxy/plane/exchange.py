@@ -19,6 +19,7 @@ from proxy.plane import guard
 from proxy.plane.answer import write_error
 from proxy.plane.attempting import Attempting
 from proxy.plane.head import ResponseHead
+from proxy.plane.replay import Replay
 from proxy.plane.state import State
 from proxy.retry import cause_of, stale_connection
 
@@ -65,12 +66,19 @@ class Exchange(Attempting):
             self.broken(BodyTooLarge(f"The request body is larger than {limit} bytes."))
         elif self._up is not None:
             if self.state is State.ATTEMPTING:
-                self._replay.sent(data)
+                self._body().sent(data)
             self._up.send_data(data)
         elif self.state is State.WAITING:
-            self._replay.hold(data)
-            if self._replay.size > _WAITING_BYTES:
+            body = self._body()
+            body.hold(data)
+            if body.size > _WAITING_BYTES:
                 self._down.pause_request()
+
+    def _body(self) -> Replay:
+        """Return what is kept of the body."""
+        if self._replay is None:
+            self._replay = Replay(self.route.config.retries.max_body)
+        return self._replay
 
     def request_end(self, trailers: bytes) -> None:
         """Pass on the end of the request; in a tunnel, the caller's half-close."""
@@ -78,7 +86,7 @@ class Exchange(Attempting):
             self._half_closed("downstream")
             return
         self._ended = True
-        self._replay.trailers = trailers
+        self._trailers = trailers
         if self._up is not None:
             self._up.send_end(trailers)
             self._touch()

@@ -22,8 +22,11 @@ class Host(Protocol):
 
     head_limit: int
     """Bytes of the largest request head that any route takes."""
-    draining: bool
     sweeper: Sweeper
+
+    @property
+    def draining(self) -> bool:
+        """Whether connections shall end with their next response."""
 
     def opened(self, connection: Connection) -> None:
         """Count a connection that began."""

@@ -51,10 +51,10 @@ async def listen(
     loop = asyncio.get_running_loop()
     try:
         if address.path:
-            _remove_stale(address.path)
-            server = await loop.create_unix_server(factory, address.path, backlog=BACKLOG)
-            Path(address.path).chmod(_SOCKET_MODE)
-            return Listener(address, server)
+            sock = _unix_socket(address.path)
+            return Listener(
+                address, await loop.create_unix_server(factory, sock=sock, backlog=BACKLOG)
+            )
         server = await loop.create_server(
             factory,
             address.host,
@@ -68,6 +68,15 @@ async def listen(
         raise ListenFailed(f"cannot listen on {address}: {reason}") from error
     port = server.sockets[0].getsockname()[1]
     return Listener(replace(address, port=port), server)
+
+
+def _unix_socket(path: str) -> socket.socket:
+    """Return a socket bound to the path, for the proxy's own user and group only."""
+    _remove_stale(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.bind(path)
+    Path(path).chmod(_SOCKET_MODE)
+    return sock
 
 
 def _remove_stale(path: str) -> None:

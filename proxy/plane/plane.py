@@ -59,18 +59,9 @@ class Plane:
 
     def finished(self, exchange: Attempting, error: ProxyError | None) -> None:
         """Report the end of an exchange."""
-        self._reporter.finished(
-            exchange.route,
-            exchange.head,
-            protocol=exchange.protocol,
-            status=exchange.status,
-            seconds=self.clock() - exchange.started_at,
-            request_bytes=exchange.request_bytes,
-            response_bytes=exchange.response_bytes,
-            error=error,
-        )
-
-        self._changed()
+        self._reporter.finished(exchange, self.clock() - exchange.started_at, error)
+        if self._change is not None:
+            self._changed()
 
     async def idle(self) -> None:
         """Wait until no exchange is in flight."""

@@ -104,7 +104,7 @@ class PreparedRoute:
         """Return the identity header that carries `token`, as a field block."""
         if token is not self._token:
             self._token = token
-            self._line = identity_line(self.header, token)
+            self._line = b"\r\n" + identity_line(self.header, token).removesuffix(b"\r\n")
         return self._line
 
     @property

@@ -6,7 +6,7 @@ from __future__ import annotations
 class Replay:
     """Holds the body from its beginning for as long as that is useful and small."""
 
-    __slots__ = ("_limit", "pieces", "size", "trailers", "whole")
+    __slots__ = ("_limit", "pieces", "size", "whole")
 
     def __init__(self, limit: int) -> None:
         """`limit` is the largest body that is kept once it has been sent (bytes)."""
@@ -15,7 +15,6 @@ class Replay:
         self.size = 0
         self.whole = True
         """Whether the pieces are all that came so far: the condition of a repeat."""
-        self.trailers = b""
 
     def hold(self, data: bytes) -> None:
         """Keep data that nobody could be sent yet: it is kept whatever its size."""

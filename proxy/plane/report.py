@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, Protocol
 
 from proxy.clock import Clock
 from proxy.errors import DownstreamGone, Fault, ProxyError
@@ -18,6 +18,20 @@ explanations = logging.getLogger("proxy.plane.refused")
 _SERVER_ERROR = 500
 
 
+class Finished(Protocol):
+    """What of an exchange is reported."""
+
+    route: PreparedRoute
+    head: RequestHead
+    status: int
+    request_bytes: int
+    response_bytes: int
+
+    @property
+    def protocol(self) -> str:
+        """h1, h2 or ws."""
+
+
 class Reporter:
     """Counts and logs finished exchanges."""
 
@@ -27,41 +41,18 @@ class Reporter:
         self._stats = stats
         self._wall = wall
 
-    def finished(
-        self,
-        route: PreparedRoute,
-        head: RequestHead,
-        *,
-        protocol: str,
-        status: int,
-        seconds: float,
-        request_bytes: int,
-        response_bytes: int,
-        error: ProxyError | None,
-    ) -> None:
-        """Report the end of an exchange that had a route."""
-        stats = route.stats
-        stats.requests[protocol, status] += 1
+    def finished(self, exchange: Finished, seconds: float, error: ProxyError | None) -> None:
+        """Report the end of an exchange that had a route and took `seconds`."""
+        stats, status = exchange.route.stats, exchange.status
+        stats.requests[exchange.protocol, status] += 1
         stats.duration.observe(seconds)
         if error is not None:
             self._failed(stats, status, error)
         level = _level(status, error)
         if log.isEnabledFor(level):
-            http = {
-                "method": head.method.decode("latin-1"),
-                "path": head.path.decode("latin-1"),
-                "status": status,
-                "seconds": seconds,
-                "request_bytes": request_bytes,
-                "response_bytes": response_bytes,
-                "protocol": protocol,
-            }
-            _write(level, stats.name, head, http, error)
-        if status in (401, 403) and error is None and route.tokens is not None:
-            text, hint = explain(status, route.config, route.token)
-            # The key by which the log limits repeats: one a minute per route and status.
-            extra = {"route": route.name, "reason": f"upstream_{status}", "per_minute": 1}
-            explanations.warning(text, extra={**extra, "hint": hint})
+            _write(level, stats.name, exchange.head, _http(exchange, seconds), error)
+        if status in (401, 403) and error is None:
+            _explain(status, exchange.route)
 
     def refused(self, head: RequestHead, protocol: str, error: ProxyError) -> None:
         """Report a request that never had a route."""
@@ -81,6 +72,26 @@ class Reporter:
         self._stats.failures.append(
             Failure(self._wall(), stats.name, error.reason, status, error.detail, error.hint)
         )
+
+
+def _http(exchange: Finished, seconds: float) -> dict[str, Any]:
+    return {
+        "method": exchange.head.method.decode("latin-1"),
+        "path": exchange.head.path.decode("latin-1"),
+        "status": exchange.status,
+        "seconds": seconds,
+        "request_bytes": exchange.request_bytes,
+        "response_bytes": exchange.response_bytes,
+        "protocol": exchange.protocol,
+    }
+
+
+def _explain(status: int, route: PreparedRoute) -> None:
+    """Say once a minute per route what a refused token usually means."""
+    if route.tokens is not None:
+        text, hint = explain(status, route.config, route.token)
+        extra = {"route": route.name, "reason": f"upstream_{status}", "per_minute": 1}
+        explanations.warning(text, extra={**extra, "hint": hint})
 
 
 def _level(status: int, error: ProxyError | None) -> int:

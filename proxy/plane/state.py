@@ -33,3 +33,8 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
     State.TUNNELLING: frozenset({State.FINISHED}),
     State.FINISHED: frozenset(),  # terminal
 }
+
+# The same by number: hashing an enum's member twice per move would cost more than the move.
+ALLOWED: tuple[tuple[bool, ...], ...] = tuple(
+    tuple(new in TRANSITIONS[old] for new in State) for old in State
+)

@@ -34,14 +34,13 @@ _REQUEST_LOOKUP = re.compile(
     rb"\r\n(?i:(host|connection|content-length|transfer-encoding|te|upgrade|expect"
     rb"|origin|sec-fetch-site)):[ \t]*([^\r]*)"
 )
-_RESPONSE_LOOKUP = re.compile(
-    rb"\r\n(?i:(connection|content-length|transfer-encoding|upgrade)):[ \t]*([^\r]*)"
-)
 # RFC 9110, 7.6.1, and what older specifications and Go's and nginx' practice add to it.
-_RESPONSE_HOP_BY_HOP = re.compile(
-    rb"\r\n(?i:connection|proxy-connection|keep-alive|te|transfer-encoding|upgrade"
-    rb"|proxy-authenticate|proxy-authentication-info):[^\r]*"
+_HOP_BY_HOP = (
+    rb"connection|proxy-connection|keep-alive|te|transfer-encoding|upgrade"
+    rb"|proxy-authenticate|proxy-authentication-info"
 )
+_RESPONSE_LOOKUP = re.compile(rb"\r\n(?i:(content-length|" + _HOP_BY_HOP + rb")):[ \t]*([^\r]*)")
+_RESPONSE_HOP_BY_HOP = re.compile(rb"\r\n(?i:" + _HOP_BY_HOP + rb"):[^\r]*")
 
 # llhttp counts a length in 64 bits; we stop where every recipient still counts right (2^59).
 _LENGTH_DIGITS = 18
@@ -49,6 +48,10 @@ _LENGTH_DIGITS = 18
 
 # Members of Connection that name no other field, or one that is handled anyway.
 _OBEYED = frozenset((b"close", b"keep-alive", b"upgrade", b"te"))
+
+
+# What Connection says almost always: llhttp has read it, and nothing else is in it.
+_PLAIN = frozenset((b"keep-alive", b"close", b"Keep-Alive", b"Close"))
 
 
 class _Probe:
@@ -115,7 +118,7 @@ def _look_up(head: RequestHead) -> bytes | None:
     _set_framing(head, found.get(b"content-length"), found.get(b"transfer-encoding"))
     if b"te" in found:
         head.has_trailers_te = b"trailers" in tokens(found[b"te"])
-    if b"connection" in found:
+    if b"connection" in found and found[b"connection"] not in _PLAIN:
         _set_connection(head, found[b"connection"], found.get(b"upgrade", b""))
     head.expects_continue = b"expect" in found
     head.guarded = b"origin" in found or b"sec-fetch-site" in found
@@ -218,25 +221,24 @@ def parse_response(head: bytes, method: bytes) -> ParsedResponse:
     minor, digits, phrase = line.groups()
     status = int(digits)
     fields = head[line.end() : -4]
-    connection = length = coding = upgrade = b""
+    found: dict[bytes, bytes] = {}
     for name, value in _RESPONSE_LOOKUP.findall(fields):
-        match name.lower():
-            case b"content-length":
-                length = value.strip(b" \t")
-            case b"connection":
-                connection = connection + b"," + value if connection else value
-            case b"transfer-encoding":
-                coding = coding + b"," + value if coding else value
-            case _:
-                upgrade = value
-    result = ResponseHead(status, _strip_response(fields, connection), phrase=phrase or b"")
+        key = name.lower()
+        found[key] = found[key] + b", " + value if key in found else value.rstrip(b" \t")
+    length = found.pop(b"content-length", b"")
     keep_alive = minor == b"1"
-    if connection:
-        names = tokens(connection)
-        keep_alive = b"close" not in names and (keep_alive or b"keep-alive" in names)
-    chunked = _frame(result, method, length, coding, minor)
+    if found:
+        fields = _RESPONSE_HOP_BY_HOP.sub(b"", fields)
+        connection = found.get(b"connection")
+        if connection is not None:
+            names = tokens(connection)
+            keep_alive = b"close" not in names and (keep_alive or b"keep-alive" in names)
+            if connection not in _PLAIN:
+                fields = without(fields, [name for name in names if name not in _OBEYED])
+    result = ResponseHead(status, fields, phrase=phrase or b"")
+    chunked = _frame(result, method, length, found.get(b"transfer-encoding", b""), minor)
     if status == 101:  # noqa: PLR2004 (RFC 9110, 15.2.2)
-        result.switching = upgrade
+        result.switching = found.get(b"upgrade", b"")
     return ParsedResponse(result, keep_alive=keep_alive, chunked=chunked)
 
 
@@ -250,13 +252,6 @@ def _validate_response(head: bytes) -> None:
         raise UpstreamMalformed(f"The response head is malformed: {error}.") from None
     if not _PROBE.complete:
         raise UpstreamMalformed("The response head ends before its fields do.")
-
-
-def _strip_response(fields: bytes, connection: bytes) -> bytes:
-    """Remove what belongs to the upstream's connection only (RFC 9110, 7.6.1)."""
-    stripped = _RESPONSE_HOP_BY_HOP.sub(b"", fields)
-    named = [n for n in tokens(connection) if n not in (b"close", b"keep-alive", b"upgrade")]
-    return without(stripped, named) if named else stripped
 
 
 # A peer that names one of these in Connection does not get it removed: they frame and route
