@@ -21,7 +21,16 @@ from proxy.plane.head import RequestHead, ResponseHead, values
 from proxy.plane.prepared import PreparedHead, PreparedRoute
 from proxy.plane.refusal import Held, may_be_platform
 from proxy.plane.replay import Replay
-from proxy.plane.state import ALLOWED, State
+from proxy.plane.state import (
+    ADMITTED,
+    ALLOWED,
+    ATTEMPTING,
+    HOLDING,
+    RELAYING,
+    TUNNELLING,
+    WAITING,
+    State,
+)
 from proxy.plane.sweeper import Sweeper
 from proxy.retry import (
     LONGEST_BACKOFF,
@@ -66,7 +75,7 @@ class Attempting(ABC):
         self._down = down
         self.head = head
         self.route = route
-        self.state = State.ADMITTED
+        self.state = ADMITTED
         self.started_at = keeper.clock()
         self.deadline = self._total_at = self.started_at + route.config.timeouts.total
         self.entered = False
@@ -129,7 +138,7 @@ class Attempting(ABC):
     def _touch(self) -> float:
         """Move the deadline because something has come or gone; return the steady clock's time."""
         timeouts = self.route.config.timeouts
-        waits = self._ended and self.state is State.ATTEMPTING
+        waits = self._ended and self.state is ATTEMPTING
         now = self._keeper.clock()
         deadline = now + (timeouts.response if waits else timeouts.idle)
         self.deadline = min(self._total_at, deadline)
@@ -137,7 +146,7 @@ class Attempting(ABC):
 
     def _wait(self, work: Coroutine[None, None, None]) -> None:
         """Go on in a task."""
-        self._move_to(State.WAITING)
+        self._move_to(WAITING)
         self.deadline = self._total_at
         self._task = self._keeper.spawn(self._guarded(work), f"exchange on {self.route.name}")
 
@@ -172,7 +181,7 @@ class Attempting(ABC):
 
     def _attempt(self, up: UpstreamCodec, line: bytes) -> None:
         """Send what there is of the request; whoever called flushes."""
-        self._move_to(State.ATTEMPTING)
+        self._move_to(ATTEMPTING)
         self.attempts += 1
         self._up = up
         self._token = self.route.token
@@ -191,7 +200,7 @@ class Attempting(ABC):
         """Begin the response to the caller."""
         self.status = head.status
         tunnel = head.status == 101  # noqa: PLR2004 (RFC 9110, 15.2.2)
-        self._move_to(State.TUNNELLING if tunnel else State.RELAYING)
+        self._move_to(TUNNELLING if tunnel else RELAYING)
         if self._replay is not None:
             self._replay.forget()
         if self.origin:
@@ -223,7 +232,7 @@ class Attempting(ABC):
         """Keep a response from the caller because the attempt may be repeated; return whether."""
         if head.status == 401 and self.route.tokens is not None:  # noqa: PLR2004 (RFC 9110)
             if not self._refused and may_be_platform(head):
-                self._move_to(State.HOLDING)
+                self._move_to(HOLDING)
                 self._held = Held(head)
                 return True
             return False

@@ -20,7 +20,7 @@ from proxy.plane.answer import write_error
 from proxy.plane.attempting import Attempting
 from proxy.plane.head import ResponseHead
 from proxy.plane.replay import Replay
-from proxy.plane.state import State
+from proxy.plane.state import ATTEMPTING, FINISHED, RELAYING, TUNNELLING, WAITING
 from proxy.retry import cause_of, stale_connection
 
 # Bytes of a body that may wait for an upstream before the caller is asked to pause.
@@ -62,13 +62,13 @@ class Exchange(Attempting):
         self.request_bytes += size
         self.route.stats.request_bytes += size
         limit = self.route.config.limits.body_bytes
-        if limit and self.request_bytes > limit and self.state < State.TUNNELLING:
+        if limit and self.request_bytes > limit and self.state < TUNNELLING:
             self.broken(BodyTooLarge(f"The request body is larger than {limit} bytes."))
         elif self._up is not None:
-            if self.state is State.ATTEMPTING:
+            if self.state is ATTEMPTING:
                 self._body().sent(data)
             self._up.send_data(data)
-        elif self.state is State.WAITING:
+        elif self.state is WAITING:
             body = self._body()
             body.hold(data)
             if body.size > _WAITING_BYTES:
@@ -82,7 +82,7 @@ class Exchange(Attempting):
 
     def request_end(self, trailers: bytes) -> None:
         """Pass on the end of the request; in a tunnel, the caller's half-close."""
-        if self.state is State.TUNNELLING:
+        if self.state is TUNNELLING:
             self._half_closed("downstream")
             return
         self._ended = True
@@ -93,16 +93,16 @@ class Exchange(Attempting):
 
     def request_flush(self) -> None:
         """Let what came in this segment leave."""
-        if self._up is not None and (not self._ended or self.state is State.TUNNELLING):
+        if self._up is not None and (not self._ended or self.state is TUNNELLING):
             self._up.flush()
             self._touch()
 
     def gone(self) -> None:
         """Cancel everything: nobody waits for the answer any more."""
-        if self.state is State.FINISHED:
+        if self.state is FINISHED:
             return
         self._drop_upstream()
-        if self.state is State.TUNNELLING:
+        if self.state is TUNNELLING:
             self._finish(None)
         else:
             self.status = DownstreamGone.status
@@ -147,7 +147,7 @@ class Exchange(Attempting):
 
     def response_end(self, trailers: bytes) -> None:
         """Pass on the end; in a tunnel, the upstream's half-close."""
-        if self.state is State.TUNNELLING:
+        if self.state is TUNNELLING:
             self._half_closed("upstream")
             return
         self._up = None
@@ -164,7 +164,7 @@ class Exchange(Attempting):
         """Let what came in this segment leave."""
         if self._held is not None:
             self._decide_held()
-        elif self.state is State.RELAYING or self.state is State.TUNNELLING:
+        elif self.state is RELAYING or self.state is TUNNELLING:
             self._down.flush()
             self._touch()
 
@@ -172,7 +172,7 @@ class Exchange(Attempting):
         """Repeat the attempt where that is safe, else tell the caller."""
         attempt = self._history()
         self._up = None
-        if self.state is State.ATTEMPTING:
+        if self.state is ATTEMPTING:
             if stale_connection(error, attempt):
                 self.route.stats.retries["stale"] += 1
                 self._wait(self._pursue(fresh=True))
@@ -183,7 +183,7 @@ class Exchange(Attempting):
 
     def pause_request(self) -> None:
         """Pass on the upstream's slowness."""
-        if not self._ended or self.state is State.TUNNELLING:
+        if not self._ended or self.state is TUNNELLING:
             self._down.pause_request()
 
     def resume_request(self) -> None:
@@ -197,7 +197,7 @@ class Exchange(Attempting):
         timeouts = self.route.config.timeouts
         if now >= self._total_at:
             detail = f"The exchange was not done within {timeouts.total:g} s (timeouts.total)."
-        elif self.state is State.ATTEMPTING and self._ended:
+        elif self.state is ATTEMPTING and self._ended:
             detail = f"No response came within {timeouts.response:g} s (timeouts.response)."
         else:
             detail = f"Nothing came for {timeouts.idle:g} s (timeouts.idle)."
@@ -209,10 +209,10 @@ class Exchange(Attempting):
 
     def fail(self, error: ProxyError) -> None:
         """End with an error: as a response where none has begun, else as a cut."""
-        if self.state is State.FINISHED:
+        if self.state is FINISHED:
             return
         self._drop_upstream()
-        if self.state is State.RELAYING or self.state is State.TUNNELLING:
+        if self.state is RELAYING or self.state is TUNNELLING:
             self._finish(error)
             self._down.abort()
             return
@@ -229,7 +229,7 @@ class Exchange(Attempting):
 
     def _finish(self, error: ProxyError | None) -> None:
         """End, exactly once: the terminal state refuses a second time."""
-        self._move_to(State.FINISHED)
+        self._move_to(FINISHED)
         self._keeper.sweeper.discard(self)
         self._up = self._held = None
         self.route.stats.in_flight -= 1

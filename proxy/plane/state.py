@@ -22,6 +22,10 @@ class State(enum.IntEnum):
     FINISHED = 6
 
 
+# Plain names for the hot path: to look up a member of an enum's class takes 0.1 µs in
+# CPython 3.11, and an exchange looks twenty times.
+ADMITTED, WAITING, ATTEMPTING, HOLDING, RELAYING, TUNNELLING, FINISHED = State
+
 TRANSITIONS: Mapping[State, frozenset[State]] = {
     State.ADMITTED: frozenset({State.WAITING, State.ATTEMPTING, State.FINISHED}),
     State.WAITING: frozenset({State.ATTEMPTING, State.FINISHED}),

@@ -8,7 +8,7 @@ import logging
 import math
 import socket
 import struct
-from typing import cast
+from typing import ClassVar, cast
 
 from proxy.errors import HeadersTooLarge, ProxyError, RequestMalformed
 from proxy.plane.codec import RequestSink
@@ -45,6 +45,10 @@ class Phase(enum.IntEnum):
     CLOSED = 6
 
 
+# Plain names for the hot path: see `proxy.plane.state`.
+HEAD, LENGTH, CHUNKED, NEXT, TUNNEL, DISCARD, CLOSED = Phase
+
+
 class Http1Downstream(asyncio.Protocol):
     """The downstream codec for HTTP/1.0 and HTTP/1.1 (see `proxy.plane.codec`)."""
 
@@ -68,7 +72,7 @@ class Http1Downstream(asyncio.Protocol):
         self._paused = False
         self.deadline = math.inf
         # For one exchange
-        self._phase = Phase.HEAD
+        self._phase = HEAD
         self._exchange: RequestSink | None = None
         self._version = b"1.1"
         self._keep_alive = True
@@ -98,7 +102,7 @@ class Http1Downstream(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """Take the caller's FIN: it has gone, but in a tunnel it may still listen."""
-        if self._exchange is not None and self._phase is Phase.TUNNEL:
+        if self._exchange is not None and self._phase is TUNNEL:
             self._exchange.request_end(b"")
             return True
         self._gone()
@@ -107,7 +111,7 @@ class Http1Downstream(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """Take the end of the connection."""
         self._gone()
-        self._phase = Phase.CLOSED
+        self._phase = CLOSED
         self._host.sweeper.discard(self)
         self._host.closed(self)
 
@@ -123,7 +127,7 @@ class Http1Downstream(asyncio.Protocol):
 
     def on_deadline(self, now: float) -> None:  # noqa: ARG002
         """Act on a head that does not end, an idle caller, or one that reads no answer."""
-        if self._phase is Phase.HEAD and self._searched:
+        if self._phase is HEAD and self._searched:
             detail = f"The request head was not complete within {HEAD_TIMEOUT:g} s."
             self._refuse(RequestMalformed(detail))
             return
@@ -144,7 +148,7 @@ class Http1Downstream(asyncio.Protocol):
             self._keep_alive = False
         extra = b""
         if head.status == 101:  # noqa: PLR2004 (RFC 9110, 15.2.2)
-            self._phase = Phase.TUNNEL
+            self._phase = TUNNEL
             self._keep_alive = False
             extra = b"\r\nConnection: Upgrade\r\nUpgrade: " + head.switching
         else:
@@ -169,7 +173,7 @@ class Http1Downstream(asyncio.Protocol):
 
     def write_end(self, trailers: bytes) -> None:
         """End the response; see `DownstreamCodec`.  May begin the next exchange."""
-        if self._phase is Phase.TUNNEL:
+        if self._phase is TUNNEL:
             self.flush()
             self._transport.write_eof()
             return
@@ -185,18 +189,18 @@ class Http1Downstream(asyncio.Protocol):
     def flush(self) -> None:
         """Write what was collected, as one piece."""
         out = self._out
-        if not out or self._phase is Phase.CLOSED:
+        if not out or self._phase is CLOSED:
             return
         self._transport.write(out[0] if len(out) == 1 else b"".join(out))
         out.clear()
 
     def abort(self) -> None:
         """Cut the response so that the caller sees it."""
-        if self._phase is Phase.CLOSED:
+        if self._phase is CLOSED:
             return
         self.flush()
         self._exchange = None
-        if self._delimited or self._phase is Phase.TUNNEL or self._version == b"1.0":
+        if self._delimited or self._phase is TUNNEL or self._version == b"1.0":
             # A FIN would be the neat end of a body that only the close delimits.
             sock = self._transport.get_extra_info("socket")
             if sock is not None and sock.family != socket.AF_UNIX:
@@ -208,13 +212,13 @@ class Http1Downstream(asyncio.Protocol):
 
     def pause_request(self) -> None:
         """Stop reading."""
-        if not self._paused and self._phase is not Phase.CLOSED:
+        if not self._paused and self._phase is not CLOSED:
             self._paused = True
             self._transport.pause_reading()
 
     def resume_request(self) -> None:
         """Go on reading."""
-        if self._paused and self._phase is not Phase.CLOSED:
+        if self._paused and self._phase is not CLOSED:
             self._paused = False
             self._transport.resume_reading()
 
@@ -234,7 +238,7 @@ class Http1Downstream(asyncio.Protocol):
         self._taking = True
         try:
             while data:
-                data = self._step(data)
+                data = self._STEPS[self._phase](self, data)
         except ProxyError as error:
             self._refuse(error)
         except Exception:
@@ -245,27 +249,6 @@ class Http1Downstream(asyncio.Protocol):
             self._taking = False
         if self._exchange is not None:
             self._exchange.request_flush()
-
-    def _step(self, data: bytes) -> bytes:
-        match self._phase:
-            case Phase.HEAD:
-                return self._take_head(data)
-            case Phase.LENGTH:
-                return self._take_length(data)
-            case Phase.CHUNKED:
-                return self._take_chunked(data)
-            case Phase.NEXT:
-                self._partial = data
-                if len(data) > PIPELINE_BYTES:
-                    self.pause_request()
-            case Phase.TUNNEL:
-                if self._exchange is not None:
-                    self._exchange.request_data(data)
-            case Phase.DISCARD:
-                self._discard(len(data))
-            case Phase.CLOSED:
-                pass
-        return b""
 
     def _take_head(self, data: bytes) -> bytes:
         if not self._searched and data.startswith(b"\r\n"):
@@ -306,13 +289,13 @@ class Http1Downstream(asyncio.Protocol):
         self._keep_alive = head.keep_alive
         self._chunk = self._delimited = self._request_ended = False
         if head.chunked:
-            self._phase = Phase.CHUNKED
+            self._phase = CHUNKED
             self._body = ChunkedBody(self._host.head_limit)
         elif head.length:
-            self._phase = Phase.LENGTH
+            self._phase = LENGTH
             self._remaining = head.length
         else:
-            self._phase = Phase.NEXT
+            self._phase = NEXT
             self._request_ended = True
 
     def _take_length(self, data: bytes) -> bytes:
@@ -347,10 +330,10 @@ class Http1Downstream(asyncio.Protocol):
             self._discard(len(data))
 
     def _end_request(self, trailers: bytes) -> None:
-        if self._phase in (Phase.DISCARD, Phase.CLOSED):
+        if self._phase in (DISCARD, CLOSED):
             return
         self._request_ended = True
-        self._phase = Phase.NEXT
+        self._phase = NEXT
         if self._exchange is not None:
             self._exchange.request_end(trailers)
         else:
@@ -363,7 +346,7 @@ class Http1Downstream(asyncio.Protocol):
         if not self._keep_alive:
             self._close()
             return
-        self._phase = Phase.HEAD
+        self._phase = HEAD
         self._linger = LINGER_BYTES
         self.deadline = self._host.sweeper.clock() + IDLE_TIMEOUT
         self.resume_request()
@@ -376,9 +359,29 @@ class Http1Downstream(asyncio.Protocol):
         self.deadline = self._host.sweeper.clock() + LINGER_TIMEOUT
         self.resume_request()
         if not self._keep_alive:
-            self._phase = Phase.DISCARD
+            self._phase = DISCARD
             if self._transport.can_write_eof():
                 self._transport.write_eof()
+
+    def _keep(self, data: bytes) -> bytes:
+        """Let further requests wait until this one is answered."""
+        self._partial = data
+        if len(data) > PIPELINE_BYTES:
+            self.pause_request()
+        return b""
+
+    def _tunnel(self, data: bytes) -> bytes:
+        if self._exchange is not None:
+            self._exchange.request_data(data)
+        return b""
+
+    def _drop(self, data: bytes) -> bytes:
+        if self._phase is DISCARD:
+            self._discard(len(data))
+        return b""
+
+    # What takes a segment, by phase.
+    _STEPS: ClassVar = (_take_head, _take_length, _take_chunked, _keep, _tunnel, _drop, _drop)
 
     def _discard(self, size: int) -> None:
         self._linger -= size
@@ -390,7 +393,7 @@ class Http1Downstream(asyncio.Protocol):
         self._keep_alive = False
         if self._exchange is not None:
             self._exchange.broken(error)
-        elif self._phase is Phase.HEAD:
+        elif self._phase is HEAD:
             self._version = b"1.1"
             self._chunk = self._delimited = self._request_ended = False
             self._host.reject(self, error)
@@ -403,7 +406,7 @@ class Http1Downstream(asyncio.Protocol):
             exchange.gone()
 
     def _close(self) -> None:
-        if self._phase is not Phase.CLOSED:
-            self._phase = Phase.CLOSED
+        if self._phase is not CLOSED:
+            self._phase = CLOSED
             self.deadline = self._host.sweeper.clock() + CLOSE_TIMEOUT
             self._transport.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import select
-from typing import Protocol, cast
+from typing import ClassVar, Protocol, cast
 
 from proxy.errors import ProxyError, UpstreamMalformed, UpstreamReset
 from proxy.plane.codec import ResponseSink, UpstreamHead
@@ -30,6 +30,10 @@ class Phase(enum.IntEnum):
     UNTIL_CLOSE = 4
     TUNNEL = 5
     CLOSED = 6
+
+
+# Plain names for the hot path: see `proxy.plane.state`.
+IDLE, HEAD, LENGTH, CHUNKED, UNTIL_CLOSE, TUNNEL, CLOSED = Phase
 
 
 class Keeper(Protocol):
@@ -59,7 +63,7 @@ class Http1Upstream(asyncio.BufferedProtocol):
         self.reused = False
         self.idle_since = 0.0
         # For one attempt
-        self._phase = Phase.IDLE
+        self._phase = IDLE
         self._sink: ResponseSink | None = None
         self._out: list[bytes] = []
         self._partial = b""
@@ -80,7 +84,7 @@ class Http1Upstream(asyncio.BufferedProtocol):
     def send_head(self, sink: ResponseSink, head: UpstreamHead) -> None:
         """Begin an attempt; see `UpstreamCodec`."""
         self._sink = sink
-        self._phase = Phase.HEAD
+        self._phase = HEAD
         self._method = head.method
         self._request_ended = self.answered = self.wrote = False
         self._chunked_request = head.length is None
@@ -104,7 +108,7 @@ class Http1Upstream(asyncio.BufferedProtocol):
 
     def send_end(self, trailers: bytes) -> None:
         """End the request, or half-close the tunnel; see `UpstreamCodec`."""
-        if self._phase is Phase.TUNNEL:
+        if self._phase is TUNNEL:
             self._half_close()
             return
         if self._chunked_request:
@@ -115,7 +119,7 @@ class Http1Upstream(asyncio.BufferedProtocol):
     def flush(self) -> None:
         """Write what was collected, as one piece: over TLS, one record."""
         out = self._out
-        if not out or self._phase is Phase.CLOSED:
+        if not out or self._phase is CLOSED:
             return
         self.wrote = True
         self._transport.write(out[0] if len(out) == 1 else b"".join(out))
@@ -128,21 +132,21 @@ class Http1Upstream(asyncio.BufferedProtocol):
 
     def pause_response(self) -> None:
         """Stop reading."""
-        if self._phase is not Phase.CLOSED:
+        if self._phase is not CLOSED:
             self._transport.pause_reading()
 
     def resume_response(self) -> None:
         """Go on reading."""
-        if self._phase is not Phase.CLOSED:
+        if self._phase is not CLOSED:
             self._transport.resume_reading()
 
     # --- the pool's side -----------------------------------------------------------------
 
     def close(self, *, abort: bool = False) -> None:
         """Close the connection; `abort` drops what is not written yet."""
-        if self._phase is Phase.CLOSED:
+        if self._phase is CLOSED:
             return
-        self._phase = Phase.CLOSED
+        self._phase = CLOSED
         self._out.clear()
         if abort:
             self._transport.abort()
@@ -153,7 +157,7 @@ class Http1Upstream(asyncio.BufferedProtocol):
     @property
     def is_closed(self) -> bool:
         """Whether it can serve nobody any more."""
-        return self._phase is Phase.CLOSED
+        return self._phase is CLOSED
 
     def is_quiet(self) -> bool:
         """Ask the kernel whether the far end has sent something meanwhile, a FIN included."""
@@ -178,10 +182,10 @@ class Http1Upstream(asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         """Take the upstream's FIN; return whether the transport stays open."""
-        if self._phase is Phase.TUNNEL and self._sink is not None:
+        if self._phase is TUNNEL and self._sink is not None:
             self._sink.response_end(b"")
             return True
-        if self._phase is Phase.UNTIL_CLOSE:
+        if self._phase is UNTIL_CLOSE:
             self._complete(b"")
         elif self._sink is not None:
             self._fail(self._reset())
@@ -189,9 +193,9 @@ class Http1Upstream(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """Take the end of the connection, expected or not."""
-        if self._phase is Phase.CLOSED:
+        if self._phase is CLOSED:
             return
-        self._phase = Phase.CLOSED
+        self._phase = CLOSED
         self._keeper.lost(self)
         sink, self._sink = self._sink, None
         if sink is not None:
@@ -219,26 +223,13 @@ class Http1Upstream(asyncio.BufferedProtocol):
         self.answered = True
         try:
             while data and self._sink is sink:
-                data = self._step(data)
+                data = self._STEPS[self._phase](self, sink, data)
         except ProxyError as error:
             self._fail(error)
             return
         sink.response_flush()
 
-    def _step(self, data: bytes) -> bytes:
-        sink = cast("ResponseSink", self._sink)
-        match self._phase:
-            case Phase.HEAD:
-                return self._take_head(data)
-            case Phase.LENGTH:
-                return self._take_length(sink, data)
-            case Phase.CHUNKED:
-                return self._take_chunked(sink, data)
-            case _:
-                sink.response_data(data)
-                return b""
-
-    def _take_head(self, data: bytes) -> bytes:
+    def _take_head(self, sink: ResponseSink, data: bytes) -> bytes:
         start = 0
         if self._partial:
             start = max(0, len(self._partial) - 3)
@@ -251,7 +242,7 @@ class Http1Upstream(asyncio.BufferedProtocol):
             return b""
         end += len(_HEAD_END)
         self._check_size(end)
-        return self._on_head(parse_response(data[:end], self._method), data[end:])
+        return self._on_head(sink, parse_response(data[:end], self._method), data[end:])
 
     def _check_size(self, size: int) -> None:
         if size > self._limit:
@@ -260,13 +251,13 @@ class Http1Upstream(asyncio.BufferedProtocol):
                 hint="Raise the route's limits.header_bytes if the upstream needs that much.",
             )
 
-    def _on_head(self, parsed: ParsedResponse, rest: bytes) -> bytes:
+    def _on_head(self, sink: ResponseSink, parsed: ParsedResponse, rest: bytes) -> bytes:
         """Deliver a head and enter the phase of what follows it; return what is left of `rest`."""
-        sink, head = cast("ResponseSink", self._sink), parsed.head
+        head = parsed.head
         if head.status == 101:  # noqa: PLR2004 (RFC 9110, 15.2.2)
             if not (self._switching and head.switching and self._request_ended):
                 raise UpstreamMalformed("The upstream switched protocols although nobody asked.")
-            self._phase = Phase.TUNNEL
+            self._phase = TUNNEL
             sink.response_head(head)
             return rest
         if head.status < 200:  # noqa: PLR2004 (RFC 9110, 15.2)
@@ -275,18 +266,18 @@ class Http1Upstream(asyncio.BufferedProtocol):
         self._keep_alive = parsed.keep_alive and not parsed.until_close
         # The phase is set before the exchange hears of the head: it may cancel us at once.
         if head.bodyless or head.length == 0:
-            self._phase = Phase.LENGTH
+            self._phase = LENGTH
             self._remaining = 0
         elif parsed.chunked:
-            self._phase = Phase.CHUNKED
+            self._phase = CHUNKED
             self._chunked_body = ChunkedBody(self._limit)
         elif head.length is not None:
-            self._phase = Phase.LENGTH
+            self._phase = LENGTH
             self._remaining = head.length
         else:
-            self._phase = Phase.UNTIL_CLOSE
+            self._phase = UNTIL_CLOSE
         sink.response_head(head)
-        if self._sink is sink and self._phase is Phase.LENGTH and self._remaining == 0:
+        if self._sink is sink and self._phase is LENGTH and self._remaining == 0:
             self._complete(rest)
             return b""
         return rest
@@ -319,6 +310,18 @@ class Http1Upstream(asyncio.BufferedProtocol):
             self._complete(body.rest, body.trailers)
         return b""
 
+    def _pass_on(self, sink: ResponseSink, data: bytes) -> bytes:
+        sink.response_data(data)
+        return b""
+
+    def _surplus(self, sink: ResponseSink, data: bytes) -> bytes:  # noqa: ARG002 (a step)
+        raise UpstreamMalformed("The upstream sent bytes that belong to no response.")
+
+    # What takes a segment, by phase.
+    _STEPS: ClassVar = (
+        _surplus, _take_head, _take_length, _take_chunked, _pass_on, _pass_on, _surplus,
+    )  # fmt: skip
+
     # --- ends ----------------------------------------------------------------------------
 
     def _complete(self, surplus: bytes, trailers: bytes = b"") -> None:
@@ -329,7 +332,7 @@ class Http1Upstream(asyncio.BufferedProtocol):
         sink, self._sink = cast("ResponseSink", self._sink), None
         self._chunked_body = None
         if self._keep_alive and self._request_ended and not surplus:
-            self._phase = Phase.IDLE
+            self._phase = IDLE
             self.reused = True
             self._keeper.release(self)
         else:
