@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from proxy import __version__
 from proxy.clock import Clocks
-from proxy.config import ConfigError
+from proxy.config.problems import ConfigError
 from proxy.config.model import Address, Config, Route
 from proxy.identity.tokens import Tokens
 from proxy.ops import describe
