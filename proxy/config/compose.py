@@ -49,17 +49,20 @@ def _syntax_problem(error: yaml.MarkedYAMLError, text: str, source: str) -> Prob
     mark = error.problem_mark or error.context_mark
     line, column = (mark.line, mark.column) if mark else (0, 0)
     lines = text.split("\n")
-    rest = lines[line][column:] if line < len(lines) else ""
+    written = lines[line] if line < len(lines) else ""
     says = error.problem or "it cannot be parsed"
-    return Problem(source, line + 1, column + 1, f"not valid YAML: {says}{_mend(rest, says)}")
+    mend = _mend(written, written[column:], says, error.context or "")
+    return Problem(source, line + 1, column + 1, f"not valid YAML: {says}{mend}")
 
 
-def _mend(rest: str, says: str) -> str:
-    """Say what to do about the commonest slips; `rest` is the line from where parsing stopped."""
+def _mend(line: str, rest: str, says: str, context: str) -> str:
+    """Say what to do about the commonest slips; `rest` of `line` is where parsing stopped."""
     if rest.startswith("\t"):
         return "; indent with spaces, not with tabs"
-    if rest.startswith("*"):
+    if "alias" in context:
         return '; write a value that begins with * in quotes: "*.example.com"'
+    if "${" in line and "flow" in context:
+        return "; inside { } and [ ] write a value with ${...} in quotes"
     if rest[:1] in {"@", "`", "%"}:
         return f"; write a value that begins with {rest[0]} in quotes"
     if "mapping values" in says:

@@ -51,7 +51,13 @@ def refusal(call: Callable[..., object], *arguments: object) -> str:
     pytest.fail(f"{arguments} became {value!r}")
 
 
+def block_route(keys: str) -> str:
+    """Return a document with one route, ``a``, that holds the lines `keys` (block style)."""
+    lines = "".join(f"    {line}\n" for line in keys.splitlines())
+    return f"routes:\n  a:\n    upstream: {UPSTREAM}\n{lines}"
+
+
 def one_route(keys: str = "", top: str = "") -> str:
     """Return a document with one route, ``a``; `keys` may bring its own destination."""
     leads = "" if "upstream:" in keys or "service:" in keys else f"upstream: {UPSTREAM}, "
-    return f"{top}\nroutes: {{a: {{{leads}{keys}}}}}\n"
+    return f"{top}\nroutes: {{a: {{{leads}{keys} }}}}\n"
