@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -133,8 +134,11 @@ class Child:
         return found
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to this process alone."""
-        self._started.send_signal(number)
+        """Send a signal to this process alone; nothing happens if it has just ended."""
+        # Popen.send_signal, which asyncio would use, reaps a child that has just ended, and
+        # the exit code is lost to `exit_code` (bugs.python.org/issue38630).
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
 
     async def exit_code(self, seconds: float = STOP_SECONDS) -> int:
         """Wait for the end and return the exit code, negative for a signal."""
@@ -149,12 +153,11 @@ class Child:
 
     async def kill(self) -> None:
         """End the process if it still runs, at once and without a verdict."""
-        process, self._process = self._process, None
-        if process is None:
+        if self._process is None:
             return
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
+        if self.running:
+            self.signal(signal.SIGKILL)
+        await self._process.wait()
         if self._reading is not None:
             await self._reading
 
