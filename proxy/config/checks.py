@@ -84,20 +84,23 @@ def _check_admin(
 
 def _check_loops(routes: Sequence[Written], reader: Reader) -> None:
     """Refuse an upstream that is one of the proxy's own listeners."""
-    listeners = dict.fromkeys(address for each in routes for address in each.route.listen)
-    ports = {address.port: address for address in listeners if not address.path}
+    ports: defaultdict[int, dict[Address, None]] = defaultdict(dict)
+    for written in routes:
+        for address in written.route.listen:
+            ports[address.port][address] = None
     for written in routes:
         upstream = written.route.upstream
         if upstream is None or not is_loopback(upstream.host):
             continue
-        address = ports.get(upstream.port)
-        if address is not None and _overlap(address, Address(upstream.host, upstream.port)):
-            reader.complain(
-                written.place_of("upstream"),
-                f"routes.{written.route.name}.upstream",
-                f"{address} is a listener of this proxy, which would call itself; "
-                "name the service's own port, or listen elsewhere",
-            )
+        called = Address(upstream.host, upstream.port)
+        for address in ports.get(upstream.port, ()):
+            if _overlap(address, called):
+                reader.complain(
+                    written.place_of("upstream"),
+                    f"routes.{written.route.name}.upstream",
+                    f"{address} is a listener of this proxy, which would call itself; "
+                    "name the service's own port, or listen elsewhere",
+                )
 
 
 def _overlap(one: Address, other: Address) -> bool:

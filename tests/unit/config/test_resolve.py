@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import pytest
+
+from proxy.config.model import Auth, Route, Service, Upstream
+from proxy.config.resolve import default_audience, with_service
+from tests.unit.config.reading import one_route, route, told, told_of_route
+
+
+@pytest.mark.parametrize(
+    ("upstream", "audience"),
+    [
+        ("https://orders-abc123-uc.a.run.app", "https://orders-abc123-uc.a.run.app"),
+        ("https://Orders.Example.com/", "https://orders.example.com"),
+        ("https://orders.example.com/base/path", "https://orders.example.com"),
+        ("https://orders.example.com:443", "https://orders.example.com"),
+        ("https://orders.example.com:8443/x", "https://orders.example.com:8443"),
+        ("https://blue---orders-abc123-uc.a.run.app", "https://orders-abc123-uc.a.run.app"),
+        ("https://v-2---orders-1.us-east1.run.app", "https://orders-1.us-east1.run.app"),
+        ("https://a---b---c.run.app", "https://b---c.run.app"),
+        ("https://orders.a---b.example.com", "https://orders.a---b.example.com"),
+        ("https://a--b.run.app", "https://a--b.run.app"),
+        ("https://[::1]:8443", "https://[::1]:8443"),
+    ],
+)
+def test_the_audience_is_the_origin_without_a_revision_tag(upstream: str, audience: str) -> None:
+    assert route(f"upstream: '{upstream}'").audience == audience
+
+
+def test_a_written_audience_stays_as_it_stands() -> None:
+    only = route("upstream: 'https://tag---a.run.app', audience: https://Tag---A.run.app/")
+    assert only.audience == "https://Tag---A.run.app/"
+
+
+@pytest.mark.parametrize(
+    ("keys", "auth"),
+    [
+        ("upstream: 'https://a.example'", Auth.ID_TOKEN),
+        ("upstream: 'https://a.example', auth: auto", Auth.ID_TOKEN),
+        ("upstream: 'https://a.example', auth: none", Auth.NONE),
+        ("upstream: 'https://localhost'", Auth.ID_TOKEN),
+        ("upstream: 'http://localhost:3001'", Auth.NONE),
+        ("upstream: 'http://127.0.0.1:3001'", Auth.NONE),
+        ("upstream: 'http://127.9.9.9:3001'", Auth.NONE),
+        ("upstream: 'http://[::1]:3001'", Auth.NONE),
+        ("upstream: 'http://127.0.0.1:3001', auth: id_token", Auth.ID_TOKEN),
+        ("upstream: 'http://app:3001', auth: none", Auth.NONE),
+        ("service: billing", Auth.ID_TOKEN),
+        ("service: billing, auth: none", Auth.NONE),
+    ],
+)
+def test_auto_sends_tokens_to_https_and_none_to_this_machine(keys: str, auth: Auth) -> None:
+    assert route(keys).auth is auth
+
+
+@pytest.mark.parametrize(
+    ("keys", "key"),
+    [
+        ("upstream: 'http://app.internal:3001'", "upstream"),
+        ("upstream: 'http://app.internal:3001', auth: auto", "auth"),
+        ("upstream: 'http://app.internal:3001', auth: id_token", "auth"),
+    ],
+)
+def test_a_token_is_never_sent_over_plain_http_to_another_host(keys: str, key: str) -> None:
+    assert told_of_route(keys) == [
+        (
+            f"routes.a.{key}: an ID token is never sent over plain http to app.internal; "
+            "write https://, or auth: none"
+        )
+    ]
+
+
+def test_a_default_auth_is_refused_where_it_would_send_a_token_openly() -> None:
+    lines = told(
+        "defaults: {auth: id_token}\nroutes:\n"
+        "  a: {upstream: 'http://one.internal'}\n  b: {upstream: 'http://two.internal', path: /b}\n"
+    )
+
+    refused = "an ID token is never sent over plain http to"
+    assert lines == [
+        f"f:1:18: routes.a.auth: {refused} one.internal; write https://, or auth: none",
+        f"f:1:18: routes.b.auth: {refused} two.internal; write https://, or auth: none",
+    ]
+
+
+def test_a_word_that_is_no_auth_is_told_alone() -> None:
+    message = "routes.a.auth: 'token' is not one of auto, id_token, none; did you mean 'id_token'?"
+    assert told_of_route("upstream: 'http://app.internal', auth: token") == [message]
+
+
+def test_without_tokens_there_is_no_audience() -> None:
+    assert route("upstream: 'http://127.0.0.1:3001', audience: x").audience is None
+
+
+def test_a_route_needs_a_destination() -> None:
+    message = "f:1:10: routes.a: leads nowhere; write upstream: https://HOST, or service: NAME"
+    assert told("routes: {a: {path: /x}}") == [message]
+
+
+def test_a_route_has_one_destination() -> None:
+    assert told("routes: {a: {service: s, upstream: 'https://a.example'}}") == [
+        "f:1:26: routes.a.upstream: stands beside service; keep one of them"
+    ]
+
+
+def test_a_service_stays_unresolved_while_a_part_is_missing() -> None:
+    only = route("service: billing.us-central1")
+
+    assert only.service == Service("billing", "us-central1")
+    assert (only.upstream, only.audience) == (None, None)
+
+
+def test_a_service_with_all_its_parts_is_resolved() -> None:
+    only = route("service: billing.us-central1.123456789012")
+
+    host = "billing-123456789012.us-central1.run.app"
+    assert only.upstream == Upstream("https", host, 443)
+    assert only.audience == f"https://{host}"
+    assert only.service == Service("billing", "us-central1", "123456789012")
+
+
+def resolved(only: Route) -> Route:
+    return with_service(only, region="europe-west1", project_number="42")
+
+
+def test_missing_parts_of_a_service_are_filled_in() -> None:
+    found = resolved(route("service: billing"))
+
+    assert str(found.upstream) == "https://billing-42.europe-west1.run.app"
+    assert found.audience == "https://billing-42.europe-west1.run.app"
+
+
+def test_written_parts_of_a_service_are_kept() -> None:
+    found = resolved(route("service: billing.us-central1, audience: me"))
+
+    assert str(found.upstream) == "https://billing-42.us-central1.run.app"
+    assert found.audience == "me"
+
+
+def test_a_service_without_tokens_gets_no_audience() -> None:
+    assert resolved(route("service: billing, auth: none")).audience is None
+
+
+def test_a_route_with_an_upstream_has_nothing_to_resolve() -> None:
+    only = route("upstream: 'https://a.example'")
+    assert resolved(only) is only
+
+
+def test_the_default_audience_of_an_upstream_can_be_asked_for() -> None:
+    upstream = Upstream("https", "tag---a.run.app", 443, "/base")
+    assert default_audience(upstream) == "https://a.run.app"
+
+
+@pytest.mark.parametrize(
+    ("header", "name"),
+    [
+        ("X-Serverless-Authorization", "X-Serverless-Authorization"),
+        ("X-Serverless-Authorization", "x-serverless-authorization"),
+        ("X-Serverless-Authorization", "X_Serverless-AUTHORIZATION"),
+        ("Authorization", "authorization"),
+        ("Proxy-Authorization", "proxy_authorization"),
+    ],
+)
+@pytest.mark.parametrize("auth", ["id_token", "none"])
+def test_the_identity_header_cannot_be_touched(header: str, name: str, auth: str) -> None:
+    keys = f"header: {header}, auth: {auth}, set_headers: {{X-A: b, {name}: c}}, "
+    keys += f"remove_headers: [Cookie, {name}]"
+
+    said = f"{name} carries the ID token and is the proxy's own; leave it out"
+    assert told_of_route(keys) == [
+        f"routes.a.set_headers: {said}",
+        f"routes.a.remove_headers[1]: {said}",
+    ]
+
+
+def test_a_header_that_carries_no_token_here_may_be_set_and_removed() -> None:
+    only = route("set_headers: {Authorization: Basic x}, remove_headers: [Proxy-Authorization]")
+
+    assert only.set_headers == (("Authorization", "Basic x"),)
+    assert only.remove_headers == ("Proxy-Authorization",)
+
+
+def test_an_identity_header_in_defaults_is_found_in_the_route_that_uses_it() -> None:
+    text = one_route("header: Authorization", top="defaults: {set_headers: {authorization: x}}")
+    assert told(text) == [
+        (
+            "f:1:26: routes.a.set_headers: authorization carries the ID token and is the proxy's own; "
+            "leave it out"
+        )
+    ]
