@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proxy.config.kinds import Reader, ScalarKind, Schema, or_variable
-from proxy.config.problems import quoted
 from proxy.config.tree import ScalarNode
 
 
@@ -40,7 +39,7 @@ class File(ScalarKind):
         return path
 
     def _fault(self, path: Path) -> str | None:
-        shown = quoted(str(path))
+        shown = repr(str(path))
         try:
             # A named pipe or a device could block the start for ever.
             if path.exists() and not path.is_file():
@@ -61,7 +60,7 @@ class File(ScalarKind):
 def check_readable(path: Path) -> str | None:
     """Open the file; its content is the business of whoever uses it."""
     with path.open("rb") as file:
-        return None if file.read(1) else f"{quoted(str(path))} is empty"
+        return None if file.read(1) else f"{str(path)!r} is empty"
 
 
 def check_certificates(path: Path) -> str | None:
@@ -74,7 +73,7 @@ def check_certificates(path: Path) -> str | None:
         context.load_verify_locations(cafile=path)
     except ssl.SSLError as error:
         reason = (error.reason or "no certificate").lower().replace("_", " ")
-        return f"{quoted(str(path))} holds no PEM certificates ({reason})"
+        return f"{str(path)!r} holds no PEM certificates ({reason})"
     if not context.cert_store_stats()["x509"]:
-        return f"{quoted(str(path))} holds no PEM certificate, only revocation lists"
+        return f"{str(path)!r} holds no PEM certificate, only revocation lists"
     return None

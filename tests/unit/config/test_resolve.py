@@ -184,7 +184,7 @@ def test_an_identity_header_in_defaults_is_found_in_the_route_that_uses_it() -> 
     text = one_route("header: Authorization", top="defaults: {set_headers: {authorization: x}}")
     assert told(text) == [
         (
-            "f:1:26: routes.a.set_headers: authorization carries the ID token and is the proxy's own; "
-            "leave it out"
+            "f:1:26: routes.a.set_headers: authorization carries the ID token "
+            "and is the proxy's own; leave it out"
         )
     ]
