@@ -42,16 +42,16 @@ class Server:
     """One running proxy in this process."""
 
     def __init__(
-        self, config: Config, env: Mapping[str, str], *, clocks: Clocks | None = None
+        self, config: Config, environ: Mapping[str, str], *, clocks: Clocks | None = None
     ) -> None:
-        """`env` tells where credentials are (``GCE_METADATA_HOST`` and the like)."""
+        """`environ` tells where credentials are (``GCE_METADATA_HOST`` and the like)."""
         self.config = config
         clocks = clocks or Clocks()
         self.lifecycle = Lifecycle(clocks)
         self.fetches = TokenMetrics()
         self.tokens = Tokens(
             clocks=clocks,
-            env=env,
+            environ=environ,
             jitter=Random(),  # noqa: S311 (spreads fetches over time)
             on_fetch=self.fetches.on_fetch,
         )
