@@ -117,7 +117,8 @@ class Server:
                 log.warning("%d exchanges were cut when the drain was over", left)
 
     async def stop(self) -> None:
-        """Close everything."""
+        """Close everything, whatever is in flight."""
+        self.drain()
         for listener in self._listeners.values():
             listener.close()
         await self.plane.stop()
@@ -125,7 +126,7 @@ class Server:
         await self.tokens.close()
         if self._admin is not None:
             await self._admin.stop()
-        if self.lifecycle.state is not State.STOPPED:
+        if self.lifecycle.state is State.DRAINING:
             self.lifecycle.move_to(State.STOPPED)
 
     def numbers(self) -> Numbers:

@@ -12,11 +12,13 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from proxy.config.loading import parse
 from proxy.emulator.faults import Answer, Fault, Held, Minted, NoFlavor, Reset
 from proxy.emulator.metadata import MetadataServer
 from proxy.emulator.service import ProtectedService
+from proxy.server import Server
 from tests.fakes.child import Done, plain_environment, run
-from tests.fakes.proxies import Proxies
+from tests.fakes.proxies import Proxies, config_for
 
 MEGABYTE = 1_000_000
 ROOM = 20 * MEGABYTE
@@ -102,9 +104,8 @@ async def _status(session: aiohttp.ClientSession, url: str) -> int:
         (Answer(status=200), 503, "token_unavailable", "html"),
         (Answer(status=404), 503, "token_unavailable", "service account"),
         (NoFlavor(), 503, "token_unavailable", "Metadata-Flavor"),
-        (Held(asyncio.Event()), 504, "token_timed_out", "metadata server"),
     ],
-    ids=["reset", "html", "404", "another-server", "slow"],
+    ids=["reset", "html", "404", "another-server"],
 )
 async def test_without_a_token_nothing_is_sent_and_the_answer_says_why(
     metadata: MetadataServer,
@@ -128,6 +129,30 @@ async def test_without_a_token_nothing_is_sent_and_the_answer_says_why(
     assert says.lower() in (problem["detail"] + problem["hint"]).lower()
     assert problem["route"] == "default"
     assert not service.requests, "something reached the upstream"
+
+
+async def test_a_metadata_server_that_is_slow_is_named_and_nothing_is_sent(
+    metadata: MetadataServer, service: ProtectedService
+) -> None:
+    text = config_for(service, route={"timeouts": {"connect": "200ms"}}, admin="off")
+    server = Server(parse(text, source="test", env={}), metadata.environ)
+    held = asyncio.Event()
+    metadata.inject(Held(held))
+    start = asyncio.ensure_future(server.start())
+    await metadata.requests.reached(1)
+
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"http://{server.addresses[0]}") as response,
+    ):
+        problem = await response.json()
+
+    assert (response.status, problem["reason"]) == (504, "token_timed_out")
+    assert "metadata server" in problem["detail"]
+    assert not service.requests
+    held.set()
+    await start
+    await server.stop()
 
 
 async def test_a_metadata_server_that_is_down_is_named_and_nothing_is_sent(
