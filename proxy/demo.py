@@ -16,7 +16,8 @@ from proxy.emulator.metadata import MetadataServer
 from proxy.emulator.service import ProtectedService
 from proxy.emulator.serving import LOOPBACK
 from proxy.plane.listen import ListenFailed
-from proxy.server import EXIT_UNAVAILABLE, Server
+from proxy.process import EXIT_UNAVAILABLE
+from proxy.server import Server
 
 DRAIN = 1.0  # Seconds: whoever watches a stream and presses Ctrl-C is done with it.
 

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
-import os
-import signal
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from random import Random
 from types import ModuleType
@@ -16,26 +12,21 @@ from typing import TYPE_CHECKING
 
 from proxy import __version__
 from proxy.clock import Clocks
-from proxy.config.problems import ConfigError
 from proxy.config.model import Address, Config, Route
 from proxy.identity.tokens import Tokens
 from proxy.ops import describe
 from proxy.ops.lifecycle import Lifecycle, State
-from proxy.ops.logs import Logs, configure
 from proxy.ops.numbers import Numbers, TokenMetrics, token_view
 from proxy.plane.build import Builder
 from proxy.plane.listen import Listener, ListenFailed, listen
 from proxy.plane.plane import ListenerHost, Plane
-from proxy.plane.prepared import PreparedRoute
 from proxy.plane.stats import Stats
-from proxy.routing import RoutingTable
+from proxy.services import Services
 
 if TYPE_CHECKING:
     from proxy.ops.admin import AdminServer
 
 log = logging.getLogger("proxy.server")
-
-EXIT_UNAVAILABLE = 69  # sysexits.h: a service is unavailable; here, an address
 
 
 class Server:
@@ -61,6 +52,7 @@ class Server:
         self.admin_address: Address | None = None
         self._clocks = clocks
         self._builder = Builder(self.plane, self.tokens)
+        self._services = Services(self.tokens.names, clocks.steady, self._resolve_again)
         self._hosts: dict[Address, ListenerHost] = {}
         self._listeners: dict[Address, Listener] = {}
         self._admin: AdminServer | None = None
@@ -78,7 +70,8 @@ class Server:
         """
         try:
             await self._open_missing(self.config)
-            self._swap(self._builder.build(self.config))
+            self._route(self.config)
+            await self._resolve()
             prefetch = asyncio.ensure_future(self._prefetch())
             await self._start_admin()
             await prefetch
@@ -97,8 +90,9 @@ class Server:
         """
         # The new listeners first: they are all that can fail.
         await self._open_missing(config)
-        self.config = config
-        self._swap(self._builder.build(config))
+        self._route(config)
+        await self._resolve()
+        await self._prefetch()
 
     def drain(self) -> None:
         """Go on serving, but have idle connections end with their next response."""
@@ -157,8 +151,10 @@ class Server:
         self._listeners.update(opened)
         self._hosts.update(hosts)
 
-    def _swap(self, tables: Mapping[Address, RoutingTable[PreparedRoute]]) -> None:
-        """Route by other tables; listeners that no route uses are closed."""
+    def _route(self, config: Config) -> None:
+        """Route by `config`; listeners that no route uses are closed."""
+        self.config = config
+        tables = self._builder.build(config, self._services.unresolved(config))
         for address in list(self._listeners):
             if address not in tables:
                 self._listeners.pop(address).close()
@@ -166,6 +162,17 @@ class Server:
                 continue
             self._hosts[address].table = tables[address]
             self._hosts[address].head_limit = self._head_limit(address)
+
+    async def _resolve(self) -> None:
+        """Look up what services' URLs are, and route by what was found."""
+        resolved = await self._services.resolve(self.config)
+        if resolved is not self.config:
+            self._route(resolved)
+
+    def _resolve_again(self) -> None:
+        """Try once more because somebody asks; one attempt at a time, with pauses between."""
+        if self._services.may_try():
+            _ = self.plane.spawn(self._resolve(), "resolve services")
 
     def _head_limit(self, address: Address) -> int:
         """Return the largest head that a route of the listener takes."""
@@ -242,79 +249,3 @@ def _row(route: Route) -> dict[str, str]:
         "auth": route.auth.value,
         "credentials": describe.credentials(route.credentials),
     }
-
-
-def serve(config: Config, reload: Callable[[], Config] | None = None) -> int:
-    """Run the proxy until a signal or a request ends it; return the exit code.
-
-    `reload` reads the configuration anew for SIGHUP; it raises what the parser raises.
-    """
-    import uvloop  # noqa: PLC0415 (30 ms that no other command needs)
-
-    logs = configure(config.log)
-    try:
-        return uvloop.run(_Process(config, reload, logs).run())
-    except ListenFailed as error:
-        sys.stderr.write(f"cloud-run-auth-proxy: {error}\n")
-        return EXIT_UNAVAILABLE
-    finally:
-        logs.close()
-
-
-class _Process:
-    """The process around a server: signals in, an exit code out."""
-
-    def __init__(self, config: Config, reload: Callable[[], Config] | None, logs: Logs) -> None:
-        self._server = Server(config, os.environ)
-        self._reload = reload
-        self._logs = logs
-        self._ending = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def run(self) -> int:
-        server = self._server
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_end, number)
-        loop.add_signal_handler(signal.SIGHUP, self._on_reload)
-        await server.start()
-        # What is alive now stays alive: the collector need not look at it again.
-        gc.collect()
-        gc.freeze()
-        asked = asyncio.ensure_future(server.quit_asked.wait())
-        ended = asyncio.ensure_future(self._ending.wait())
-        await asyncio.wait((asked, ended), return_when=asyncio.FIRST_COMPLETED)
-        for waiter in (asked, ended):
-            waiter.cancel()
-        server.drain()
-        await server.drained()
-        await server.stop()
-        return 0
-
-    def _on_end(self, number: int) -> None:
-        """Drain at the first signal; at the second, end at once."""
-        name = signal.Signals(number).name
-        if self._ending.is_set():
-            log.warning("%s again: ending at once", name)
-            self._logs.close()
-            os._exit(128 + number)
-        log.info("%s: draining", name)
-        self._ending.set()
-
-    def _on_reload(self) -> None:
-        task = asyncio.get_running_loop().create_task(self._reload_now(), name="reload")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _reload_now(self) -> None:
-        """Read the configuration anew; a bad one changes nothing."""
-        if self._reload is None:
-            log.warning("SIGHUP: there is no configuration file to read")
-            return
-        try:
-            await self._server.reload(self._reload())
-        except (ConfigError, OSError) as error:
-            # The operator needs the places in the file, not a traceback.
-            log.error("SIGHUP: the configuration was not taken: %s", error)  # noqa: TRY400
-        else:
-            log.info("SIGHUP: the configuration was taken")

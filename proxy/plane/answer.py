@@ -59,16 +59,19 @@ def write_error(
 class Refusal:
     """A `RequestSink` for a request that has no route: it answers and ignores the rest."""
 
-    __slots__ = ("_down", "_error", "_head")
+    __slots__ = ("_down", "_error", "_head", "_route")
 
-    def __init__(self, down: DownstreamCodec, head: RequestHead, error: ProxyError) -> None:
+    def __init__(
+        self, down: DownstreamCodec, head: RequestHead, error: ProxyError, route: str = ""
+    ) -> None:
         self._down = down
         self._head = head
         self._error = error
+        self._route = route
 
     def start(self, *, ended: bool) -> None:  # noqa: ARG002 (the interface)
         """Answer at once."""
-        write_error(self._down, self._error, self._head)
+        write_error(self._down, self._error, self._head, route=self._route)
 
     def request_data(self, data: bytes) -> None:
         """Ignore it."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from proxy.config.model import Address, Auth, Config, Route, Upstream
 from proxy.identity.tokens import Tokens
 from proxy.plane.dial import Dialler
-from proxy.plane.plane import Plane
+from proxy.plane.plane import Plane, Table
 from proxy.plane.pool import Pool
 from proxy.plane.prepared import PreparedRoute
 from proxy.plane.sweeper import tick_for
-from proxy.routing import RoutingTable, build_tables
+from proxy.plane.unresolved import Unresolved
+from proxy.routing import build_tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +37,14 @@ class Builder:
         self._pools: dict[_PoolKey, Pool] = {}
         self.routes: dict[str, PreparedRoute] = {}
 
-    def build(self, config: Config) -> dict[Address, RoutingTable[PreparedRoute]]:
-        """Return a routing table per listener; every route's upstream must be resolved."""
+    def build(self, config: Config, unresolved: Mapping[str, Unresolved]) -> dict[Address, Table]:
+        """Return a routing table per listener; `unresolved` holds the routes without upstream."""
         old, self._pools = self._pools, {}
-        self.routes = {route.name: self._prepare(route, old) for route in config.routes}
+        self.routes = {
+            route.name: self._prepare(route, old)
+            for route in config.routes
+            if route.name not in unresolved
+        }
         for key, pool in old.items():
             if key not in self._pools:
                 pool.close()
@@ -47,7 +53,9 @@ class Builder:
             for route in config.routes
             for seconds in (route.timeouts.response, route.timeouts.idle, route.timeouts.total)
         )
-        return build_tables(config, lambda route: self.routes[route.name])
+        return build_tables(
+            config, lambda route: unresolved.get(route.name) or self.routes[route.name]
+        )
 
     def close(self) -> None:
         """Close every pool."""

@@ -21,6 +21,7 @@ from proxy.plane.prepared import PreparedRoute
 from proxy.plane.report import Reporter
 from proxy.plane.stats import Stats
 from proxy.plane.sweeper import Sweeper
+from proxy.plane.unresolved import Unresolved
 from proxy.routing import RoutingTable
 
 # Seconds that the last bytes of responses may take to leave when the process ends.
@@ -68,10 +69,12 @@ class Plane:
         while self.exchanges:
             await self._next_change()
 
-    def refuse(self, codec: DownstreamCodec, head: RequestHead, error: ProxyError) -> Refusal:
-        """Return what answers a request that has no route."""
-        self._reporter.refused(head, codec.protocol, error)
-        return Refusal(codec, head, error)
+    def refuse(
+        self, codec: DownstreamCodec, head: RequestHead, error: ProxyError, route: str = ""
+    ) -> Refusal:
+        """Return what answers a request that has no route, or one that leads nowhere yet."""
+        self._reporter.refused(head, codec.protocol, error, route)
+        return Refusal(codec, head, error, route)
 
     def cut(self) -> int:
         """End all exchanges; return how many there were."""
@@ -111,6 +114,9 @@ class Plane:
         await asyncio.shield(self._change)
 
 
+Table = RoutingTable[PreparedRoute | Unresolved]
+
+
 def _unroutable(route: Route) -> PreparedRoute:
     raise AssertionError(f"a listener without a table has no route {route.name}")
 
@@ -121,7 +127,7 @@ class ListenerHost:
     def __init__(self, plane: Plane) -> None:
         self._plane = plane
         self.sweeper = plane.sweeper
-        self.table: RoutingTable[PreparedRoute] = RoutingTable((), _unroutable)
+        self.table: Table = RoutingTable((), _unroutable)
         self.head_limit = _LEAST_HEAD_LIMIT
         """The largest request head that any route takes (bytes)."""
 
@@ -152,6 +158,8 @@ class ListenerHost:
             host = head.authority.decode("latin-1") or "no host"
             detail = f"No route matches {host} and the path {head.path.decode('latin-1')[:200]}."
             return self._plane.refuse(codec, head, RouteNotFound(detail))
+        if isinstance(route, Unresolved):
+            return self._plane.refuse(codec, head, route.failure(), route.name)
         return Exchange(self._plane, codec, head, route)
 
     def reject(self, codec: DownstreamCodec, error: ProxyError) -> None:

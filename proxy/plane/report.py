@@ -54,9 +54,9 @@ class Reporter:
         if status in (401, 403) and error is None:
             _explain(status, exchange.route)
 
-    def refused(self, head: RequestHead, protocol: str, error: ProxyError) -> None:
-        """Report a request that never had a route."""
-        stats = self._stats.route("")
+    def refused(self, head: RequestHead, protocol: str, error: ProxyError, route: str = "") -> None:
+        """Report a request that never became an exchange; `route` is empty where none matched."""
+        stats = self._stats.route(route)
         stats.requests[protocol, error.status] += 1
         self._failed(stats, error.status, error)
         http = {
@@ -65,7 +65,7 @@ class Reporter:
             "status": error.status,
             "protocol": protocol,
         }
-        _write(_level(error.status, error), "", head, http, error)
+        _write(_level(error.status, error), route, head, http, error)
 
     def _failed(self, stats: RouteStats, status: int, error: ProxyError) -> None:
         stats.errors[error.reason] += 1

@@ -23,7 +23,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
     ("doctor", "demo"),
+    ("process",),
     ("server",),
+    ("services",),
     ("ops",),
     ("plane",),
     ("dialects",),
@@ -47,7 +49,7 @@ HOMES: dict[str, set[str]] = {
     "prometheus_client": {"ops"},
     "aiohttp": {"ops", "identity", "doctor", "emulator"},
     "cryptography": {"emulator"},
-    "uvloop": {"server"},
+    "uvloop": {"process"},
 }
 """The only rooms that may import a library; a library that is not listed may not be imported."""
 
