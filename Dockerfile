@@ -33,7 +33,7 @@ ENV PATH=/opt/auth-proxy/bin:$PATH \
 # write any: starting would compile it each time.  Loading the program once keeps what it needs.
 # An image without CA certificates would build and then trust nobody.
 RUN test -s /etc/ssl/certs/ca-certificates.crt \
- && python -c "import proxy.cli, proxy.server, proxy.doctor, proxy.demo" \
+ && python -c "import proxy.cli, proxy.server, proxy.demo" \
  && cloud-run-auth-proxy --version
 # By number: Kubernetes' runAsNonRoot cannot judge a name.
 USER 65532:65532

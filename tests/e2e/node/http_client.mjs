@@ -3,10 +3,9 @@
 //   node http_client.mjs URL SCENARIO [JSON]
 import { createHash } from "node:crypto";
 import http from "node:http";
-import { setTimeout as sleep } from "node:timers/promises";
 import { EventSource } from "eventsource";
 import { Client, request } from "undici";
-import { elapsed, report } from "./peer.mjs";
+import { report } from "./peer.mjs";
 
 const [url, scenario, given] = process.argv.slice(2);
 const input = given === undefined ? {} : JSON.parse(given);
@@ -31,12 +30,18 @@ async function whole(response) {
   };
 }
 
-async function* slowly(pieces, every) {
+// Pieces of a body, each sent only when the service has received those before.
+async function* stepwise(pieces) {
+  let sent = 0;
   for (let n = 0; n < pieces; n += 1) {
-    yield Buffer.from(`piece ${n}\n`);
-    await sleep(every);
+    const piece = Buffer.from(`piece ${n}\n`);
+    yield piece;
+    sent += piece.length;
+    await (await request(at(`/seen?bytes=${sent}`))).body.dump();
   }
 }
+
+const step = () => request(at("/step"), { method: "POST" }).then(({ body }) => body.dump());
 
 const scenarios = {
   async request() {
@@ -46,7 +51,7 @@ const scenarios = {
 
   // A body of unknown length, sent piece by piece: chunked.
   async upload() {
-    const body = slowly(input.pieces ?? 3, input.every ?? 50);
+    const body = stepwise(input.pieces ?? 3);
     return whole(await request(at(input.path), { method: "POST", body }));
   },
 
@@ -90,7 +95,7 @@ const scenarios = {
       sending.on("error", reject);
     }),
 
-  // Events with the time of their arrival; EventSource connects again when the stream ends.
+  // Each event is answered by a step; EventSource connects again when the stream ends.
   events: () =>
     new Promise((resolve, reject) => {
       const source = new EventSource(at(input.path ?? "/events"));
@@ -100,7 +105,8 @@ const scenarios = {
       setInterval(() => {}, 1000);
       source.onopen = () => (opened += 1);
       source.onmessage = ({ data, lastEventId }) => {
-        events.push({ data, lastEventId, at: elapsed() });
+        events.push({ data, lastEventId });
+        step();
         if (events.length < (input.take ?? 3)) return;
         source.close();
         resolve({ events, opened });

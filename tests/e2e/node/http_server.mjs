@@ -4,11 +4,9 @@
 //
 // What a path does stands in `paths`; every other path answers with what arrived, as JSON.
 import { createHash } from "node:crypto";
-import { EventEmitter, once } from "node:events";
 import { createServer } from "node:http";
-import { setTimeout as sleep } from "node:timers/promises";
 import { gzipSync } from "node:zlib";
-import { listen } from "./peer.mjs";
+import { Counter, listen } from "./peer.mjs";
 
 // Waits until the response can take more; false if its reader has gone.
 const written = (response, chunk) =>
@@ -21,24 +19,21 @@ const written = (response, chunk) =>
     });
   });
 
-// What became of exchanges that ended before their time; `GET /seen` tells, with `?cut=1` as
-// soon as one was cut.
-const seen = { cut: 0, continued: 0 };
-const news = new EventEmitter();
-
-function cut() {
-  seen.cut += 1;
-  news.emit("cut");
-}
+// What happened so far; `GET /seen` tells, with `?cut=1` as soon as that many have happened.
+const seen = {
+  cut: new Counter(), // exchanges whose caller went away
+  continued: new Counter(), // requests with Expect: 100-continue
+  bytes: new Counter(), // of request bodies
+  steps: new Counter(), // POST /step
+};
 
 async function arrived(request) {
   const hash = createHash("sha256");
   let bytes = 0;
-  const times = [];
   for await (const chunk of request) {
     hash.update(chunk);
     bytes += chunk.length;
-    times.push(Math.round(performance.now()));
+    seen.bytes.add(chunk.length);
   }
   return {
     method: request.method,
@@ -48,16 +43,18 @@ async function arrived(request) {
     bytes,
     sha256: hash.digest("hex"),
     trailers: request.rawTrailers,
-    chunks: times.length,
-    took: times.length ? times.at(-1) - times[0] : 0,
   };
 }
 
 const paths = {
   async "/seen"(_request, response, query) {
-    const signal = AbortSignal.timeout(5_000);
-    while (seen.cut < Number(query.get("cut") ?? 0)) await once(news, "cut", { signal });
-    json(response, seen);
+    for (const [name, value] of query) await seen[name].reaches(Number(value));
+    json(response, Object.fromEntries(Object.entries(seen).map(([name, { value }]) => [name, value])));
+  },
+
+  async "/step"(_request, response) {
+    seen.steps.add();
+    response.end();
   },
 
   async "/informational"(_request, response) {
@@ -91,17 +88,19 @@ const paths = {
     response.writeHead(Number(query.get("code"))).end();
   },
 
-  // Events `every` so many ms, numbered on from Last-Event-ID; after `count` of them the stream ends.
+  // Events, numbered on from Last-Event-ID; after `count` of them the stream ends.  Each comes
+  // only when so many steps were taken as there were events: who keeps one back in order to send
+  // it with the next one waits for ever.
   async "/events"(request, response, query) {
     const first = Number(request.headers["last-event-id"] ?? 0) + 1;
     const end = first + Number(query.get("count") ?? Infinity);
     response.writeHead(200, { "Content-Type": "text/event-stream", "Cache-Control": "no-cache" });
     for (let n = first; n < end; n += 1) {
       if (!(await written(response, `retry: 20\nid: ${n}\ndata: ${n}\n\n`))) {
-        cut();
+        seen.cut.add();
         return;
       }
-      await sleep(Number(query.get("every") ?? 20));
+      await seen.steps.reaches(n);
     }
     response.end();
   },
@@ -110,7 +109,7 @@ const paths = {
   async "/endless"(_request, response) {
     const block = Buffer.alloc(64 * 1024, "x");
     while (await written(response, block));
-    cut();
+    seen.cut.add();
   },
 
   // The connection breaks in the middle of a body that promised more.
@@ -138,14 +137,14 @@ async function serve(request, response) {
     await handle(request, response, searchParams);
   } catch (error) {
     // The caller went away while its body was read.
-    if (error.code === "ECONNRESET") cut();
+    if (error.code === "ECONNRESET") seen.cut.add();
     else throw error;
   }
 }
 
 const server = createServer({ maxHeaderSize: 128 * 1024, keepAliveTimeout: 60_000 }, serve);
 server.on("checkContinue", (request, response) => {
-  seen.continued += 1;
+  seen.continued.add();
   if (request.url === "/refuse") {
     response.writeHead(417, { Connection: "close" }).end();
     return;

@@ -1,4 +1,5 @@
 // What every script here shares: how it tells its port, how it ends, how it prints a result.
+import { EventEmitter, once } from "node:events";
 
 // Listens on a free port of 127.0.0.1 and prints `{"port": N}`, the line that the test waits for.
 export function listen(server) {
@@ -11,6 +12,22 @@ export function announce(port) {
   process.stdin.resume().on("end", () => process.exit(0));
 }
 
+// A number that grows, and a way to wait until it is large enough: at most five seconds.
+export class Counter {
+  #news = new EventEmitter();
+  value = 0;
+
+  add(more = 1) {
+    this.value += more;
+    this.#news.emit("more");
+  }
+
+  async reaches(value) {
+    const signal = AbortSignal.timeout(5_000);
+    while (this.value < value) await once(this.#news, "more", { signal });
+  }
+}
+
 // Runs one scenario and prints `{"ok": true, "result": …}` or `{"ok": false, "error": …}`.
 export async function report(run, describe = (error) => ({ name: error.name, message: error.message })) {
   let line;
@@ -21,8 +38,3 @@ export async function report(run, describe = (error) => ({ name: error.name, mes
   }
   process.stdout.write(JSON.stringify(line, (_, value) => (typeof value === "bigint" ? `${value}n` : value)) + "\n");
 }
-
-export const elapsed = (() => {
-  const began = performance.now();
-  return () => Math.round(performance.now() - began);
-})();

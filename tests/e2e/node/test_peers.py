@@ -56,7 +56,7 @@ async def test_an_error_of_a_procedure_arrives_with_its_code(service: NodeServer
 async def test_an_aborted_call_is_seen_by_the_service(service: NodeServer) -> None:
     await call(service, "abort")
 
-    assert (await call(service, "seen_aborted"))["result"] == {"hanging": 1, "aborted": 1}
+    assert (await call(service, "until_aborted"))["result"] == {"hanging": 1, "aborted": 1}
 
 
 async def test_superjson_carries_what_json_cannot() -> None:

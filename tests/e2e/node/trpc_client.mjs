@@ -3,7 +3,6 @@
 //   node trpc_client.mjs URL SCENARIO [JSON] [--superjson]
 //
 // URL is what an app would write, such as http://127.0.0.1:8080/trpc.
-import { setTimeout as sleep } from "node:timers/promises";
 import {
   createTRPCClient,
   createWSClient,
@@ -18,7 +17,7 @@ import {
 import { EventSource } from "eventsource";
 import superjson from "superjson";
 import { WebSocket } from "ws";
-import { elapsed, report } from "./peer.mjs";
+import { report } from "./peer.mjs";
 
 const words = process.argv.slice(2);
 const [url, scenario, given] = words.filter((word) => !word.startsWith("--"));
@@ -39,13 +38,15 @@ const uploads = () =>
   );
 
 // Collects the events of a subscription until it completes, fails, or has brought `take` of them.
+// Without `every` the service sends each one only when it has heard that the last one arrived.
 function collect(procedure, { take, ...rest }) {
   return new Promise((resolve, reject) => {
     const events = [];
     let connections = 0;
     const subscription = procedure.subscribe(rest, {
       onData(event) {
-        events.push({ ...event, at: elapsed() });
+        events.push(event);
+        if (!rest.every) single().step.mutate();
         if (events.length !== take) return;
         subscription.unsubscribe();
         resolve({ events, connections, ended: false });
@@ -73,8 +74,7 @@ const scenarios = {
   mutation: () => single().add.mutate({ a: 2, b: 3 }),
   request: () => batch().request.query(),
   echo: () => batch().echo.mutate(input.value),
-  seen: () => single().seen.query(),
-  seen_aborted: () => single().seenAborted.query(),
+  until_aborted: () => single().untilAborted.query(),
   fail: () => single().fail.query(input),
   fail_in_batch: () => batch().fail.query(input),
 
@@ -99,8 +99,9 @@ const scenarios = {
 
   async stream() {
     const pieces = [];
-    for await (const n of await stream().countdown.query({ from: 3, every: 100, ...input })) {
-      pieces.push({ n, at: elapsed() });
+    for await (const n of await stream().countdown.query({ from: 3 })) {
+      pieces.push(n);
+      await single().step.mutate();
     }
     return pieces;
   },
@@ -117,11 +118,11 @@ const scenarios = {
   },
 
   subscription: () =>
-    collect(client(httpSubscriptionLink({ url, EventSource, transformer })).ticks, { every: 50, until: 3, ...input }),
+    collect(client(httpSubscriptionLink({ url, EventSource, transformer })).ticks, { until: 3, ...input }),
 
   websocket_query: () => overWebSocket((trpc) => trpc.greet.query({ name: "socket" })),
   websocket_mutation: () => overWebSocket((trpc) => trpc.add.mutate({ a: 2, b: 3 })),
-  websocket_subscription: () => overWebSocket((trpc) => collect(trpc.ticks, { every: 50, until: 3, ...input })),
+  websocket_subscription: () => overWebSocket((trpc) => collect(trpc.ticks, { until: 3, ...input })),
 
   bytes: () => uploads().bytes.mutate(new Blob([new Uint8Array(input.size ?? 1000)])),
   form() {
@@ -139,12 +140,12 @@ const scenarios = {
     return { date: back.at instanceof Date, big: back.big, map: [...back.map], set: [...back.set] };
   },
 
-  // The call is given up by its caller; how the service saw it, `seen_aborted` tells.
+  // The call is given up by its caller; how the service saw it, `until_aborted` tells.
   async abort() {
     const abort = new AbortController();
     const call = single().hang.query(undefined, { signal: abort.signal });
     call.catch(() => {});
-    while ((await single().seen.query()).hanging === 0) await sleep(10);
+    await single().untilHanging.query();
     abort.abort();
     await call;
   },

@@ -3,7 +3,6 @@
 //   node trpc_server.mjs [--superjson]
 //
 // It serves below /trpc on a port that it prints.
-import { EventEmitter, once } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
 import { createServer } from "node:http";
 import { initTRPC, tracked, TRPCError } from "@trpc/server";
@@ -13,7 +12,7 @@ import { octetInputParser } from "@trpc/server/http";
 import superjson from "superjson";
 import { WebSocketServer } from "ws";
 import { z } from "zod";
-import { listen } from "./peer.mjs";
+import { Counter, listen } from "./peer.mjs";
 
 const t = initTRPC.context().create({
   transformer: process.argv.includes("--superjson") ? superjson : undefined,
@@ -22,16 +21,19 @@ const t = initTRPC.context().create({
 });
 
 // Facts that a later query can ask for: how calls ended that nobody waits for any more.
-const seen = { hanging: 0, aborted: 0 };
-const news = new EventEmitter();
+const hanging = new Counter();
+const aborted = new Counter();
+
+// How often the caller has said `step`: a stepwise stream sends its next piece only then.  So
+// who keeps a piece back, in order to send it with the next one, waits for ever.
+const steps = new Counter();
 
 async function untilAborted(signal) {
-  seen.hanging += 1;
+  hanging.add();
   try {
     await sleep(60_000, undefined, { signal });
   } catch {
-    seen.aborted += 1;
-    news.emit("aborted");
+    aborted.add();
     throw new TRPCError({ code: "CLIENT_CLOSED_REQUEST" });
   }
 }
@@ -63,31 +65,34 @@ const appRouter = t.router({
 
   // A query whose answer comes in pieces (httpBatchStreamLink).
   countdown: t.procedure
-    .input(z.object({ from: z.number(), every: z.number() }))
+    .input(z.object({ from: z.number(), every: z.number().optional() }))
     .query(async function* ({ input, signal }) {
       for (let n = input.from; n > 0; n -= 1) {
         yield n;
-        await sleep(input.every, undefined, { signal });
+        await (input.every ? sleep(input.every, undefined, { signal }) : steps.reaches(input.from - n + 1));
       }
     }),
 
+  step: t.procedure.mutation(() => steps.add()),
+
   // Numbered events, without an end unless one is asked for; resumes after the last id that arrived.
   ticks: t.procedure
-    .input(z.object({ every: z.number(), until: z.number().optional(), lastEventId: z.coerce.number().optional() }))
+    .input(z.object({ every: z.number().optional(), until: z.number().optional(), lastEventId: z.coerce.number().optional() }))
     .subscription(async function* ({ input, signal }) {
       for (let n = (input.lastEventId ?? 0) + 1; n <= (input.until ?? Infinity); n += 1) {
         if (signal.aborted) return;
         yield tracked(String(n), { n });
-        await sleep(input.every, undefined, { signal }).catch(() => {});
+        if (input.every) await sleep(input.every, undefined, { signal }).catch(() => {});
+        else await steps.reaches(n);
       }
     }),
 
   hang: t.procedure.query(({ signal }) => untilAborted(signal)),
-  seen: t.procedure.query(() => seen),
-  // The same, as soon as a call has been aborted.
-  seenAborted: t.procedure.query(async () => {
-    if (seen.aborted === 0) await once(news, "aborted", { signal: AbortSignal.timeout(5_000) });
-    return seen;
+  // Answer as soon as a call hangs, and as soon as one was aborted.
+  untilHanging: t.procedure.query(() => hanging.reaches(1)),
+  untilAborted: t.procedure.query(async () => {
+    await aborted.reaches(1);
+    return { hanging: hanging.value, aborted: aborted.value };
   }),
 });
 
