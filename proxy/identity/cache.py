@@ -226,7 +226,7 @@ class TokenCache:
         token = self._token
         if token is None or not self._follow(now):
             return None
-        if self._watched is not None and self._watched.changed():
+        if self._has_changed():
             self._unread = True
         if self._unread:
             self._start(route)
@@ -256,12 +256,16 @@ class TokenCache:
         """See to it that waiting until `deadline` (steady clock) can bring a token, or raise."""
         if self._closed:
             raise TokenUnavailable("the proxy is shutting down")
-        if self._state is State.BACKING_OFF and (wait := self._pace.wait()) > 0:
+        wait = self._pace.wait()
+        if self._state is State.BACKING_OFF and wait > 0 and not self._has_changed():
             hopeless = self._failure is not None and not self._failure.retryable
             if hopeless or self._steady() + wait > deadline:
                 raise self._unavailable()
         else:
             self._start(route)
+
+    def _has_changed(self) -> bool:
+        return self._watched is not None and self._watched.changed()
 
     def _settles(self) -> bool:
         """Stop waiting for a change to be read; return whether the old token will do."""

@@ -81,6 +81,8 @@ class Authority:
     """What authorises a request: ``Authorization`` with an access token, at least."""
     member: str = "MEMBER"
     """Who that is in the words of an IAM policy, such as ``serviceAccount:a@b``."""
+    role: str = ""
+    """What such a member is granted on an account to act as it, if not the usual role."""
 
 
 @runtime_checkable

@@ -573,6 +573,19 @@ async def test_a_change_that_cannot_be_read_in_time_leaves_the_old_token() -> No
     assert await caller == old
 
 
+async def test_a_change_ends_the_backing_off() -> None:
+    source = Watchable()
+    rig = Rig(source)
+    caller = await rig.ask()
+    await rig.source.fail("it does not exist", retryable=False)
+    with pytest.raises(TokenUnavailable, match="does not exist"):
+        await caller
+
+    source.unread = True
+    await rig.good()
+    assert rig.time.steady == 1000
+
+
 # --- what is told
 
 

@@ -1,0 +1,70 @@
+"""Small files that others write: reading them with explanations, and noticing that they changed."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from proxy.identity.source import TokenSourceError
+from proxy.identity.target import TOKEN_ENDPOINT
+
+MOST_BYTES = 64 * 1024
+"""A credentials file has 2 to 4 KiB, a token 1 to 2."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What changes when a file is written anew, or replaced by another."""
+
+    modified_ns: int
+    size: int
+    inode: int
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialsFile:
+    """A credentials file of Google's, as the configuration or the environment names it."""
+
+    path: Path
+    if_missing: str
+    """What to do if there is no such file."""
+    only: str = ""
+    """The one ``type`` that is allowed, empty for any."""
+    token_endpoint: str = TOKEN_ENDPOINT
+    """Where a gcloud login in it is refreshed; other kinds of credentials name their own."""
+
+
+def stamp(path: Path) -> Stamp | None:
+    """Return the file's stamp, None if there is no such file.  One system call, about 2 µs."""
+    try:
+        # os.stat, because pathlib's stat takes twice as long and this runs for every request.
+        status = os.stat(path)  # noqa: PTH116 (see above)
+    except OSError:
+        return None
+    return Stamp(status.st_mtime_ns, status.st_size, status.st_ino)
+
+
+def read_small(path: Path, hint: str) -> bytes:
+    """Return the content of a regular file; raise `TokenSourceError` that says why not.
+
+    `hint` is what to do where the file is not there.  The caller names the file.
+    """
+    try:
+        with path.open("rb") as file:
+            # Whatever is no regular file may never end, or make its reader wait.
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise TokenSourceError("it is not a regular file")
+            content = file.read(MOST_BYTES + 1)
+    except FileNotFoundError:
+        raise TokenSourceError("it does not exist", hint=hint) from None
+    except PermissionError:
+        raise TokenSourceError(
+            "it may not be read by this process", hint=f"Look at `ls -l {path}`, and at `id`."
+        ) from None
+    except OSError as error:
+        raise TokenSourceError(f"it cannot be read: {error.strerror}") from None
+    if len(content) > MOST_BYTES:
+        raise TokenSourceError(f"it is larger than {MOST_BYTES} bytes")
+    return content

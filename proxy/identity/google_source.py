@@ -1,0 +1,180 @@
+"""Sources that google-auth knows how to ask, off the event loop and bounded in time.
+
+google-auth itself is imported by the first fetch, in its worker thread: see `googleauth`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from proxy.clock import Clock
+from proxy.config.model import Impersonate
+from proxy.identity.files import CredentialsFile
+from proxy.identity.source import (
+    ANSWER_WITHIN,
+    AccessSource,
+    Authority,
+    TokenSource,
+    TokenSourceError,
+)
+from proxy.identity.target import Endpoints, Target
+from proxy.identity.workers import Workers
+
+if TYPE_CHECKING:
+    from proxy.identity.googleauth import Minted
+
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+GRACE = 1.0
+"""Seconds beyond `ANSWER_WITHIN`: the thread knows better what it waits for, so it may speak
+first.  google-auth sleeps between attempts of its own, which only the loop can bound."""
+
+
+class Asker:
+    """Runs what needs google-auth in a worker thread."""
+
+    def __init__(self, workers: Workers, clock: Clock, endpoints: Endpoints) -> None:
+        self.clock = clock
+        self.endpoints = endpoints
+        self._workers = workers
+
+    async def ask(self, call: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        """Return what `call` returns; raise `TokenSourceError` if it takes too long."""
+        name = f"google-auth: {call.__name__.strip('_')}"
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN + GRACE):
+                return await self._workers.run(name, partial(call, *arguments, **named))
+        except TimeoutError:
+            raise TokenSourceError(f"no answer within {ANSWER_WITHIN:.0f} s", slow=True) from None
+
+
+class FileSource:
+    """Whoever a credentials file stands for: a key, a login, a federated workload.
+
+    The file is read anew for each token, so that a key may be exchanged at any time.
+    """
+
+    def __init__(self, file: CredentialsFile, asker: Asker) -> None:
+        self._file = replace(file, token_endpoint=asker.endpoints.token)
+        self._asker = asker
+        self._warned = False
+        self.fixed_audience: str | None = None
+        """Known once a token has been fetched."""
+
+    def describe(self) -> str:
+        """Name the file."""
+        return f"credentials file {self._file.path}"
+
+    async def fetch(self, audience: str) -> str:
+        """Return an ID token for `audience`, or for gcloud's own where it is a person's login."""
+        minted = await self._asker.ask(_id_token, self._file, audience, self._asker.clock)
+        self.fixed_audience = minted.fixed_audience
+        if self.fixed_audience is not None and not self._warned:
+            self._warned = True
+            log.warning(
+                "%s: a gcloud login's ID tokens have gcloud's own audience instead of %s. Cloud "
+                "Run accepts them from people who may invoke the service; IAP and others do not.",
+                self.describe(),
+                audience,
+            )
+        return minted.token
+
+    async def account(self) -> str | None:
+        """Return the service account that the file names, None for people and broken files."""
+        try:
+            return await self._asker.ask(_account, self._file)
+        except TokenSourceError:
+            return None
+
+    async def authorize(self) -> Authority:
+        """Return the right to call Google's APIs."""
+        return await self._asker.ask(_authorize, self._file, self._asker.clock)
+
+    async def close(self) -> None:
+        """Nothing is kept open; a call that still runs ends by itself."""
+
+
+class ImpersonatedSource:
+    """Another service account, on behalf of any source that has access tokens."""
+
+    def __init__(self, credentials: Impersonate, source: TokenSource, asker: Asker) -> None:
+        self._target = Target(
+            credentials.service_account, credentials.delegates, asker.endpoints.iam
+        )
+        self._source = source
+        self._asker = asker
+
+    def describe(self) -> str:
+        """Name the account and who acts as it."""
+        return f"{self._target.email}, impersonated with {self._source.describe()}"
+
+    async def fetch(self, audience: str) -> str:
+        """Return an ID token of the account, with its email in it."""
+        authority = await self._authority()
+        return await self._asker.ask(
+            _impersonated_id_token, authority, self._target, audience, self._asker.clock
+        )
+
+    async def account(self) -> str | None:
+        """Return the account's email."""
+        return self._target.email
+
+    async def authorize(self) -> Authority:
+        """Return the right to call Google's APIs as the account."""
+        authority = await self._authority()
+        return await self._asker.ask(_impersonate, authority, self._target, self._asker.clock)
+
+    async def close(self) -> None:
+        """Nothing is kept open; whoever built the source closes it."""
+
+    async def _authority(self) -> Authority:
+        if isinstance(self._source, AccessSource):
+            return await self._source.authorize()
+        raise TokenSourceError(
+            "it has no access tokens, which impersonation needs",
+            hint="Use another source: auto, metadata, gcloud or service_account_file.",
+        )
+
+
+# What runs in the worker threads. Importing google-auth takes 0.2 s, so it is done there, and
+# only by those who need it.
+
+
+def _id_token(file: CredentialsFile, audience: str, clock: Clock) -> Minted:
+    from proxy.identity import googleauth  # noqa: PLC0415 (see above)
+
+    return googleauth.id_token(file, audience, clock)
+
+
+def _authorize(file: CredentialsFile, clock: Clock) -> Authority:
+    from proxy.identity import googleauth  # noqa: PLC0415 (see above)
+
+    return googleauth.authorize(file, clock)
+
+
+def _account(file: CredentialsFile) -> str | None:
+    from proxy.identity import googleauth  # noqa: PLC0415 (see above)
+
+    return googleauth.account(file)
+
+
+def _impersonated_id_token(
+    authority: Authority, target: Target, audience: str, clock: Clock
+) -> str:
+    from proxy.identity import googleauth  # noqa: PLC0415 (see above)
+
+    return googleauth.impersonated_id_token(authority, target, audience, clock)
+
+
+def _impersonate(authority: Authority, target: Target, clock: Clock) -> Authority:
+    from proxy.identity import googleauth  # noqa: PLC0415 (see above)
+
+    return googleauth.impersonate(authority, target, clock)

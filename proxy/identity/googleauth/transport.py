@@ -1,0 +1,125 @@
+"""HTTP for google-auth, bounded in time, with failures that say what happened.
+
+google-auth's own transport waits up to 120 s for each answer, follows redirects and retries
+inside; here one deadline holds for everything that one token needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import requests
+from google.auth import transport
+
+from proxy.clock import Clock
+from proxy.identity.source import TokenSourceError
+
+_CA_HINT = (
+    "Where a proxy inspects TLS, put its certificate into a bundle and name that in "
+    "REQUESTS_CA_BUNDLE."
+)
+
+
+class Response(transport.Response):
+    """A response in google-auth's words."""
+
+    def __init__(self, response: requests.Response) -> None:
+        self._response = response
+
+    @property
+    def status(self) -> int:
+        """The status code."""
+        return self._response.status_code
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The header fields, names in any case."""
+        return self._response.headers
+
+    @property
+    def data(self) -> bytes:
+        """The body."""
+        return self._response.content
+
+
+class BoundedRequest(transport.Request):
+    """Makes the requests for one token; nothing is sent after `within` seconds."""
+
+    def __init__(self, clock: Clock, within: float) -> None:
+        self._clock = clock
+        self._within = within
+        self._deadline = clock() + within
+        self._session = requests.Session()
+        # Proxies and CA bundles of the environment hold for Google's APIs. Credentials of
+        # ~/.netrc do not: requests would put them over the Authorization that was asked for.
+        self._session.auth = lambda request: request
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._session.close()
+
+    def __call__(
+        self,
+        url: str,
+        method: str = "GET",
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        **more: Any,
+    ) -> Response:
+        """Send one request and return the response, whatever its status.
+
+        Raises `TokenSourceError` where there is none.
+        """
+        left = self._deadline - self._clock()
+        host = urlsplit(url).netloc
+        if left <= 0:
+            raise self._too_slow(host)
+        try:
+            response = self._session.request(
+                method,
+                url,
+                data=body,
+                headers=headers,
+                timeout=left if timeout is None else min(left, timeout),
+                # Requests carry secrets, so they go where they were meant to, or nowhere.
+                allow_redirects=False,
+                **more,
+            )
+        except requests.Timeout:
+            raise self._too_slow(host) from None
+        except requests.exceptions.SSLError:
+            raise TokenSourceError(f"TLS to {host} cannot be verified", hint=_CA_HINT) from None
+        except requests.RequestException as error:
+            raise _unreachable(host, error) from None
+        except OSError as error:  # requests lets a missing CA bundle through.
+            raise TokenSourceError(f"no request to {host}: {error}", hint=_CA_HINT) from None
+        return Response(response)
+
+    def _too_slow(self, host: str) -> TokenSourceError:
+        return TokenSourceError(f"{host} did not answer within {self._within:.0f} s", slow=True)
+
+
+def _unreachable(host: str, error: requests.RequestException) -> TokenSourceError:
+    # The text of urllib3's exceptions names the cause; their types are wrapped differently
+    # from version to version.
+    text = str(error)
+    hint = f"Requests to {host} have to get out: check egress, DNS and HTTPS_PROXY."
+    if "Failed to resolve" in text or "Name or service not known" in text:
+        return TokenSourceError(f"the name {host} does not resolve", hint=hint, retryable=True)
+    if isinstance(error, requests.exceptions.ProxyError):
+        return TokenSourceError(
+            f"the HTTP proxy does not let requests to {host} through", hint=hint
+        )
+    what = "connection refused" if "refused" in text else type(error).__name__
+    return TokenSourceError(f"{host} cannot be reached: {what}", hint=hint, retryable=True)

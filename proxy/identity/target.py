@@ -1,0 +1,42 @@
+"""Whom to impersonate, and where Google is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+IAM_ENDPOINT = "https://iamcredentials.googleapis.com"
+TOKEN_ENDPOINT = "https://oauth2.googleapis.com/token"  # noqa: S105 (an address)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Where Google's services are; files of keys and federated workloads name their own."""
+
+    iam: str = IAM_ENDPOINT
+    """Scheme and host of the IAM Credentials API, for configured impersonation."""
+    token: str = TOKEN_ENDPOINT
+    """Where gcloud logins are refreshed."""
+
+    @classmethod
+    def of(cls, environ: Mapping[str, str]) -> Self:
+        """Return the endpoints, which are overridden as gcloud's own are.
+
+        By the properties ``api_endpoint_overrides/iamcredentials`` and ``auth/token_host``
+        (https://cloud.google.com/sdk/docs/properties): for private endpoints and emulators.
+        """
+        iam = environ.get("CLOUDSDK_API_ENDPOINT_OVERRIDES_IAMCREDENTIALS") or IAM_ENDPOINT
+        token = environ.get("CLOUDSDK_AUTH_TOKEN_HOST") or TOKEN_ENDPOINT
+        return cls(iam.rstrip("/"), token)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A service account to act as."""
+
+    email: str
+    delegates: tuple[str, ...] = ()
+    """Accounts in between: the caller may act as the first, each as the next one."""
+    endpoint: str = IAM_ENDPOINT
+    """Scheme and host of the IAM Credentials API."""

@@ -1,0 +1,120 @@
+"""All token caches, one for each credentials and audience, and the sources behind them.
+
+One registry lives as long as the process: a reload of the configuration finds its tokens
+again by their credentials and audience.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+
+from proxy.clock import Clocks
+from proxy.config.model import (
+    AutoCredentials,
+    Credentials,
+    GcloudCredentials,
+    Impersonate,
+    MetadataCredentials,
+    ServiceAccountFile,
+    TokenFile,
+)
+from proxy.identity.adc import AutoSource, well_known_file
+from proxy.identity.cache import OnFetch, TokenCache
+from proxy.identity.files import CredentialsFile
+from proxy.identity.google_source import Asker, FileSource, ImpersonatedSource
+from proxy.identity.metadata import Metadata, MetadataSource
+from proxy.identity.names import Names
+from proxy.identity.source import TokenSource
+from proxy.identity.target import Endpoints
+from proxy.identity.timer import Later, on_the_loop
+from proxy.identity.token_file import TokenFileSource
+from proxy.identity.workers import Workers
+
+FETCHES_AT_ONCE = 4
+"""Per source.  Metadata servers limit their connections, and the IAM API its rate."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    source: TokenSource
+    gate: asyncio.Semaphore
+
+
+class Tokens:
+    """Builds sources and caches as they are asked for, and keeps them."""
+
+    def __init__(
+        self,
+        *,
+        clocks: Clocks,
+        jitter: Random,
+        environ: Mapping[str, str],
+        later: Later = on_the_loop,
+        on_fetch: OnFetch | None = None,
+    ) -> None:
+        """Open nothing yet; `on_fetch` is told of every fetch that ended.
+
+        `environ` is where GCE_METADATA_HOST, GOOGLE_APPLICATION_CREDENTIALS, CLOUDSDK_CONFIG
+        and HOME are looked up.
+        """
+        self._environ = environ
+        self._asker = Asker(Workers(), clocks.steady, Endpoints.of(environ))
+        self._build = partial(
+            TokenCache, clocks=clocks, jitter=jitter, later=later, on_fetch=on_fetch
+        )
+        self._metadata = Metadata(environ, jitter)
+        self.names = Names(self._metadata)
+        """Resolves the names of Cloud Run services."""
+        self._opened: dict[Credentials, _Opened] = {}
+        self._caches: dict[tuple[Credentials, str], TokenCache] = {}
+
+    def cache(self, credentials: Credentials, audience: str) -> TokenCache:
+        """Return the one cache for these credentials and this audience."""
+        cache = self._caches.get((credentials, audience))
+        if cache is None:
+            opened = self._open(credentials)
+            cache = self._build(audience, opened.source, gate=opened.gate)
+            self._caches[credentials, audience] = cache
+        return cache
+
+    def source(self, credentials: Credentials) -> TokenSource:
+        """Return the one source for these credentials."""
+        return self._open(credentials).source
+
+    async def close(self) -> None:
+        """End every fetch; callers who wait are told so."""
+        caches, self._caches = self._caches, {}
+        opened, self._opened = self._opened, {}
+        await asyncio.gather(*(cache.close() for cache in caches.values()))
+        await asyncio.gather(*(each.source.close() for each in opened.values()))
+
+    def _open(self, credentials: Credentials) -> _Opened:
+        opened = self._opened.get(credentials)
+        if opened is None:
+            gate = asyncio.Semaphore(FETCHES_AT_ONCE)
+            opened = self._opened[credentials] = _Opened(self._source(credentials), gate)
+        return opened
+
+    def _source(self, credentials: Credentials) -> TokenSource:
+        match credentials:
+            case AutoCredentials():
+                metadata = MetadataSource(self._metadata)
+                return AutoSource(self._environ, metadata, self._file)
+            case MetadataCredentials():
+                return MetadataSource(self._metadata)
+            case GcloudCredentials():
+                return self._file(well_known_file(self._environ))
+            case ServiceAccountFile(path):
+                missing = "Put the key there, or correct the route's service_account_file."
+                return self._file(CredentialsFile(path, missing, only="service_account"))
+            case TokenFile(path):
+                return TokenFileSource(path)
+            case Impersonate(source=source):
+                return ImpersonatedSource(credentials, self.source(source), self._asker)
+
+    def _file(self, file: CredentialsFile) -> FileSource:
+        return FileSource(file, self._asker)

@@ -1,0 +1,104 @@
+"""The registry: one cache for each credentials and audience, for the life of the process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from proxy.clock import Clocks
+from proxy.config.model import (
+    AutoCredentials,
+    Credentials,
+    GcloudCredentials,
+    Impersonate,
+    MetadataCredentials,
+    ServiceAccountFile,
+    TokenFile,
+)
+from proxy.errors import TokenUnavailable
+from proxy.identity.tokens import Tokens
+from tests.unit.identity.steering import AUDIENCE, jitter, jwt
+
+ENVIRON = {"HOME": "/home/dev", "GCE_METADATA_HOST": "metadata.example:8"}
+
+KINDS: list[tuple[Credentials, str]] = [
+    (AutoCredentials(), "metadata server at metadata.example:8"),
+    (MetadataCredentials(), "metadata server at metadata.example:8"),
+    (
+        GcloudCredentials(),
+        "credentials file /home/dev/.config/gcloud/application_default_credentials.json",
+    ),
+    (ServiceAccountFile(Path("/k.json")), "credentials file /k.json"),
+    (TokenFile(Path("/t")), "token file /t"),
+    (Impersonate("a@b"), "a@b, impersonated with metadata server at metadata.example:8"),
+    (
+        Impersonate("a@b", (), Impersonate("c@d", (), TokenFile(Path("/t")))),
+        "a@b, impersonated with c@d, impersonated with token file /t",
+    ),
+]
+
+
+@pytest.fixture
+def tokens() -> Tokens:
+    return Tokens(clocks=Clocks(), jitter=jitter(), environ=ENVIRON)
+
+
+@pytest.mark.parametrize(("credentials", "said"), KINDS, ids=lambda value: type(value).__name__)
+def test_every_kind_of_credentials_has_a_source(
+    tokens: Tokens, credentials: Credentials, said: str
+) -> None:
+    assert tokens.source(credentials).describe() == said
+
+
+def test_equal_credentials_and_audience_share_one_cache(tokens: Tokens) -> None:
+    cache = tokens.cache(Impersonate("a@b"), AUDIENCE)
+
+    assert tokens.cache(Impersonate("a@b"), AUDIENCE) is cache
+    assert tokens.cache(Impersonate("a@b"), "https://another.example") is not cache
+    assert tokens.cache(Impersonate("c@d"), AUDIENCE) is not cache
+
+
+def test_caches_of_the_same_credentials_share_one_source(tokens: Tokens) -> None:
+    first, second = (tokens.cache(MetadataCredentials(), aud) for aud in ("a", "b"))
+
+    assert first.source is second.source is tokens.source(MetadataCredentials())
+
+
+async def test_fetches_of_all_caches_are_reported(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text(jwt(Clocks().wall() + 3600))
+    seen: list[tuple[str, str]] = []
+    tokens = Tokens(
+        clocks=Clocks(),
+        jitter=jitter(),
+        environ={},
+        on_fetch=lambda route, outcome, _: seen.append((route, outcome)),
+    )
+    await tokens.cache(TokenFile(path), AUDIENCE).get("orders", 1)
+    await tokens.cache(TokenFile(path), "https://another.example").prefetch("billing")
+
+    assert seen == [("orders", "fetched"), ("billing", "failed")]
+
+
+async def test_closing_closes_every_cache(tokens: Tokens) -> None:
+    cache = tokens.cache(TokenFile(Path("/missing")), AUDIENCE)
+    await tokens.close()
+
+    with pytest.raises(TokenUnavailable, match="shutting down"):
+        await cache.get("orders", 1)
+
+
+def test_no_heavy_library_is_loaded_before_it_is_needed() -> None:
+    check = (
+        "import sys, random, proxy.clock, proxy.config.model as m, proxy.identity.tokens as t;"
+        "tokens = t.Tokens(clocks=proxy.clock.Clocks(), jitter=random.Random(), environ={});"
+        "tokens.cache(m.AutoCredentials(), 'a'); tokens.cache(m.GcloudCredentials(), 'a');"
+        "print([n for n in ('google.auth', 'requests', 'aiohttp', 'http.client',"
+        " 'cryptography') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "[]\n"

@@ -1,0 +1,772 @@
+"""Every kind of Google credentials against a token endpoint, STS and IAM over sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.auth.transport.requests import Request
+from google.oauth2.id_token import verify_token
+
+from proxy.clock import Clocks
+from proxy.config.model import (
+    AutoCredentials,
+    Credentials,
+    GcloudCredentials,
+    Impersonate,
+    MetadataCredentials,
+    ServiceAccountFile,
+    TokenFile,
+)
+from proxy.emulator.claims import CALLER
+from proxy.emulator.faults import Held
+from proxy.emulator.metadata import MetadataServer
+from proxy.errors import TokenUnavailable
+from proxy.identity.cache import TokenCache
+from proxy.identity.googleauth.transport import BoundedRequest
+from proxy.identity.source import TokenSourceError
+from proxy.identity.token import IdToken
+from proxy.identity.tokens import Tokens
+from tests.fakes.google import CLIENT_ID, MEMBER, POOL, FakeGoogle, pem, private_key
+from tests.fakes.raw_server import raw_server
+from tests.fakes.tls import server_context
+from tests.unit.identity.steering import jitter
+
+AUDIENCE = "https://orders-abc123-uc.a.run.app"
+KEY = "key@project.iam.gserviceaccount.com"
+ORDERS = "orders@project.iam.gserviceaccount.com"
+STEP = "step@project.iam.gserviceaccount.com"
+METADATA = f"serviceAccount:{CALLER.email}"
+
+
+class World:
+    """Google, a metadata server, and a machine with files and an environment."""
+
+    def __init__(self, google: FakeGoogle, metadata: MetadataServer, folder: Path) -> None:
+        self.google = google
+        self.metadata = metadata
+        self.folder = folder
+        self.environ = google.environ(HOME=str(folder), **metadata.environ)
+        self.subject = self.file("subject", google.subject_token)
+        self._opened: list[Tokens] = []
+
+    def file(self, name: str, content: Any) -> Path:
+        """Write a file, as JSON unless it is text."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+        return path
+
+    def login(self, content: Any = None) -> Path:
+        """Write the file of `gcloud auth application-default login`."""
+        name = ".config/gcloud/application_default_credentials.json"
+        return self.file(name, self.google.login_file() if content is None else content)
+
+    def named(self, content: Any) -> Credentials:
+        """Name a file with this content in GOOGLE_APPLICATION_CREDENTIALS."""
+        self.environ["GOOGLE_APPLICATION_CREDENTIALS"] = str(self.file("named.json", content))
+        return AutoCredentials()
+
+    def key(self, content: Any = None) -> ServiceAccountFile:
+        """Configure a key file with this content."""
+        content = self.google.key_file() if content is None else content
+        return ServiceAccountFile(self.file("key.json", content))
+
+    def cache(self, credentials: Credentials) -> TokenCache:
+        """Return a cache as a started proxy has it."""
+        tokens = Tokens(clocks=Clocks(), jitter=jitter(), environ=self.environ)
+        self._opened.append(tokens)
+        return tokens.cache(credentials, AUDIENCE)
+
+    async def fetch(self, credentials: Credentials) -> IdToken:
+        """Return a token for the audience."""
+        return await self.cache(credentials).get("orders", 30)
+
+    async def refusal(self, credentials: Credentials) -> TokenUnavailable:
+        """Return the error of one attempt; it quotes no secret."""
+        error = await self.cache(credentials).prefetch("orders")
+        assert error is not None
+        assert_nothing_secret(f"{error.detail} {error.hint}")
+        return error
+
+    async def verify(self, token: IdToken) -> dict[str, Any]:
+        """Return what Google's own verifier reads in the token."""
+        url = f"{self.google.url}/oauth2/v1/certs"
+        audience = token.claims["aud"]
+        return dict(await asyncio.to_thread(verify_token, token.value, Request(), audience, url))
+
+    async def close(self) -> None:
+        for tokens in self._opened:
+            await tokens.close()
+
+
+def assert_nothing_secret(text: str) -> None:
+    """Fail if the text has a token, a key, or part of one."""
+    assert not re.search(r"ey[JI]\w|ya29\.\w|1//|PRIVATE KEY|MII\w{9}|d-FL95Q", text), text
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with FakeGoogle() as google, MetadataServer() as metadata:
+        world = World(google, metadata, tmp_path)
+        yield world
+        await world.close()
+
+
+# --- what comes
+
+
+def key_file(world: World) -> Credentials:
+    return world.key()
+
+
+def impersonation_with_a_key(world: World) -> Credentials:
+    world.google.grant(f"serviceAccount:{KEY}", ORDERS)
+    return Impersonate(ORDERS, (), world.key())
+
+
+def impersonation_with_delegates(world: World) -> Credentials:
+    world.google.grant(f"serviceAccount:{KEY}", STEP)
+    world.google.grant(f"serviceAccount:{STEP}", ORDERS)
+    return Impersonate(ORDERS, (STEP,), world.key())
+
+
+def impersonation_with_a_login(world: World) -> Credentials:
+    world.login()
+    world.google.grant("user:dev@example.com", ORDERS)
+    return Impersonate(ORDERS, (), GcloudCredentials())
+
+
+def impersonation_with_the_metadata_server(world: World) -> Credentials:
+    token = world.metadata.mint.access_token(CALLER)["access_token"]
+    world.google.access_tokens[str(token)] = METADATA
+    world.google.grant(METADATA, ORDERS)
+    return Impersonate(ORDERS, (), MetadataCredentials())
+
+
+def impersonation_with_what_there_is(world: World) -> Credentials:
+    return Impersonate(ORDERS, (), impersonation_with_the_metadata_server(world).source)  # type: ignore[union-attr] # it is an Impersonate
+
+
+def impersonation_of_one_by_another(world: World) -> Credentials:
+    world.google.grant(f"serviceAccount:{KEY}", STEP)
+    world.google.grant(f"serviceAccount:{STEP}", ORDERS)
+    return Impersonate(ORDERS, (), Impersonate(STEP, (), world.key()))
+
+
+def named_key_file(world: World) -> Credentials:
+    return world.named(world.google.key_file(ORDERS))
+
+
+def federation_with_a_file(world: World) -> Credentials:
+    world.google.grant(MEMBER, ORDERS)
+    return world.named(world.google.federated_file(world.subject, ORDERS))
+
+
+def federation_and_configured_impersonation(world: World) -> Credentials:
+    world.google.grant(MEMBER, ORDERS)
+    world.named(world.google.federated_file(world.subject))
+    return Impersonate(ORDERS)
+
+
+def federation_with_a_program(world: World) -> Credentials:
+    world.google.grant(MEMBER, ORDERS)
+    info = world.google.federated_file(world.subject, ORDERS)
+    url = f"{world.google.url}/subject"
+    world.google.answer(200, {"id_token": world.google.subject_token})
+    info["credential_source"] = {
+        "url": url,
+        "format": {"type": "json", "subject_token_field_name": "id_token"},
+    }
+    return world.named(info)
+
+
+def impersonating_login(world: World) -> Credentials:
+    world.google.grant("user:dev@example.com", ORDERS)
+    return world.named(world.google.impersonated_file(world.google.login_file(), ORDERS))
+
+
+def impersonating_login_with_delegates(world: World) -> Credentials:
+    world.google.grant("user:dev@example.com", STEP)
+    world.google.grant(f"serviceAccount:{STEP}", ORDERS)
+    world.login(world.google.impersonated_file(world.google.login_file(), ORDERS, STEP))
+    return GcloudCredentials()
+
+
+KINDS: list[tuple[Callable[[World], Credentials], str]] = [
+    (key_file, KEY),
+    (impersonation_with_a_key, ORDERS),
+    (impersonation_with_delegates, ORDERS),
+    (impersonation_with_a_login, ORDERS),
+    (impersonation_with_the_metadata_server, ORDERS),
+    (impersonation_with_what_there_is, ORDERS),
+    (impersonation_of_one_by_another, ORDERS),
+    (named_key_file, ORDERS),
+    (federation_with_a_file, ORDERS),
+    (federation_and_configured_impersonation, ORDERS),
+    (federation_with_a_program, ORDERS),
+    (impersonating_login, ORDERS),
+    (impersonating_login_with_delegates, ORDERS),
+]
+
+
+@pytest.mark.parametrize(("kind", "email"), KINDS, ids=lambda value: getattr(value, "__name__", ""))
+async def test_googles_own_verifier_accepts_the_token_of_every_kind_of_credentials(
+    world: World, kind: Callable[[World], Credentials], email: str
+) -> None:
+    world.google.accounts.add(email)
+    credentials = kind(world)
+
+    token = await world.fetch(credentials)
+
+    assert (token.email, token.claims["aud"]) == (email, AUDIENCE)
+    assert (await world.verify(token))["email"] == email
+
+
+async def test_a_gcloud_logins_own_audience_is_accepted_and_warned_of_once(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.login()
+    world.google.lifetime = 31.5
+    cache = world.cache(GcloudCredentials())
+
+    with caplog.at_level(logging.WARNING):
+        first = await cache.get("orders", 30)
+        cache.refuse(first)
+        second = await cache.get("orders", 30)
+
+    assert (await world.verify(second))["aud"] == CLIENT_ID
+    assert second.email == "dev@example.com"
+    [record] = caplog.records
+    assert f"gcloud's own audience instead of {AUDIENCE}" in record.getMessage()
+
+
+async def test_a_gcloud_logins_token_for_another_client_is_refused(world: World) -> None:
+    world.login()
+    token = world.google.id_token("dev@example.com", "another-client.example")
+    world.google.answer(200, {"access_token": "ya29.x", "expires_in": 9, "id_token": token})
+
+    error = await world.refusal(GcloudCredentials())
+    assert "another-client" in error.detail
+
+
+# --- which credentials
+
+
+async def test_a_named_file_comes_first_then_the_login_then_the_metadata_server(
+    world: World,
+) -> None:
+    assert (await world.fetch(AutoCredentials())).email == CALLER.email
+
+    world.login()
+    assert (await world.fetch(AutoCredentials())).email == "dev@example.com"
+
+    assert (await world.fetch(world.named(world.google.key_file()))).email == KEY
+
+
+async def test_a_login_that_appears_later_is_taken_for_the_next_token(world: World) -> None:
+    cache = world.cache(AutoCredentials())
+    token = await cache.get("orders", 30)
+    assert cache.source.describe() == f"metadata server at {world.metadata.host}"
+    world.login()
+    cache.refuse(token)
+
+    assert (await cache.get("orders", 30)).email == "dev@example.com"
+    assert "application_default_credentials.json" in cache.source.describe()
+
+
+async def test_gclouds_folder_may_be_elsewhere(world: World) -> None:
+    world.file("elsewhere/application_default_credentials.json", world.google.key_file())
+    world.environ["CLOUDSDK_CONFIG"] = str(world.folder / "elsewhere")
+
+    assert (await world.fetch(AutoCredentials())).email == KEY
+
+
+async def test_a_key_that_is_exchanged_is_taken_for_the_next_token(world: World) -> None:
+    cache = world.cache(world.key())
+    cache.refuse(await cache.get("orders", 30))
+    world.google.accounts.add(ORDERS)
+    world.key(world.google.key_file(ORDERS))
+
+    assert (await cache.get("orders", 30)).email == ORDERS
+
+
+async def test_the_account_is_known_where_the_credentials_tell_it(world: World) -> None:
+    world.login()
+    expected: list[tuple[Credentials, str | None]] = [
+        (world.key(), KEY),
+        (Impersonate(ORDERS), ORDERS),
+        (MetadataCredentials(), CALLER.email),
+        (GcloudCredentials(), None),
+        (TokenFile(world.subject), None),
+        (ServiceAccountFile(world.folder / "missing"), None),
+    ]
+    for credentials, account in expected:
+        assert await world.cache(credentials).source.account() == account
+
+    world.named(world.google.federated_file(world.subject, ORDERS))
+    assert await world.cache(AutoCredentials()).source.account() == ORDERS
+
+
+# --- what is asked
+
+
+async def test_an_impersonated_token_is_asked_for_with_the_email(world: World) -> None:
+    await world.fetch(impersonation_with_delegates(world))
+
+    request = world.google.requests[-1]
+    assert request.path == f"/v1/projects/-/serviceAccounts/{ORDERS}:generateIdToken"
+    assert request.body == {
+        "audience": AUDIENCE,
+        "includeEmail": True,
+        "delegates": [f"projects/-/serviceAccounts/{STEP}"],
+    }
+
+
+async def test_a_logins_calls_are_counted_on_its_quota_project(world: World) -> None:
+    await world.fetch(impersonation_with_a_login(world))
+
+    assert world.google.requests[-1].headers["X-Goog-User-Project"] == "quota"
+
+
+async def test_a_federated_workload_asks_with_its_own_token_not_with_the_accounts(
+    world: World,
+) -> None:
+    await world.fetch(federation_with_a_file(world))
+
+    assert [request.path for request in world.google.requests] == [
+        "/v1/token",
+        f"/v1/projects/-/serviceAccounts/{ORDERS}:generateIdToken",
+    ]
+
+
+async def test_at_most_four_tokens_are_fetched_at_once_from_one_source(world: World) -> None:
+    tokens = Tokens(clocks=Clocks(), jitter=jitter(), environ=world.environ)
+    caches = [tokens.cache(MetadataCredentials(), f"https://{n}.example") for n in range(30)]
+    answer = asyncio.Event()
+    world.metadata.inject(Held(answer), times=30)
+    calls = [asyncio.get_running_loop().create_task(cache.get("orders", 30)) for cache in caches]
+    await world.metadata.requests.reached(4)
+    answer.set()
+    await asyncio.gather(*calls)
+    await tokens.close()
+
+    assert world.metadata.in_flight.peak == 4
+    assert sum(world.metadata.asked.values()) == 30
+
+
+# --- what is said
+
+
+Prepare = Callable[[World], Credentials]
+
+
+def missing_key_file(world: World) -> Credentials:
+    return ServiceAccountFile(world.folder / "missing.json")
+
+
+def key_file_that_is_a_folder(world: World) -> Credentials:
+    return ServiceAccountFile(world.folder)
+
+
+def missing_named_file(world: World) -> Credentials:
+    world.environ["GOOGLE_APPLICATION_CREDENTIALS"] = str(world.folder / "missing.json")
+    return AutoCredentials()
+
+
+def missing_login(world: World) -> Credentials:
+    del world
+    return GcloudCredentials()
+
+
+def key_file_of_another_kind(world: World) -> Credentials:
+    return world.key(world.google.login_file())
+
+
+def key_file_that_is_no_json(world: World) -> Credentials:
+    return world.key(pem_text())
+
+
+def pem_text() -> str:
+    return pem(private_key())
+
+
+def key_file_that_is_a_list(world: World) -> Credentials:
+    return world.key([world.google.key_file()])
+
+
+def key_file_without_key(world: World) -> Credentials:
+    info = world.google.key_file()
+    del info["private_key"], info["client_email"]
+    return world.key(info)
+
+
+def key_file_with_a_broken_key(world: World) -> Credentials:
+    return world.key(world.google.key_file() | {"private_key": pem_text()[:400]})
+
+
+def key_of_a_deleted_account(world: World) -> Credentials:
+    world.google.accounts.clear()
+    return world.key()
+
+
+def deleted_key(world: World) -> Credentials:
+    world.google.answer(400, {"error": "invalid_grant", "error_description": "Invalid JWT Sig…"})
+    return world.key()
+
+
+def key_on_a_machine_with_a_wrong_clock(world: World) -> Credentials:
+    world.google.answer(
+        400,
+        {
+            "error": "invalid_grant",
+            "error_description": "Invalid JWT: Token must be a short-lived token (60 minutes) and "
+            "in a reasonable timeframe. Check your iat and exp values in the JWT claim.",
+        },
+    )
+    return world.key()
+
+
+def revoked_login(world: World) -> Credentials:
+    world.google.refresh_tokens.clear()
+    world.login()
+    return GcloudCredentials()
+
+
+def login_of_another_client(world: World) -> Credentials:
+    world.login(world.google.login_file() | {"client_id": "gone"})
+    return GcloudCredentials()
+
+
+def login_that_needs_a_second_factor(world: World) -> Credentials:
+    world.google.answer(400, {"error": "invalid_grant", "error_subtype": "invalid_rapt"})
+    world.login()
+    return GcloudCredentials()
+
+
+def login_without_openid(world: World) -> Credentials:
+    world.google.scopes.clear()
+    world.login()
+    return GcloudCredentials()
+
+
+def impersonation_without_permission(world: World) -> Credentials:
+    world.google.accounts.add(ORDERS)
+    return Impersonate(ORDERS, (), world.key())
+
+
+def impersonation_without_permission_on_the_delegate(world: World) -> Credentials:
+    world.google.accounts |= {STEP, ORDERS}
+    return Impersonate(ORDERS, (STEP,), world.key())
+
+
+def impersonation_of_nobody(world: World) -> Credentials:
+    return Impersonate("nobody@project.iam.gserviceaccount.com", (), world.key())
+
+
+def impersonation_where_the_api_is_off(world: World) -> Credentials:
+    credentials = impersonation_with_the_metadata_server(world)
+    world.google.answer(
+        403,
+        {
+            "error": {
+                "message": "IAM Service Account Credentials API has not been used in project 42 "
+                "before or it is disabled. Enable it by visiting https://console…"
+            }
+        },
+    )
+    return credentials
+
+
+def impersonation_while_iam_is_down(world: World) -> Credentials:
+    credentials = impersonation_with_the_metadata_server(world)
+    world.google.answer(503, "<html>Try again later</html>", "text/html")
+    return credentials
+
+
+def impersonation_where_iam_sends_nonsense(world: World) -> Credentials:
+    credentials = impersonation_with_the_metadata_server(world)
+    world.google.answer(200, {"accessToken": "ya29.secret"})
+    return credentials
+
+
+def impersonation_where_iam_sends_no_json(world: World) -> Credentials:
+    credentials = impersonation_with_the_metadata_server(world)
+    world.google.answer(200, "ya29.secret", "text/plain")
+    return credentials
+
+
+def impersonation_with_a_stale_access_token(world: World) -> Credentials:
+    credentials = impersonation_with_the_metadata_server(world)
+    world.google.access_tokens.clear()
+    return credentials
+
+
+def impersonation_with_a_token_file(world: World) -> Credentials:
+    return Impersonate(ORDERS, (), TokenFile(world.subject))
+
+
+def federation_without_permission(world: World) -> Credentials:
+    world.google.accounts.add(ORDERS)
+    return world.named(world.google.federated_file(world.subject, ORDERS))
+
+
+def federation_without_account(world: World) -> Credentials:
+    return world.named(world.google.federated_file(world.subject))
+
+
+def federation_with_an_odd_account(world: World) -> Credentials:
+    info = world.google.federated_file(world.subject)
+    info["service_account_impersonation_url"] = "https://iamcredentials.googleapis.com/orders"
+    return world.named(info)
+
+
+def federation_that_sts_refuses(world: World) -> Credentials:
+    world.file("subject", "a token of somebody else's")
+    return federation_with_a_file(world)
+
+
+def federation_whose_subject_is_missing(world: World) -> Credentials:
+    world.subject.unlink()
+    return federation_with_a_file(world)
+
+
+def federation_with_a_broken_source(world: World) -> Credentials:
+    info = world.google.federated_file(world.subject, ORDERS) | {"credential_source": {"f": 1}}
+    return world.named(info)
+
+
+def workforce_login(world: World) -> Credentials:
+    return world.named({"type": "external_account_authorized_user"})
+
+
+def unknown_kind(world: World) -> Credentials:
+    return world.named({"type": "gdch_service_account"})
+
+
+def nested_nonsense(world: World) -> Credentials:
+    return world.named(world.google.impersonated_file({}, ORDERS) | {"source_credentials": "x"})
+
+
+def token_endpoint_that_sends_nonsense(world: World) -> Credentials:
+    world.google.answer(200, ["ya29.secret"])
+    return world.key()
+
+
+def token_endpoint_that_sends_no_jwt(world: World) -> Credentials:
+    world.google.answer(200, {"id_token": "ya29.secret"})
+    return world.key()
+
+
+def token_endpoint_that_redirects(world: World) -> Credentials:
+    world.google.answer(307, "moved", "text/plain")
+    return world.key()
+
+
+def token_endpoint_that_refuses_connections(world: World) -> Credentials:
+    return world.key(world.google.key_file() | {"token_uri": "http://127.0.0.1:1/token"})
+
+
+def token_endpoint_without_dns(world: World) -> Credentials:
+    return world.key(world.google.key_file() | {"token_uri": "http://nowhere.invalid/token"})
+
+
+FAILURES: list[tuple[Prepare, str, str]] = [
+    (missing_key_file, "missing.json: it does not exist", "service_account_file"),
+    (key_file_that_is_a_folder, "it cannot be read: Is a directory", ""),
+    (missing_named_file, "missing.json: it does not exist", "GOOGLE_APPLICATION_CREDENTIALS"),
+    (missing_login, "it does not exist", "`gcloud auth application-default login`"),
+    (key_file_of_another_kind, "its type is 'authorized_user', not 'serv", "credentials: auto"),
+    (key_file_that_is_no_json, "it is not a JSON object", "Create"),
+    (key_file_that_is_a_list, "it is not a JSON object", "Create"),
+    (key_file_without_key, "it lacks client_email and private_key", "Create"),
+    (key_file_with_a_broken_key, "its private_key is not a PEM key", "Line breaks"),
+    (key_of_a_deleted_account, "invalid_grant: .*account not found", f"--iam-account={KEY}"),
+    (deleted_key, "invalid_grant: Invalid JWT Sig", "gcloud iam service-accounts keys create"),
+    (key_on_a_machine_with_a_wrong_clock, "reasonable timeframe", "clock"),
+    (revoked_login, "expired or revoked", "gcloud auth application-default login"),
+    (login_of_another_client, "invalid_client", "gcloud auth application-default login"),
+    (login_that_needs_a_second_factor, "Reauthentication", "gcloud auth application-default"),
+    (login_without_openid, "lacks the scope openid", "gcloud auth application-default login"),
+    (
+        impersonation_without_permission,
+        f"serviceAccount:{KEY} may not act as {ORDERS}: Permission 'iam.serviceAccounts.getOpen",
+        f"binding {ORDERS} --member=serviceAccount:{KEY} --role=roles/iam.serviceAccountOpenId",
+    ),
+    (
+        impersonation_without_permission_on_the_delegate,
+        "may not act as",
+        f"binding {STEP} --member=serviceAccount:{KEY} --role=roles/iam.serviceAccountToken",
+    ),
+    (impersonation_of_nobody, "there is no service account nobody@", "service-accounts list"),
+    (impersonation_where_the_api_is_off, "API is off", "gcloud services enable iamcredentials"),
+    (impersonation_while_iam_is_down, "status 503: '<html>Try again later</html>'", ""),
+    (impersonation_where_iam_sends_nonsense, "IAM answered without a token", ""),
+    (impersonation_where_iam_sends_no_json, "without a token: one word of 11 characters", ""),
+    (impersonation_with_a_stale_access_token, "IAM does not accept the access token", ""),
+    (impersonation_with_a_token_file, "it has no access tokens", "Use another source"),
+    (
+        federation_without_permission,
+        f"principalSet:{POOL}/\\* may not act as {ORDERS}",
+        f"--member='principalSet:{POOL}/\\*' --role=roles/iam.workloadIdentityUser",
+    ),
+    (federation_without_account, "names no service account", "create-cred-config"),
+    (federation_with_an_odd_account, "names no service account", ":generateAccessToken"),
+    (federation_that_sts_refuses, "does not match the expected", "providers describe provider"),
+    (federation_whose_subject_is_missing, "subject' was not found", "its own token"),
+    (federation_with_a_broken_source, "Missing credential_source", "^`cloud-run"),
+    (workforce_login, "a workforce login has no ID tokens", "impersonate"),
+    (unknown_kind, "its type is 'gdch_service_account'", "Use a service account key"),
+    (nested_nonsense, "its source_credentials is not an object", ""),
+    (token_endpoint_that_sends_nonsense, "could not be understood", ""),
+    (token_endpoint_that_sends_no_jwt, "Wrong number of segments|not an ID token|underst", ""),
+    (token_endpoint_that_redirects, "moved", "^`cloud-run-auth-proxy doctor`"),
+    (
+        token_endpoint_that_refuses_connections,
+        "127.0.0.1:1 cannot be reached: conn.* refused",
+        "egress",
+    ),
+    (token_endpoint_without_dns, "the name nowhere.invalid does not resolve", "egress"),
+]
+
+
+@pytest.mark.parametrize(
+    ("prepare", "detail", "hint"), FAILURES, ids=[prepare.__name__ for prepare, *_ in FAILURES]
+)
+async def test_each_failure_is_one_sentence_and_what_to_do(
+    world: World, prepare: Prepare, detail: str, hint: str
+) -> None:
+    error = await world.refusal(prepare(world))
+
+    assert re.search(detail, error.detail), error.detail
+    assert re.search(hint, error.hint), error.hint
+    assert "\n" not in error.detail
+    assert len(error.detail) < 500
+
+
+async def test_a_passing_trouble_of_googles_is_worth_waiting_for(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("google.auth._exponential_backoff.time.sleep", pauses.append)
+    for _ in range(3):  # google-auth tries three times by itself.
+        world.google.answer(503, {"error": "backend", "error_description": "try again"})
+    cache = world.cache(world.key())
+
+    assert (await cache.get("orders", 30)).email == KEY
+    assert cache.stats == {("orders", "failed"): 1, ("orders", "fetched"): 1}
+    assert len(pauses) == 2
+
+
+async def test_a_call_that_does_not_end_is_given_up(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stuck = threading.Event()
+    monkeypatch.setattr("proxy.identity.google_source.ANSWER_WITHIN", 0.0)
+    monkeypatch.setattr("proxy.identity.google_source.GRACE", 0.01)
+    monkeypatch.setattr("proxy.identity.google_source._id_token", lambda *_: stuck.wait(5))
+    cache = world.cache(world.key())
+
+    error = await cache.prefetch("orders")
+    stuck.set()
+
+    assert error is not None
+    assert error.detail.endswith("no answer within 0 s")
+    assert cache.stats == {("orders", "timed_out"): 1}
+
+
+async def test_a_server_that_does_not_answer_is_named() -> None:
+    async with raw_server(hold=True) as server:
+        url = f"http://127.0.0.1:{server.port}/token"
+
+        def ask() -> None:
+            with BoundedRequest(time.monotonic, 0.05) as request:
+                request(url, method="POST")
+
+        with pytest.raises(TokenSourceError) as failure:
+            await asyncio.to_thread(ask)
+
+    assert failure.value.detail == f"127.0.0.1:{server.port} did not answer within 0 s"
+    assert failure.value.slow
+
+
+def test_nothing_is_sent_after_the_deadline() -> None:
+    now = [100.0]
+    with BoundedRequest(lambda: now[0], 15) as request:
+        now[0] = 115.0
+        with pytest.raises(TokenSourceError, match=r"oauth2\.example did not answer within 15 s"):
+            request("https://oauth2.example/token")
+
+
+async def test_a_certificate_that_cannot_be_verified_is_told() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        del reader
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=server_context())
+    port = server.sockets[0].getsockname()[1]
+
+    def ask() -> None:
+        with BoundedRequest(time.monotonic, 5) as request:
+            request(f"https://127.0.0.1:{port}/token")
+
+    with pytest.raises(TokenSourceError) as failure:
+        await asyncio.to_thread(ask)
+    server.close()
+    await server.wait_closed()
+
+    assert failure.value.detail == f"TLS to 127.0.0.1:{port} cannot be verified"
+    assert "REQUESTS_CA_BUNDLE" in (failure.value.hint or "")
+
+
+async def test_a_missing_ca_bundle_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(world.folder / "missing.pem"))
+    info = world.google.key_file() | {"token_uri": "https://127.0.0.1:1/token"}
+
+    error = await world.refusal(world.key(info))
+    assert "missing.pem" in error.detail
+    assert "REQUESTS_CA_BUNDLE" in error.hint
+
+
+async def test_a_proxy_that_lets_nothing_through_is_told(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("NO_PROXY", "")
+    info = world.google.key_file() | {"token_uri": "https://oauth2.example/token"}
+
+    error = await world.refusal(world.key(info))
+    assert "the HTTP proxy does not let requests to oauth2.example through" in error.detail
+
+
+async def test_unreadable_files_are_explained(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    credentials = world.key()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    # The tests may run as root, who may read everything.
+    monkeypatch.setattr(Path, "open", refuse)
+    error = await world.refusal(credentials)
+
+    assert "it may not be read by this process" in error.detail
+    assert "ls -l" in error.hint
+
+
+async def test_credentials_of_a_netrc_do_not_replace_the_access_token(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = world.file("netrc", "machine 127.0.0.1 login somebody password else\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+
+    assert (await world.fetch(impersonation_with_a_key(world))).email == ORDERS
