@@ -148,8 +148,13 @@ def _check_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _demo_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--port", default="8080", help="of the proxy; default: 8080")
-    parser.add_argument("--admin", metavar="ADDR|off", default="127.0.0.1:9090")
+    parser.add_argument("--port", type=int, default=8080, help="of the proxy; default: 8080")
+    parser.add_argument(
+        "--admin",
+        metavar="ADDR|off",
+        default="127.0.0.1:9090",
+        help="the admin listener; default: 127.0.0.1:9090",
+    )
 
 
 def _no_flags(parser: argparse.ArgumentParser) -> None:
@@ -209,7 +214,7 @@ def _schema(flags: argparse.Namespace) -> int:
 
 
 def _demo(flags: argparse.Namespace) -> int:
-    port = _flag_address("--port", flags.port).port
+    port = _flag_address("--port", f":{flags.port}").port
     admin = None if flags.admin == "off" else _flag_address("--admin", flags.admin)
     from proxy.demo import main as demo  # noqa: PLC0415 (the emulator and a whole proxy)
 
