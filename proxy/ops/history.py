@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -93,6 +93,16 @@ def span(start: Mark, end: Mark) -> Span:
     return Span(end.at - start.at, requests, client, server, refused, percentiles)
 
 
+def add_up(marks: Iterable[Mark], at: float) -> Mark:
+    """Return the totals of several routes, as of `at`."""
+    total = _nothing_yet(at)
+    for one in marks:
+        counts = tuple(a + b for a, b in zip(total.counts, one.counts, strict=True))
+        buckets = tuple(a + b for a, b in zip(total.buckets, one.buckets, strict=True))
+        total = Mark(at, counts, buckets)
+    return total
+
+
 def _nothing_yet(at: float) -> Mark:
     return Mark(at, (0,) * len(COUNTS), (0,) * (len(DURATION_BOUNDS) + 1))
 
@@ -148,9 +158,18 @@ class History:
 
     def recent(self, route: RouteStats, now: float) -> Span:
         """Return what happened to a route within the last minute or so, up to `now`."""
+        return span(self._minute_ago(route), mark(route, now))
+
+    def recent_of_all(self, routes: Iterable[RouteStats], now: float) -> Span:
+        """Return what happened to all of them together."""
+        routes = list(routes)
+        starts = [self._minute_ago(route) for route in routes]
+        began = min((start.at for start in starts), default=self._last)
+        return span(add_up(starts, began), add_up((mark(route, now) for route in routes), now))
+
+    def _minute_ago(self, route: RouteStats) -> Mark:
         track = self._tracks.get(route.name)
-        start = track.marks[0] if track is not None else _nothing_yet(self._last)
-        return span(start, mark(route, now))
+        return track.marks[0] if track is not None else _nothing_yet(self._last)
 
     def series(self, name: str) -> dict[str, list[float | None]]:
         """Return a route's points, as many as `at` has; None where nothing is known."""

@@ -6,11 +6,12 @@ from functools import cache
 from importlib import resources
 from typing import Final
 
+_SCRIPTS: Final = ("app.js", "dom.js", "failures.js", "format.js", "graphs.js", "routes.js")
 _TYPES: Final = {
     "index.html": "text/html; charset=utf-8",
-    "app.js": "text/javascript; charset=utf-8",
     "style.css": "text/css; charset=utf-8",
     "icon.svg": "image/svg+xml",
+    **dict.fromkeys(_SCRIPTS, "text/javascript; charset=utf-8"),
 }
 
 

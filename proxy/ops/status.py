@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 import proxy
 from proxy.clock import Clocks
@@ -21,9 +21,12 @@ from proxy.ops.history import SAMPLE_SECONDS, History, Span
 from proxy.ops.lifecycle import Lifecycle
 from proxy.ops.numbers import Numbers, TokenView
 from proxy.ops.redact import redact
-from proxy.plane.stats import Failure, RouteStats
+from proxy.plane.stats import Failure, RouteStats, Stats
 
 Json = dict[str, Any]
+
+MAX_FAILURES: Final = 50
+"""Failures in a report; there is one for each route and reason."""
 
 
 class Status:
@@ -44,9 +47,13 @@ class Status:
         self._config = config
         self._listeners = listeners
         self._history = History(self._clocks.steady())
+        self._last_failures: dict[tuple[str, str], Failure] = {}
+        """The last one of each (route, reason): the path keeps few, and one trouble of many
+        exchanges would hide all others."""
 
     def sample(self, numbers: Numbers) -> None:
-        """Take one point of the graphs."""
+        """Take one point of the graphs, and remember the failures."""
+        self._remember(numbers)
         self._history.sample(numbers, self._clocks.steady(), self._clocks.wall())
 
     def report(self, numbers: Numbers, *, history: bool = True) -> Json:
@@ -54,8 +61,9 @@ class Status:
         config = self._config()
         report = self._process(config)
         report["routes"] = [self._route(route, numbers, history=history) for route in config.routes]
+        report["totals"] = self._totals(numbers)
         report["unmatched"] = self._unmatched(numbers, history=history)
-        report["failures"] = _failures(numbers.stats.failures)
+        report["failures"] = self._failures(numbers)
         if history:
             report["history"] = {
                 "at": list(self._history.at),
@@ -95,6 +103,24 @@ class Status:
             "connections": {**asdict(connections), "limit": limit or None},
             **self._traffic(stats, recent, history=history),
         }
+
+    def _remember(self, numbers: Numbers) -> None:
+        for failure in numbers.stats.failures:
+            # A caller that went away is nobody's failure.
+            if failure.reason != DownstreamGone.reason:
+                self._last_failures[failure.route, failure.reason] = failure
+
+    def _failures(self, numbers: Numbers) -> list[Json]:
+        """Return the last failure of each route and reason, the latest first."""
+        self._remember(numbers)
+        latest = sorted(self._last_failures.values(), key=lambda failure: failure.at, reverse=True)
+        return [_failure(failure, numbers.stats) for failure in latest[:MAX_FAILURES]]
+
+    def _totals(self, numbers: Numbers) -> Json:
+        """Return the last minute over everything, unmatched requests included."""
+        routes = numbers.stats.routes.values()
+        recent = self._history.recent_of_all(routes, self._clocks.steady())
+        return {"in_flight": sum(route.in_flight for route in routes), "recent": asdict(recent)}
 
     def _unmatched(self, numbers: Numbers, *, history: bool) -> Json | None:
         """Return the traffic that no route matched, if there was any."""
@@ -145,19 +171,15 @@ def _settings(route: Route) -> Json:
     }
 
 
-def _failures(failures: Iterable[Failure]) -> list[Json]:
-    """Return the last failures, the latest first; a caller that went away is none."""
-    told = [failure for failure in failures if failure.reason != DownstreamGone.reason]
-    return [_failure(failure) for failure in reversed(told)]
-
-
-def _failure(failure: Failure) -> Json:
+def _failure(failure: Failure, stats: Stats) -> Json:
     kind = REASONS.get(failure.reason)
+    route = stats.routes.get(failure.route)
     return {
         **asdict(failure),
         "title": kind.title if kind is not None else failure.reason,
         "detail": redact(failure.detail),
         "hint": redact(failure.hint),
+        "times": max(1, route.errors[failure.reason]) if route is not None else 1,
     }
 
 

@@ -186,6 +186,25 @@ def test_before_the_first_point_recent_is_everything(bench: Bench) -> None:
     assert (recent.seconds, recent.requests, recent.refused) == (1.0, 4, 4)
 
 
+def test_routes_are_added_up(bench: Bench) -> None:
+    billing = bench.stats.route("billing")
+    served(bench.orders, count=100, seconds=0.002)
+    bench.sample()
+    served(billing, 500, count=100, seconds=10.0)
+
+    recent = bench.history.recent_of_all([bench.orders, billing], bench.now + 1.0)
+
+    assert (recent.requests, recent.server_errors) == (200, 100)
+    assert recent.percentiles["p50"] == pytest.approx(0.0025)
+    assert recent.percentiles["p90"] == pytest.approx(9.0)
+
+
+def test_without_any_route_nothing_happened(bench: Bench) -> None:
+    recent = bench.history.recent_of_all([], bench.now + 2.0)
+
+    assert (recent.seconds, recent.requests, recent.percentiles["p50"]) == (2.0, 0, None)
+
+
 def test_a_sum_that_fell_because_a_worker_ended_is_no_negative_count() -> None:
     before, after = RouteStats("orders"), RouteStats("orders")
     served(before, count=5)

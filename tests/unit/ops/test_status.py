@@ -159,6 +159,13 @@ def test_it_gives_recent_rates_and_percentiles() -> None:
     assert recent["percentiles"]["p99"] == 3600
 
 
+def test_it_adds_up_what_all_routes_do() -> None:
+    totals = Bench().report()["totals"]
+
+    assert totals["in_flight"] == 3
+    assert (totals["recent"]["requests"], totals["recent"]["server_errors"]) == (107, 5)
+
+
 def test_traffic_that_no_route_matched_stands_apart() -> None:
     assert Bench().report()["unmatched"]["codes"] == {"404": 7}
     assert Bench().report(Numbers(stats=Stats()))["unmatched"] is None
@@ -179,7 +186,41 @@ def test_the_last_failures_come_first_with_their_explanation() -> None:
         "title": "The upstream closed the connection",
         "detail": "https://orders.run.app closed the connection.",
         "hint": "Look at the upstream's own log.",
+        "times": 5,
     }
+
+
+def test_of_equal_failures_the_last_is_shown_and_how_many_there_were() -> None:
+    numbers = busy_numbers()
+    numbers.stats.route("orders").errors["upstream_reset"] = 1000
+    numbers.stats.failures.extend(replace(RESET, at=NOW + number) for number in range(50))
+
+    (failure,) = Bench().report(numbers)["failures"]
+
+    assert (failure["at"], failure["times"]) == (NOW + 49, 1000)
+
+
+def test_a_failure_is_remembered_when_many_others_have_pushed_it_out() -> None:
+    bench, numbers = Bench(), busy_numbers()
+    bench.sample(numbers)
+    flood = replace(RESET, at=NOW, reason="token_unavailable", status=503)
+    numbers.stats.failures.extend([flood] * 50)
+
+    assert [failure["reason"] for failure in bench.report(numbers)["failures"]] == [
+        "token_unavailable",
+        "upstream_reset",
+    ]
+
+
+@pytest.mark.parametrize(("kinds", "shown"), [(49, 49), (50, 50), (51, 50)])
+def test_the_number_of_failures_in_a_report_is_bounded(kinds: int, shown: int) -> None:
+    numbers = Numbers(stats=Stats())
+    bench = Bench()
+    for number in range(kinds):
+        numbers.stats.failures.append(replace(RESET, route=f"r{number}"))
+        bench.sample(numbers)
+
+    assert len(bench.report(numbers)["failures"]) == shown
 
 
 def test_a_caller_that_went_away_is_no_failure() -> None:
