@@ -174,10 +174,11 @@ class Attempting(ABC):
         token = await pursuit.token()
         up = await pursuit.connection()
         self._task = None
+        # Before anything is written: the upstream may ask for a pause at once.
+        self._down.resume_request()
         self._attempt(up, b"" if token is None else self.route.line_of(token))
         if self._up is not None:
             self._up.flush()
-        self._down.resume_request()
 
     def _attempt(self, up: UpstreamCodec, line: bytes) -> None:
         """Send what there is of the request; whoever called flushes."""
@@ -283,6 +284,8 @@ class Attempting(ABC):
 
     def _release_held(self, held: Held) -> None:
         self._held = None
+        # Before anything is written: the caller may ask for a pause at once.
+        self.resume_response()
         self._relay(held.head)
         for piece in held.pieces:
             self.response_data(piece)
@@ -290,4 +293,3 @@ class Attempting(ABC):
             self.response_end(held.trailers)
         else:
             self._down.flush()
-            self.resume_response()

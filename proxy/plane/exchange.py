@@ -172,6 +172,11 @@ class Exchange(Attempting):
         """Repeat the attempt where that is safe, else tell the caller."""
         attempt = self._history()
         self._up = None
+        if self._half == "upstream":
+            # The upstream had ended its half of the tunnel: TLS cannot leave the other open.
+            self._finish(None)
+            self._down.close()
+            return
         if self.state is ATTEMPTING:
             if stale_connection(error, attempt):
                 self.route.stats.retries["stale"] += 1
