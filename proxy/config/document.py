@@ -53,10 +53,6 @@ class Routes(Kind):
             "additionalProperties": {"$ref": "#/$defs/route"},
         }
 
-    def show(self, value: Any) -> Any:
-        """Return the names."""
-        return list(value)
-
 
 _CONFIG_KEYS = section(Config).keys
 

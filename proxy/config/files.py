@@ -52,10 +52,6 @@ class File(ScalarKind):
         """Return any text but the empty one."""
         return or_variable({"type": "string", "minLength": 1})
 
-    def show(self, value: Path) -> str:
-        """Return the path."""
-        return str(value)
-
 
 def check_readable(path: Path) -> str | None:
     """Open the file; its content is the business of whoever uses it."""

@@ -21,14 +21,8 @@ from proxy.config.tree import ListNode, Node, ScalarNode
 Schema = dict[str, Any]
 
 
-class _Broken:
-    """The value of a key whose problem has been told."""
-
-    def __repr__(self) -> str:
-        return "BROKEN"
-
-
-BROKEN: Final = _Broken()
+BROKEN: Final = object()
+"""The value of a key whose problem has been told."""
 
 
 class Reader:
@@ -94,9 +88,9 @@ class Kind(ABC):
     def schema(self) -> Schema:
         """Return the JSON Schema; it refuses nothing that `read` accepts."""
 
-    @abstractmethod
     def show(self, value: Any) -> Any:
         """Return the value as the file writes it, in JSON's types; the reverse of `read`."""
+        return value
 
 
 class ScalarKind(Kind):
@@ -215,10 +209,6 @@ class Flag(ScalarKind):
         """Return a boolean."""
         return or_variable({"type": "boolean"})
 
-    def show(self, value: Any) -> Any:
-        """Return the boolean."""
-        return value
-
 
 @dataclass(frozen=True, slots=True)
 class Count(ScalarKind):
@@ -244,10 +234,6 @@ class Count(ScalarKind):
     def schema(self) -> Schema:
         """Return an integer with its minimum."""
         return or_variable({"type": "integer", "minimum": self.minimum})
-
-    def show(self, value: Any) -> Any:
-        """Return the number."""
-        return value
 
 
 @dataclass(frozen=True, slots=True)

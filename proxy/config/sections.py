@@ -113,10 +113,6 @@ class Section(Kind):
         properties = {key.name: key.schema() for key in self.keys}
         return {"type": "object", "additionalProperties": False, "properties": properties}
 
-    def show(self, value: Any) -> Any:
-        """Return all keys with their values."""
-        return {key.name: key.kind.show(getattr(value, key.name)) for key in self.keys}
-
 
 @dataclass(frozen=True, slots=True)
 class HeaderValues(Kind):

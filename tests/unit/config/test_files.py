@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import datetime as dt
 import os
 from pathlib import Path
 
 import pytest
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from proxy.config.loading import load
 from tests.unit.config.reading import UPSTREAM, read, told_of_route
@@ -92,6 +96,18 @@ def test_a_ca_file_without_certificates_is_told(content: str, tmp_path: Path) ->
     (tmp_path / "ca.pem").write_text(content)
     said = refused("ca_file: ca.pem", tmp_path)
     assert said.startswith("routes.a.ca_file: 'DIR/ca.pem' holds no PEM certificates (")
+
+
+def test_a_ca_file_with_revocation_lists_only_is_told(tmp_path: Path) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "ca")])
+    now = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+    builder = x509.CertificateRevocationListBuilder(name, now, now + dt.timedelta(days=1))
+    crl = builder.sign(key, hashes.SHA256())
+    (tmp_path / "ca.pem").write_bytes(crl.public_bytes(serialization.Encoding.PEM))
+
+    said = "routes.a.ca_file: 'DIR/ca.pem' holds no PEM certificate, only revocation lists"
+    assert refused("ca_file: ca.pem", tmp_path) == said
 
 
 def test_a_file_is_checked_once_however_many_routes_name_it(
