@@ -88,21 +88,24 @@ class Flight:
     async def close(self) -> None:
         """End the running fetch, if any; `landed` has been called when this returns."""
         self._closed = True
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        task = self._task
+        self._give_up()
+        if task is not None:
+            await asyncio.wait([task])
 
     async def _obtain(self) -> IdToken:
         async with self._gate:
             # From here on: waiting for other audiences' fetches is not this one's fault.
             self._began = self._clocks.steady()
-            task = asyncio.current_task()
-            if task is not None:
-                self._limit = self._later(FETCH_LIMIT, task.cancel)
+            self._limit = self._later(FETCH_LIMIT, self._give_up)
             raw = await self._source.fetch(self._audience)
         source = self._source
         fixed = source.fixed_audience if isinstance(source, FixedAudience) else None
         return read_token(raw, self._audience, self._clocks.wall(), fixed)
+
+    def _give_up(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
 
     def _ended(self, route: str, task: asyncio.Task[IdToken]) -> None:
         if self._limit is not None:

@@ -31,6 +31,8 @@ from proxy.emulator.keys import Keys
 CLIENT_ID = "764086051850-emulated.apps.googleusercontent.com"
 POOL = "//iam.googleapis.com/projects/42/locations/global/workloadIdentityPools/pool"
 PROVIDER = f"{POOL}/providers/provider"
+AWS = "urn:ietf:params:aws:token-type:aws4_request"
+WORKFORCE_MEMBER = "principal://YOUR_PRINCIPAL"
 MEMBER = f"principalSet:{POOL}/*"
 """The federated workloads of `PROVIDER`."""
 
@@ -140,6 +142,18 @@ class FakeGoogle:
             info["service_account_impersonation_url"] = self.impersonation_url(account)
         return info
 
+    def workforce_file(self) -> dict[str, Any]:
+        """Return the login of a person of a workforce pool."""
+        return {
+            "type": "external_account_authorized_user",
+            "audience": "//iam.googleapis.com/locations/global/workforcePools/p/providers/q",
+            "client_id": "workforce",
+            "client_secret": "secret",
+            "refresh_token": "1//workforce",
+            "token_url": f"{self.url}/v1/oauthtoken",
+            "token_info_url": f"{self.url}/v1/introspect",
+        }
+
     def impersonated_file(
         self, source: Mapping[str, Any], account: str, *delegates: str
     ) -> dict[str, Any]:
@@ -192,15 +206,15 @@ class FakeGoogle:
         self.requests.append(Request(request.path, request.headers.copy(), body))
         if self._answers:
             return self._answers.popleft()
-        if request.path == "/token":
-            return self._token(body)
-        if request.path == "/v1/token":
-            return self._exchange(body)
-        if request.path == "/oauth2/v1/certs":
-            return web.json_response(self.keys.x509_certificates())
         if request.path.startswith("/v1/projects/-/serviceAccounts/"):
             return self._iam(request, body)
-        return web.Response(status=404)
+        respond = {
+            "/token": self._token,
+            "/v1/token": self._exchange,
+            "/v1/oauthtoken": self._refresh_workforce,
+            "/oauth2/v1/certs": lambda _: web.json_response(self.keys.x509_certificates()),
+        }.get(request.path)
+        return web.Response(status=404) if respond is None else respond(body)
 
     # --- the token endpoint: https://developers.google.com/identity/protocols/oauth2
 
@@ -247,9 +261,21 @@ class FakeGoogle:
     def _exchange(self, body: Body) -> web.Response:
         assert body["grant_type"] == "urn:ietf:params:oauth:grant-type:token-exchange"
         assert body["scope"] == "https://www.googleapis.com/auth/cloud-platform"
-        if body["audience"] != PROVIDER or body["subject_token"] != self.subject_token:
+        subject = body["subject_token"]
+        if body["subject_token_type"] == AWS:
+            # A request to AWS that proves who signed it: only its shape is looked at.
+            signed = json.loads(unquote(subject))
+            headers = {header["key"]: header["value"] for header in signed["headers"]}
+            assert headers["x-goog-cloud-target-resource"] == PROVIDER
+            assert "Credential=AKIDEMULATED/" in headers["Authorization"]
+            subject = self.subject_token
+        if body["audience"] != PROVIDER or subject != self.subject_token:
             return _invalid_grant("The audience in ID Token does not match the expected audience.")
         return self._access(MEMBER)
+
+    def _refresh_workforce(self, body: Body) -> web.Response:
+        assert body == {"grant_type": "refresh_token", "refresh_token": "1//workforce"}
+        return self._access(WORKFORCE_MEMBER)
 
     # --- the IAM Credentials API
 

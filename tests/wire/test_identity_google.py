@@ -35,7 +35,16 @@ from proxy.identity.googleauth.transport import BoundedRequest
 from proxy.identity.source import TokenSourceError
 from proxy.identity.token import IdToken
 from proxy.identity.tokens import Tokens
-from tests.fakes.google import CLIENT_ID, MEMBER, POOL, FakeGoogle, pem, private_key
+from tests.fakes.google import (
+    AWS,
+    CLIENT_ID,
+    MEMBER,
+    POOL,
+    WORKFORCE_MEMBER,
+    FakeGoogle,
+    pem,
+    private_key,
+)
 from tests.fakes.raw_server import raw_server
 from tests.fakes.tls import server_context
 from tests.unit.identity.steering import jitter
@@ -189,6 +198,46 @@ def federation_with_a_program(world: World) -> Credentials:
     return world.named(info)
 
 
+def federation_with_an_executable(world: World) -> Credentials:
+    world.google.grant(MEMBER, ORDERS)
+    answer = {
+        "version": 1,
+        "success": True,
+        "token_type": "urn:ietf:params:oauth:token-type:jwt",
+        "id_token": world.google.subject_token,
+        "expiration_time": 4_000_000_000,
+    }
+    program = world.file("program", f"#!/bin/sh\ncat <<'END'\n{json.dumps(answer)}\nEND\n")
+    program.chmod(0o700)
+    info = world.google.federated_file(world.subject, ORDERS)
+    info["credential_source"] = {"executable": {"command": str(program), "timeout_millis": 5000}}
+    return world.named(info)
+
+
+def federation_with_aws(world: World) -> Credentials:
+    world.google.grant(MEMBER, ORDERS)
+    info = world.google.federated_file(world.subject, ORDERS)
+    info["subject_token_type"] = AWS
+    info["credential_source"] = {
+        "environment_id": "aws1",
+        "regional_cred_verification_url": "https://sts.{region}.amazonaws.com?Action=Get",
+    }
+    return world.named(info)
+
+
+def impersonation_with_a_workforce_login(world: World) -> Credentials:
+    world.google.grant(WORKFORCE_MEMBER, ORDERS)
+    world.login(world.google.workforce_file())
+    return Impersonate(ORDERS, (), GcloudCredentials())
+
+
+def impersonation_with_an_impersonating_login(world: World) -> Credentials:
+    world.google.grant("user:dev@example.com", STEP)
+    world.google.grant(f"serviceAccount:{STEP}", ORDERS)
+    world.login(world.google.impersonated_file(world.google.login_file(), STEP))
+    return Impersonate(ORDERS, (), GcloudCredentials())
+
+
 def impersonating_login(world: World) -> Credentials:
     world.google.grant("user:dev@example.com", ORDERS)
     return world.named(world.google.impersonated_file(world.google.login_file(), ORDERS))
@@ -213,6 +262,10 @@ KINDS: list[tuple[Callable[[World], Credentials], str]] = [
     (federation_with_a_file, ORDERS),
     (federation_and_configured_impersonation, ORDERS),
     (federation_with_a_program, ORDERS),
+    (federation_with_an_executable, ORDERS),
+    (federation_with_aws, ORDERS),
+    (impersonation_with_a_workforce_login, ORDERS),
+    (impersonation_with_an_impersonating_login, ORDERS),
     (impersonating_login, ORDERS),
     (impersonating_login_with_delegates, ORDERS),
 ]
@@ -220,8 +273,16 @@ KINDS: list[tuple[Callable[[World], Credentials], str]] = [
 
 @pytest.mark.parametrize(("kind", "email"), KINDS, ids=lambda value: getattr(value, "__name__", ""))
 async def test_googles_own_verifier_accepts_the_token_of_every_kind_of_credentials(
-    world: World, kind: Callable[[World], Credentials], email: str
+    world: World,
+    kind: Callable[[World], Credentials],
+    email: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # google-auth itself reads these.
+    monkeypatch.setenv("GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES", "1")
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEMULATED")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "emulated")
     world.google.accounts.add(email)
     credentials = kind(world)
 

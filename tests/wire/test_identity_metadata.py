@@ -196,6 +196,35 @@ async def test_a_refused_connection_is_told_with_what_to_do() -> None:
     assert "gcloud auth application-default login" in error.hint
 
 
+async def test_a_network_that_cannot_be_reached_is_told() -> None:
+    environ = {"GCE_METADATA_HOST": "255.255.255.255"}
+    error = await refusal(MetadataSource(Metadata(environ, jitter())))
+
+    assert error.detail.startswith("no connection: ")
+    assert error.retryable
+
+
+async def test_a_connection_that_does_not_come_is_told(
+    source: MetadataSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.identity.metadata.CONNECT_WITHIN", 0.0)
+    error = await refusal(source)
+
+    assert (error.detail, error.slow) == ("no connection within 0 s", True)
+
+
+async def test_an_answer_that_does_not_come_is_told(
+    server: MetadataServer, source: MetadataSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.identity.metadata.ANSWER_WITHIN", 0.05)
+    answer = asyncio.Event()
+    server.inject(Held(answer))
+    error = await refusal(source)
+    answer.set()
+
+    assert (error.detail, error.slow) == ("no answer within 0 s", True)
+
+
 async def test_a_name_that_does_not_resolve_is_told_with_what_to_do(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

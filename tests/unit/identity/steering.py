@@ -147,19 +147,25 @@ class Source:
 class Rig:
     """A cache with everything around it."""
 
-    def __init__(self, source: Source | None = None) -> None:
+    def __init__(self, source: Source | None = None, gate: asyncio.Semaphore | None = None) -> None:
         self.time = Time()
         self.source = source or Source()
         self.seen: list[tuple[str, str, float]] = []
+        self.then: Callable[[], object] = lambda: None
+        """Called when a fetch has ended, before anybody who waits for it runs."""
         self.cache = TokenCache(
             AUDIENCE,
             self.source,
             clocks=self.time.clocks,
             jitter=jitter(),
-            gate=asyncio.Semaphore(4),
+            gate=gate or asyncio.Semaphore(4),
             later=self.time.later,
-            on_fetch=lambda route, outcome, seconds: self.seen.append((route, outcome, seconds)),
+            on_fetch=self._ended,
         )
+
+    def _ended(self, route: str, outcome: str, seconds: float) -> None:
+        self.seen.append((route, outcome, seconds))
+        self.then()
 
     def token(self, lifetime: float = HOUR, **claims: Any) -> str:
         """Return a token that lives so long from now."""

@@ -518,6 +518,17 @@ async def test_prefetch_makes_one_attempt_and_says_what_went_wrong(rig: Rig) -> 
     assert len(rig.source.fetches) == 1
 
 
+async def test_a_token_that_lapses_as_it_comes_is_no_success(rig: Rig) -> None:
+    task = asyncio.get_running_loop().create_task(rig.cache.prefetch("orders"))
+    await settle()
+    rig.then = lambda: rig.time.jump(2 * HOUR)
+    await rig.source.succeed(rig.token())
+
+    error = await task
+    assert error is not None
+    assert error.detail == "scripted source: no token has come"
+
+
 # --- a source that can be watched
 
 
@@ -619,6 +630,17 @@ async def test_the_state_is_told_with_the_last_error(rig: Rig) -> None:
 
 
 # --- the end
+
+
+async def test_closing_ends_a_fetch_that_waits_for_its_turn() -> None:
+    gate = asyncio.Semaphore(0)
+    rig = Rig(gate=gate)
+    caller = await rig.ask()
+    await rig.cache.close()
+
+    with pytest.raises(TokenUnavailable, match="shutting down"):
+        await caller
+    assert rig.source.fetches == []
 
 
 async def test_closing_ends_the_fetch_and_tells_those_who_wait(rig: Rig) -> None:

@@ -28,7 +28,7 @@ def cache(path: Path) -> TokenCache:
 
 
 def fresh(lifetime: float = HOUR, **claims: str) -> str:
-    return jwt(Clocks().wall() + lifetime, **claims)
+    return jwt(int(Clocks().wall() + lifetime), **claims)
 
 
 async def value(cache: TokenCache) -> str:

@@ -67,6 +67,21 @@ async def test_a_call_that_nobody_waits_for_keeps_its_thread_until_it_ends() -> 
     assert await second == "done"
 
 
+async def test_a_system_without_threads_is_an_error_that_occupies_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    workers = Workers(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError):
+            await workers.run("first", lambda: 1)
+
+    assert await workers.run("second", lambda: 2) == 2
+
+
 def test_a_call_that_outlives_its_loop_harms_nobody() -> None:
     release = threading.Event()
     threads: list[threading.Thread] = []
