@@ -11,7 +11,7 @@ import base64
 import itertools
 import json
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -208,7 +208,7 @@ class FakeGoogle:
             return self._answers.popleft()
         if request.path.startswith("/v1/projects/-/serviceAccounts/"):
             return self._iam(request, body)
-        respond = {
+        respond: Callable[[Body], web.Response] | None = {
             "/token": self._token,
             "/v1/token": self._exchange,
             "/v1/oauthtoken": self._refresh_workforce,
