@@ -24,6 +24,9 @@ from tests.bench.results import LATEST, Results
 from tests.bench.servers import BenchError
 from tests.bench.upstream import surroundings
 
+# Share of all cores that others may use before the numbers are worth a warning.
+QUIET_BELOW = 0.1
+
 
 def _arguments(given: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -58,6 +61,13 @@ def _effort(arguments: argparse.Namespace) -> Effort:
     return effort
 
 
+def _warn_if_busy() -> float:
+    busy = machine.busy_share()
+    if busy > QUIET_BELOW:
+        print(f"{busy:.0%} of the machine is busy with something else", file=sys.stderr)
+    return busy
+
+
 def _empty_results(effort: Effort, present: list[Contender], *, steady: bool) -> Results:
     return Results(
         date=dt.datetime.now(dt.UTC).date().isoformat(),
@@ -65,7 +75,11 @@ def _empty_results(effort: Effort, present: list[Contender], *, steady: bool) ->
         command=shlex.join(["python", "-m", "tests.bench", *sys.argv[1:]]),
         machine=machine.facts(),
         versions=machine.versions(),
-        settings={**asdict(effort), "cpu_dma_latency": 0 if steady else None},
+        settings={
+            **asdict(effort),
+            "cpu_dma_latency": 0 if steady else None,
+            "busy_before": round(_warn_if_busy(), 2),
+        },
         labels={contender.name: contender.label for contender in present},
     )
 

@@ -33,14 +33,17 @@ class Effort:
     rounds: int = 5
     sweep_rounds: int = 3
     seconds: float = 2.0
-    """Of one turn under load; wrk counts whole seconds."""
-    warm_up: float = 1.0
-    """Load before a turn that is not counted: connections open, caches fill."""
+    """Of one turn under steady load."""
     body_bytes: int = 300_000_000
     idle_connections: int = 1000
 
 
-QUICK = Effort(rounds=2, sweep_rounds=1, seconds=1.0, warm_up=0.0, body_bytes=100_000_000)
+QUICK = Effort(rounds=2, sweep_rounds=1, seconds=0.6, body_bytes=100_000_000)
+
+# Load is steady when the service has got no connection for this long; 1,024 handshakes take
+# a slow contender some seconds.
+QUIET_SECONDS = 0.25
+SETTLE_SECONDS = 15.0
 
 
 Turn = Callable[[Contender, Surroundings, Effort], Samples]
@@ -64,19 +67,52 @@ def _server(running: Running) -> Server:
     return running.server
 
 
+@dataclass(frozen=True, slots=True)
+class Steady:
+    """A stretch of time under load, after the connections were made."""
+
+    per_second: float
+    cpu_us: float | None
+    """CPU time of the contender for one request; None for direct calls."""
+    latency: load.Latency
+
+
+def _settle(around: Surroundings) -> None:
+    """Wait until the service gets no more connections: TLS handshakes would count as load."""
+    deadline = time.perf_counter() + SETTLE_SECONDS
+    known, since = -1, 0.0
+    while (counts := around.counts()).at < deadline:
+        # Every question is a connection of its own.
+        if counts.connections - known > 1:
+            since = counts.at
+        elif counts.at - since > QUIET_SECONDS:
+            return
+        known = counts.connections
+        time.sleep(0.05)
+    raise BenchError("the contender goes on making connections under steady load")
+
+
 def _under_load(
-    running: Running, effort: Effort, *, connections: int, post: bool = False
-) -> tuple[load.Load, float | None]:
-    """Return the load's outcome and the contender's CPU per request in µs, None for direct."""
-    send = partial(load.wrk, f"{running.url}/json", connections=connections, post=post)
-    if effort.warm_up:
-        send(seconds=effort.warm_up)
-    if running.server is None:
-        return send(seconds=effort.seconds), None
-    before = running.server.usage().cpu_seconds
-    seen = send(seconds=effort.seconds)
-    spent = running.server.usage().cpu_seconds - before
-    return seen, spent / seen.requests * 1e6
+    running: Running,
+    around: Surroundings,
+    effort: Effort,
+    *,
+    connections: int = 64,
+    post: bool = False,
+) -> Steady:
+    """Measure a stretch of steady load: what the service has served, and what that cost."""
+    with load.Wrk(f"{running.url}/json", connections=connections, post=post) as wrk:
+        _settle(around)
+        before, spent = around.counts(), _cpu_seconds(running)
+        time.sleep(effort.seconds)
+        after, spent = around.counts(), _cpu_seconds(running) - spent
+    requests = after.requests - before.requests - 1
+    cpu = spent / requests * 1e6 if running.server else None
+    return Steady(requests / (after.at - before.at), cpu, wrk.latency)
+
+
+def _cpu_seconds(running: Running) -> float:
+    return running.server.usage().cpu_seconds if running.server else 0.0
 
 
 def _throughput(scheme: str, contender: Contender, around: Surroundings, effort: Effort) -> Samples:
@@ -85,24 +121,23 @@ def _throughput(scheme: str, contender: Contender, around: Surroundings, effort:
         if running.server is not None:
             samples["start_ms"] = running.start_ms
             samples["idle_rss_mib"] = running.server.usage().rss_bytes / MIB
-        seen, cpu = _under_load(running, effort, connections=64)
+        seen = _under_load(running, around, effort)
     samples[f"{scheme}_per_s"] = seen.per_second
-    samples[f"{scheme}_p99_ms"] = seen.p99_ms
-    if cpu is not None:
-        samples[f"{scheme}_cpu_us"] = cpu
+    if seen.cpu_us is not None:
+        samples[f"{scheme}_cpu_us"] = seen.cpu_us
     return samples
 
 
 def _latency(contender: Contender, around: Surroundings, effort: Effort) -> Samples:
     with contender.run(Setup(around)) as running:
-        seen, _ = _under_load(running, effort, connections=1)
-    return {"p50_ms": seen.p50_ms}
+        seen = _under_load(running, around, effort, connections=1)
+    return {"p50_ms": seen.latency.p50_ms, "p99_ms": seen.latency.p99_ms}
 
 
 def _post(contender: Contender, around: Surroundings, effort: Effort) -> Samples:
     with contender.run(Setup(around)) as running:
-        seen, cpu = _under_load(running, effort, connections=64, post=True)
-    return {"post_per_s": seen.per_second, "post_cpu_us": cpu or 0.0}
+        seen = _under_load(running, around, effort, post=True)
+    return {"post_per_s": seen.per_second, "post_cpu_us": seen.cpu_us or 0.0}
 
 
 def _bodies(contender: Contender, around: Surroundings, effort: Effort) -> Samples:
@@ -147,9 +182,9 @@ def _connections(contender: Contender, around: Surroundings, effort: Effort) -> 
     samples: Samples = {}
     with contender.run(Setup(around)) as running:
         for count in CONNECTIONS:
-            seen, cpu = _under_load(running, effort, connections=count)
+            seen = _under_load(running, around, effort, connections=count)
             samples[f"connections_{count}_per_s"] = seen.per_second
-            samples[f"connections_{count}_cpu_us"] = cpu or 0.0
+            samples[f"connections_{count}_cpu_us"] = seen.cpu_us or 0.0
     return samples
 
 
@@ -157,9 +192,9 @@ def _routes(contender: Contender, around: Surroundings, effort: Effort) -> Sampl
     samples: Samples = {}
     for count in ROUTES:
         with contender.run(Setup(around, routes=count)) as running:
-            seen, cpu = _under_load(running, effort, connections=64)
+            seen = _under_load(running, around, effort)
         samples[f"routes_{count}_per_s"] = seen.per_second
-        samples[f"routes_{count}_cpu_us"] = cpu or 0.0
+        samples[f"routes_{count}_cpu_us"] = seen.cpu_us or 0.0
     return samples
 
 

@@ -3,55 +3,85 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import PIPE
+from types import TracebackType
+from typing import Self
 
 from tests.bench.servers import LOAD_CORE, BenchError, pinned
 
 SCRIPT = Path(__file__).with_name("report.lua")
+# Far beyond any turn: a turn ends wrk itself.
+LONGEST_SECONDS = 60
 POST_BODY = json.dumps({"item": "espresso", "quantity": 2, "note": "x" * 150})
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
-    """What one run of wrk saw."""
+class Latency:
+    """What wrk saw from its first request to its last."""
 
-    requests: int
-    seconds: float
     p50_ms: float
     p99_ms: float
 
-    @property
-    def per_second(self) -> float:
-        """Requests per second."""
-        return self.requests / self.seconds
 
+class Wrk:
+    """Requests over so many connections, one after the other on each, while the context lasts.
 
-def wrk(url: str, *, connections: int, seconds: float, post: bool = False) -> Load:
-    """Send requests over so many connections, one after the other on each.
-
-    Raises `BenchError` if a single one failed: a number with failures in it means nothing.
+    Leaving it raises `BenchError` if a single one failed: a number with failures in it means
+    nothing.
     """
-    argv = [
-        "wrk", "--threads", "1", "--connections", str(connections),
-        "--duration", f"{max(1, round(seconds))}s", "--timeout", "10s",
-        "--script", str(SCRIPT), url,
-    ]  # fmt: skip
-    if post:
-        argv += ["--", "POST", POST_BODY]
-    done = subprocess.run(
-        pinned(argv, LOAD_CORE), capture_output=True, text=True, timeout=seconds + 30, check=False
-    )
-    if done.returncode != 0:
-        raise BenchError(f"wrk failed: {done.stderr or done.stdout}")
-    said = json.loads(done.stdout.splitlines()[-1])
+
+    def __init__(self, url: str, *, connections: int, post: bool = False) -> None:
+        argv = [
+            "wrk", "--threads", "1", "--connections", str(connections),
+            "--duration", f"{LONGEST_SECONDS}s", "--timeout", "10s",
+            "--script", str(SCRIPT), url,
+        ]  # fmt: skip
+        if post:
+            argv += ["--", "POST", POST_BODY]
+        self._argv = pinned(argv, LOAD_CORE)
+        self._process: subprocess.Popen[str] | None = None
+        self.latency = Latency(0.0, 0.0)
+        """After the end."""
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(self._argv, stdout=PIPE, stderr=PIPE, text=True)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        process = self._process
+        assert process is not None
+        # wrk ends early on this one, with its report.
+        process.send_signal(signal.SIGINT)
+        try:
+            out, err = process.communicate(timeout=15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise BenchError("wrk did not end") from error
+        if error is None:
+            self.latency = _read_report(out, err)
+
+
+def _read_report(out: str, err: str) -> Latency:
+    last = out.strip().rpartition("\n")[2]
+    if not last.startswith("{"):
+        raise BenchError(f"wrk failed: {err or out}")
+    said = json.loads(last)
     if said["failed"] or not said["requests"]:
-        raise BenchError(f"wrk {url}: {said['failed']} of {said['requests']} requests failed")
-    return Load(said["requests"], said["seconds"], said["p50"] / 1000, said["p99"] / 1000)
+        raise BenchError(f"{said['failed']} of {said['requests']} requests failed")
+    return Latency(said["p50"] / 1000, said["p99"] / 1000)
 
 
 def download(url: str, size: int) -> float:

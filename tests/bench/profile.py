@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,19 +55,16 @@ def calls(around: Surroundings, setup: Setup, flags: argparse.Namespace) -> None
     """Print the functions that take most time of their own, with calls per request."""
     output = around.folder / "profile"
     contender = _command(around, sys.executable, "-c", PROFILED, output)
+    before = around.counts()
     with contender.run(setup) as running:
-        seen = load.wrk(
-            f"{running.url}/json",
-            connections=flags.connections,
-            seconds=flags.seconds,
-            post=flags.post,
-        )
+        _loaded(running.url, flags)
+    requests = around.counts().requests - before.requests
     stats = pstats.Stats(str(output))
     rows = sorted(stats.get_stats_profile().func_profiles.items(), key=lambda row: -row[1].tottime)
-    print(f"{seen.requests:,} requests\n   µs own  calls  each of one request")
+    print(f"{requests:,} requests\n   µs own  calls  each of one request")
     for name, row in rows[: flags.rows]:
-        times = int(row.ncalls.split("/")[0]) / seen.requests
-        own = row.tottime / seen.requests * 1e6
+        times = int(row.ncalls.split("/")[0]) / requests
+        own = row.tottime / requests * 1e6
         place = f"{Path(row.file_name).name}:{row.line_number}" if row.line_number else ""
         print(f"{own:9.2f} {times:6.2f}  {name} {place}")
 
@@ -112,18 +110,23 @@ def system(around: Surroundings, setup: Setup, flags: argparse.Namespace) -> Non
             "-o",
             output,
         ]
-        seen = _watched(argv, running.url, flags)
-    print(f"{seen.requests:,} requests\n{output.read_text()}")
+        before = around.counts()
+        _watched(argv, running.url, flags)
+    requests = around.counts().requests - before.requests
+    print(f"{requests:,} requests\n{output.read_text()}")
 
 
-def _watched(argv: list[str | Path], url: str, flags: argparse.Namespace) -> load.Load:
+def _loaded(url: str, flags: argparse.Namespace) -> None:
+    """Send load for a while."""
+    with load.Wrk(f"{url}/json", connections=flags.connections, post=flags.post):
+        time.sleep(flags.seconds)
+
+
+def _watched(argv: list[str | Path], url: str, flags: argparse.Namespace) -> None:
     """Send load for as long as the watching command runs."""
     with subprocess.Popen(argv, stderr=subprocess.DEVNULL) as watching:
-        seen = load.wrk(
-            f"{url}/json", connections=flags.connections, seconds=flags.seconds, post=flags.post
-        )
+        _loaded(url, flags)
         watching.wait(60)
-    return seen
 
 
 MODES: dict[str, tuple[str | None, Callable[[Surroundings, Setup, argparse.Namespace], None]]] = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import shutil
 import threading
 import time
@@ -18,8 +19,9 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
+from urllib.request import urlopen
 
-from tests.bench.servers import LOAD_CORE, Server, free_port
+from tests.bench.servers import LOAD_CORE, BenchError, Server, free_port
 from tests.fakes.tls import authority
 
 HOST = "localhost"
@@ -63,11 +65,23 @@ http {{
         # What arrived as identity header: the proof that a contender does its work.
         location = /token {{ return 200 "$http_x_serverless_authorization"; }}
         location = /blob {{ root {folder}; }}
+        # Counts connections and requests, this one included.
+        location = /status {{ stub_status; }}
         # Passing on makes nginx read the whole body first.
         location = /sink {{ proxy_pass http://127.0.0.1:{plain}/json; }}
     }}
 }}
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What the service has done so far."""
+
+    connections: int
+    requests: int
+    at: float
+    """Seconds of the steady clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +105,15 @@ class Surroundings:
         if scheme == "tls":
             return f"https://{HOST}:{self.tls_port}"
         return f"http://127.0.0.1:{self.plain_port}"
+
+    def counts(self) -> Counts:
+        """Ask the service how much it has served."""
+        with urlopen(f"http://127.0.0.1:{self.plain_port}/status", timeout=5) as answer:
+            text = answer.read().decode()
+        found = re.search(r"requests\s+(\d+) \d+ (\d+)", text)
+        if found is None:
+            raise BenchError(f"nginx said {text}")
+        return Counts(int(found[1]), int(found[2]), time.perf_counter())
 
     def make_blob(self, size: int) -> Path:
         """Make ``/blob`` a file of so many bytes and return its path."""
