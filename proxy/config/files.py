@@ -61,8 +61,7 @@ def check_readable(path: Path) -> str | None:
 
 def check_certificates(path: Path) -> str | None:
     """Load the file as trusted roots."""
-    # Imported here: configurations without ca_file start faster.
-    import ssl  # noqa: PLC0415
+    import ssl  # noqa: PLC0415 (configurations without ca_file start faster)
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:

@@ -36,8 +36,7 @@ def parse(
     names are taken from `directory`, by default the working directory.  Files that the text
     names are opened to see whether they can be read.  Raises `ConfigError` with every problem.
     """
-    # Imported here: without a document (`from_url`) nothing needs pyyaml, and the start is faster.
-    from proxy.config.compose import read_tree  # noqa: PLC0415
+    from proxy.config.compose import read_tree  # noqa: PLC0415 (`from_url` starts without pyyaml)
 
     reader = Reader(env, directory or Path.cwd())
     root = expect_mapping(read_tree(text, source, reader.problems), "", reader)

@@ -9,8 +9,7 @@ _LONGEST = 64  # difflib's cost grows with the square; no key comes near.
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return ``; did you mean 'x'?``, or nothing where no word is near."""
-    # Imported here: only a mistake needs it, and every start would pay for it.
-    from difflib import get_close_matches  # noqa: PLC0415
+    from difflib import get_close_matches  # noqa: PLC0415 (only a mistake needs it)
 
     spelled = word[:_LONGEST].lower().replace("-", "_")
     words = {each.lower().replace("-", "_"): each for each in known}

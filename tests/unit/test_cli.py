@@ -31,6 +31,13 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def stand_in(monkeypatch: pytest.MonkeyPatch, name: str, **functions: object) -> None:
+    """Put a module with only these functions in the place of the module `name`."""
+    module = ModuleType(name)
+    vars(module).update(functions)
+    monkeypatch.setitem(sys.modules, name, module)
+
+
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Config, Reload]]:
     """Stand in for the process, which is tests/e2e's; what it was given is appended here."""
@@ -40,9 +47,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Config, Reload]]:
         calls.append((config, reload))
         return 0
 
-    stand_in = ModuleType("proxy.process")
-    stand_in.serve = serve  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "proxy.process", stand_in)
+    stand_in(monkeypatch, "proxy.process", serve=serve)
     return calls
 
 
@@ -53,9 +58,7 @@ def fails_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
         del config, reload
         raise error
 
-    stand_in = ModuleType("proxy.process")
-    stand_in.serve = serve  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "proxy.process", stand_in)
+    stand_in(monkeypatch, "proxy.process", serve=serve)
 
 
 # run
@@ -377,9 +380,7 @@ def test_demo_gets_its_port_and_admin_address(monkeypatch: pytest.MonkeyPatch) -
         given.append((port, admin))
         return 0
 
-    stand_in = ModuleType("proxy.demo")
-    stand_in.main = demo  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "proxy.demo", stand_in)
+    stand_in(monkeypatch, "proxy.demo", main=demo)
 
     assert cli.main(["demo"]) == 0
     assert cli.main(["demo", "--port", "0", "--admin", "off"]) == 0
