@@ -9,7 +9,8 @@ from dataclasses import replace
 
 from proxy.clock import Clock
 from proxy.config.model import Auth, Config, Route
-from proxy.identity.names import Names, audience_of
+from proxy.config.resolve import default_audience
+from proxy.identity.names import Names
 from proxy.identity.source import TokenSourceError
 from proxy.plane.unresolved import Unresolved
 
@@ -64,7 +65,7 @@ class Services:
             return route
         audience = route.audience
         if route.auth is Auth.ID_TOKEN and audience is None:
-            audience = audience_of(upstream)
+            audience = default_audience(upstream)
         return replace(route, upstream=upstream, audience=audience)
 
     def _unresolved(self, route: Route) -> Unresolved:

@@ -1,4 +1,4 @@
-"""Cloud Run services by name: the URL that a name stands for, and its audience.
+"""Cloud Run services by name: the URL that a name stands for.
 
 Deterministic URLs are ``https://[TAG---]SERVICE-PROJECT_NUMBER.REGION.run.app``
 (https://cloud.google.com/run/docs/triggering/https-request); what the configuration leaves
@@ -15,8 +15,6 @@ from proxy.identity.source import TokenSourceError
 
 LABEL_LENGTH = 63
 """Characters of a DNS label (RFC 1035, 2.3.4); a longer one has no deterministic URL."""
-
-TAG_END = "---"
 
 _PROJECT_NUMBER = "project/numeric-project-id"
 _REGION = "instance/region"
@@ -61,18 +59,6 @@ class Names:
         if key not in self._facts:
             self._facts[key] = await self._metadata.read(key)
         return self._facts[key]
-
-
-def strip_tag(host: str) -> str:
-    """Return the host without a revision tag, ``TAG---``: Cloud Run wants the service's URL."""
-    first, dot, rest = host.partition(".")
-    _, tag_end, name = first.partition(TAG_END)
-    return f"{name}{dot}{rest}" if tag_end and name else host
-
-
-def audience_of(upstream: Upstream) -> str:
-    """Return the audience that Cloud Run expects of calls to `upstream`: its origin, untagged."""
-    return Upstream(upstream.scheme, strip_tag(upstream.host), upstream.port).origin
 
 
 def _unresolved(service: Service, error: TokenSourceError) -> TokenSourceError:
