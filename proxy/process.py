@@ -92,6 +92,6 @@ class _Process:
             await self._server.reload(self._reload())
         except (ConfigError, OSError) as error:
             # The operator needs the places in the file, not a traceback.
-            log.error("SIGHUP: the configuration was not taken: %s", error)  # noqa: TRY400
+            log.error("SIGHUP: the configuration was not taken: %s", error)  # noqa: TRY400 (no traceback for the operator)
         else:
             log.info("SIGHUP: the configuration was taken")

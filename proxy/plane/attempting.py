@@ -106,7 +106,7 @@ class Attempting(ABC):
     @property
     def protocol(self) -> str:
         """The caller's side as a metrics label: h1, h2, or ws for a tunnel."""
-        return "ws" if self.status == 101 else self._down.protocol  # noqa: PLR2004
+        return "ws" if self.status == 101 else self._down.protocol  # noqa: PLR2004 (RFC 9110, 15)
 
     def _move_to(self, new: State) -> None:
         """Change the state; the only writer."""

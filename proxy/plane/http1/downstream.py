@@ -108,7 +108,7 @@ class Http1Downstream(asyncio.Protocol):
         self._gone()
         return False
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (the interface)
         """Take the end of the connection."""
         self._gone()
         self._phase = CLOSED
@@ -125,7 +125,7 @@ class Http1Downstream(asyncio.Protocol):
         if self._exchange is not None:
             self._exchange.resume_response()
 
-    def on_deadline(self, now: float) -> None:  # noqa: ARG002
+    def on_deadline(self, now: float) -> None:  # noqa: ARG002 (the interface)
         """Act on a head that does not end, an idle caller, or one that reads no answer."""
         if self._phase is HEAD and self._searched:
             detail = f"The request head was not complete within {HEAD_TIMEOUT:g} s."

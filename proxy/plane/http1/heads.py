@@ -279,7 +279,7 @@ def _frame(result: ResponseHead, method: bytes, length: bytes, coding: bytes, mi
             raise UpstreamMalformed("The response has Transfer-Encoding and Content-Length.")
     if len(length) > _LENGTH_DIGITS:
         raise UpstreamMalformed("Content-Length is beyond what can be counted.")
-    if method == b"HEAD" or result.status in (204, 304) or result.status < 200:  # noqa: PLR2004
+    if method == b"HEAD" or result.status in (204, 304) or result.status < 200:  # noqa: PLR2004 (RFC 9110, 15)
         result.bodyless = True
         result.length = int(length) if length else None
         return False

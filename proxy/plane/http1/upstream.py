@@ -191,7 +191,7 @@ class Http1Upstream(asyncio.BufferedProtocol):
             self._fail(self._reset())
         return False
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (the interface)
         """Take the end of the connection, expected or not."""
         if self._phase is CLOSED:
             return
