@@ -72,10 +72,10 @@ export function bytes(value) {
 /** A wall-clock time of day, in the reader's zone. */
 export const clock = (seconds) => new Date(seconds * 1000).toLocaleTimeString("en-GB");
 
-/** The smallest of 1, 2, 5, 10, 20 … that is not below the value: the top of an axis. */
+/** The next round number that is not below the value: the top of an axis. */
 export function roundUp(value) {
   if (!(value > 0)) return 1;
   const power = 10 ** Math.floor(Math.log10(value));
-  const step = [1, 2, 5, 10].find((factor) => factor * power >= value * (1 - 1e-9));
+  const step = [1, 1.5, 2, 3, 4, 5, 6, 8, 10].find((factor) => factor * power >= value * (1 - 1e-9));
   return step * power;
 }
