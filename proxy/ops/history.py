@@ -1,6 +1,6 @@
 """The last minutes as graphs need them: one point per route every few seconds.
 
-Memory is bounded and small: nine short arrays per route, and a minute of histograms.
+Memory is bounded and small: six short arrays per route, and a minute of histograms.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,8 +25,8 @@ RECENT_POINTS: Final = 12
 
 PERCENTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 COUNTS: Final = ("requests", "client_errors", "server_errors", "refused")
-GAUGES: Final = ("in_flight", "idle", "busy")
-SERIES: Final = (*COUNTS, *PERCENTILES, *GAUGES)
+DRAWN: Final = ("requests", "client_errors", "server_errors")
+SERIES: Final = (*DRAWN, *PERCENTILES)
 
 # The caller went away: nobody's error, and usual where streams are read.
 _GONE: Final = 499
@@ -108,24 +108,25 @@ def _nothing_yet(at: float) -> Mark:
 
 
 class _Track:
-    """One route's points."""
+    """One route's points, as many as the history has."""
 
-    __slots__ = ("marks", "series")
+    __slots__ = ("counts", "marks", "percentiles")
 
-    def __init__(self, start: Mark) -> None:
+    def __init__(self, start: Mark, points: int) -> None:
+        """Begin with `points` points at which nothing happened."""
         self.marks = deque([start], maxlen=RECENT_POINTS + 1)
-        self.series = {name: array("d") for name in SERIES}
+        self.counts = {name: array("Q", [0] * points) for name in DRAWN}
+        self.percentiles = {name: array("d", [math.nan] * points) for name in PERCENTILES}
 
-    def add(self, end: Mark, route: RouteStats) -> None:
+    def add(self, end: Mark) -> None:
         found = span(self.marks[-1], end)
-        connections = route.connections()
-        values = [getattr(found, name) for name in COUNTS]
-        values += [math.nan if p is None else p for p in found.percentiles.values()]
-        values += [route.in_flight, connections.idle, connections.busy]
-        for series, value in zip(self.series.values(), values, strict=True):
-            series.append(value)
-            if len(series) > POINTS:
-                del series[0]
+        for name, counts in self.counts.items():
+            counts.append(getattr(found, name))
+            del counts[:-POINTS]
+        for name, seconds in self.percentiles.items():
+            value = found.percentiles[name]
+            seconds.append(math.nan if value is None else round(value, 6))
+            del seconds[:-POINTS]
         self.marks.append(end)
 
 
@@ -150,8 +151,8 @@ class History:
             return
         for name, route in numbers.stats.routes.items():
             if (track := self._tracks.get(name)) is None:
-                track = self._tracks[name] = _Track(_nothing_yet(self._last))
-            track.add(mark(route, now), route)
+                track = self._tracks[name] = _Track(_nothing_yet(self._last), len(self.at))
+            track.add(mark(route, now))
         self._last = now
         self.at.append(wall)
         self.seconds.append(seconds)
@@ -171,14 +172,13 @@ class History:
         track = self._tracks.get(route.name)
         return track.marks[0] if track is not None else _nothing_yet(self._last)
 
-    def series(self, name: str) -> dict[str, list[float | None]]:
-        """Return a route's points, as many as `at` has; None where nothing is known."""
-        track = self._tracks.get(name)
-        if track is None:
-            return {series: [None] * len(self.at) for series in SERIES}
-        return {series: _padded(values, len(self.at)) for series, values in track.series.items()}
-
-
-def _padded(values: Sequence[float], length: int) -> list[float | None]:
-    known = [None if math.isnan(value) else round(value, 6) for value in values]
-    return [None] * (length - len(known)) + known
+    def series(self, name: str) -> dict[str, list[int] | list[float | None]]:
+        """Return a route's points, as many as `at` has; a percentile of nothing is None."""
+        track = self._tracks.get(name) or _Track(_nothing_yet(self._last), len(self.at))
+        series: dict[str, list[int] | list[float | None]] = {}
+        for word, counts in track.counts.items():
+            series[word] = counts.tolist()
+        for word, seconds in track.percentiles.items():
+            # Only NaN differs from itself; this runs for every point of every route.
+            series[word] = [value if value == value else None for value in seconds]  # noqa: PLR0124 (NaN)
+        return series

@@ -86,15 +86,14 @@ export function graph(name) {
 
 /** Turn a route's history into points: what one sample covers, and what happened in it. */
 export function pointsOf(history, axis) {
-  return axis.at.flatMap((at, index) => {
+  return axis.at.map((at, index) => {
     const requests = history.requests[index];
-    if (requests === null) return [];
     const seconds = axis.seconds[index];
     const client = history.client_errors[index];
     const server = history.server_errors[index];
     const [p50, p90, p99] = ["p50", "p90", "p99"].map((name) => history[name][index]);
     const fine = Math.max(0, requests - client - server);
-    return [{ at, seconds, requests, rate: requests / seconds, fine, client, server, p50, p90, p99 }];
+    return { at, seconds, requests, rate: requests / seconds, fine, client, server, p50, p90, p99 };
   });
 }
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.ops.history import POINTS, RECENT_POINTS, SAMPLE_SECONDS, SERIES, History, mark, span
+from proxy.ops.history import POINTS, RECENT_POINTS, SAMPLE_SECONDS, History, mark, span
 from proxy.ops.numbers import Numbers
-from proxy.plane.stats import Connections, RouteStats, Stats
+from proxy.plane.stats import RouteStats, Stats
 
 
 class Bench:
@@ -25,7 +25,7 @@ class Bench:
         self.now += seconds
         self.history.sample(Numbers(stats=self.stats, pids=()), self.now, 1e9 + self.now)
 
-    def series(self, name: str) -> list[float | None]:
+    def series(self, name: str) -> list[int] | list[float | None]:
         return self.history.series("orders")[name]
 
 
@@ -92,8 +92,11 @@ def test_statuses_are_sorted_into_whose_error_they_are(
     served(bench.orders, code)
     bench.sample()
 
-    found = [bench.series(name)[0] for name in ("client_errors", "server_errors", "refused")]
-    assert found == [client, server, refused]
+    recent = bench.history.recent(bench.orders, bench.now + 1.0)
+    assert (recent.client_errors, recent.server_errors) == (client, server)
+    assert recent.refused == refused
+    assert bench.series("client_errors") == [client]
+    assert bench.series("server_errors") == [server]
 
 
 def test_a_response_that_broke_after_its_head_is_a_server_error(bench: Bench) -> None:
@@ -133,14 +136,6 @@ def test_percentiles_are_of_the_interval_alone(bench: Bench) -> None:
     assert p50[2] is None
 
 
-def test_gauges_are_as_they_are_at_the_point(bench: Bench) -> None:
-    bench.orders.in_flight = 7
-    bench.orders.connections = lambda: Connections(idle=1, busy=2)
-    bench.sample()
-
-    assert [bench.series(name) for name in ("in_flight", "idle", "busy")] == [[7], [1], [2]]
-
-
 @pytest.mark.parametrize("more", [-1, 0, 1])
 def test_the_number_of_points_is_bounded(bench: Bench, more: int) -> None:
     served(bench.orders)
@@ -152,18 +147,21 @@ def test_the_number_of_points_is_bounded(bench: Bench, more: int) -> None:
     assert {len(points) for points in bench.history.series("orders").values()} == {expected}
 
 
-def test_a_route_that_came_later_has_no_points_before(bench: Bench) -> None:
+def test_a_route_that_came_later_did_nothing_before(bench: Bench) -> None:
     bench.sample()
     served(bench.orders)
     bench.sample()
 
-    assert bench.series("requests") == [None, 1]
+    assert (bench.series("requests"), bench.series("p50")[0]) == ([0, 1], None)
 
 
-def test_a_route_without_numbers_has_no_points_at_all(bench: Bench) -> None:
+def test_a_route_without_numbers_did_nothing(bench: Bench) -> None:
     bench.sample()
 
-    assert bench.history.series("nobody") == {name: [None] for name in SERIES}
+    assert bench.history.series("nobody") == {
+        "requests": [0], "client_errors": [0], "server_errors": [0],
+        "p50": [None], "p90": [None], "p99": [None],
+    }  # fmt: skip
 
 
 def test_recent_is_the_last_minute_up_to_the_moment(bench: Bench) -> None:

@@ -239,7 +239,7 @@ def test_points_are_given_per_route_and_only_where_asked_for() -> None:
 
     assert whole["history"] == {"at": [NOW], "seconds": [5]}
     assert whole["routes"][0]["history"]["requests"] == [100]
-    assert whole["routes"][1]["history"]["requests"] == [None]
+    assert whole["routes"][1]["history"]["requests"] == [0]
     assert whole["unmatched"]["history"]["requests"] == [7]
     assert "history" not in short
     assert all("history" not in route for route in (*short["routes"], short["unmatched"]))
