@@ -88,10 +88,14 @@ class FakeGoogle:
 
     # --- what tests prepare
 
-    def answer(self, status: int, body: Any, content_type: str = "application/json") -> None:
+    def answer(
+        self, status: int, body: Any, content_type: str = "application/json", **headers: str
+    ) -> None:
         """Answer the next request like this instead."""
         text = body if isinstance(body, str) else json.dumps(body)
-        self._answers.append(web.Response(status=status, text=text, content_type=content_type))
+        self._answers.append(
+            web.Response(status=status, text=text, content_type=content_type, headers=headers)
+        )
 
     def grant(self, member: str, account: str) -> None:
         """Let `member` act as `account`, which exists from now on."""

@@ -628,7 +628,8 @@ def token_endpoint_that_sends_no_jwt(world: World) -> Credentials:
 
 
 def token_endpoint_that_redirects(world: World) -> Credentials:
-    world.google.answer(307, "moved", "text/plain")
+    elsewhere = f"{world.google.url}/v1/oauthtoken"
+    world.google.answer(307, "moved", "text/plain", Location=elsewhere)
     return world.key()
 
 
@@ -711,6 +712,12 @@ async def test_each_failure_is_one_sentence_and_what_to_do(
     assert re.search(hint, error.hint), error.hint
     assert "\n" not in error.detail
     assert len(error.detail) < 500
+
+
+async def test_a_secret_does_not_follow_a_redirect(world: World) -> None:
+    await world.refusal(token_endpoint_that_redirects(world))
+
+    assert [request.path for request in world.google.requests] == ["/token"]
 
 
 async def test_a_passing_trouble_of_googles_is_worth_waiting_for(

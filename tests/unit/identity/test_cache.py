@@ -600,6 +600,20 @@ async def test_a_change_ends_the_backing_off() -> None:
 # --- what is told
 
 
+async def test_waiting_for_other_fetches_is_not_counted_as_this_ones_time() -> None:
+    gate = asyncio.Semaphore(0)
+    rig = Rig(gate=gate)
+    caller = await rig.ask(patience=100)
+    await rig.time.advance(50)
+    gate.release()
+    await settle()
+    await rig.time.advance(2)
+    await rig.source.succeed(rig.token())
+    await caller
+
+    assert rig.seen == [("orders", "fetched", 2)]
+
+
 async def test_fetches_are_counted_for_the_route_that_caused_them(rig: Rig) -> None:
     caller = await rig.ask(route="billing")
     second = await rig.ask(route="orders")

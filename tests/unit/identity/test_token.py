@@ -94,6 +94,13 @@ def test_an_exp_that_never_comes_is_refused(literal: str) -> None:
     refusal(".".join([part({"alg": "RS256"}), part(claims), part(b"signature")]))
 
 
+def test_claims_that_are_no_json_are_refused() -> None:
+    claims = f'{{"aud": "{AUDIENCE}", "exp": {NOW + 3600}, "other": NaN}}'.encode()
+
+    error = refusal(".".join([part({"alg": "RS256"}), part(claims), part(b"signature")]))
+    assert "not an ID token" in error.detail
+
+
 def test_one_audience_may_be_written_as_a_list() -> None:
     assert read(jwt(NOW + 3600, aud=[AUDIENCE])).audience == AUDIENCE
 
