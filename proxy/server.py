@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("proxy.server")
 
+_FETCHES_FIRST = 0.3  # Seconds that the first token fetches get before the admin listener opens.
+
 
 class Server:
     """One running proxy in this process."""
@@ -73,6 +75,9 @@ class Server:
             self._route(self.config)
             await self._resolve()
             prefetch = asyncio.ensure_future(self._prefetch())
+            # Importing what the admin listener needs would slow the first fetches down; but
+            # probes must be answered even where a fetch hangs.
+            await asyncio.wait((prefetch,), timeout=_FETCHES_FIRST)
             await self._start_admin()
             await prefetch
         except BaseException:

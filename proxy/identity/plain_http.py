@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import aiohttp
+    from yarl import URL
 
 BODY_BYTES = 64 * 1024
 """More than the largest answer: a token has 1 to 2 KiB."""
@@ -47,29 +48,10 @@ async def get(
     # Imported with the first request: it takes 0.1 s, which a proxy that needs no token saves,
     # and which others spend while their listeners are open already.
     import aiohttp  # noqa: PLC0415 (see above)
-    from yarl import URL  # noqa: PLC0415 (comes with aiohttp)
 
-    name = f"[{host}]" if ":" in host else host
-    session = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(force_close=True, limit=1),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_within),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
-        auto_decompress=False,
-        trust_env=False,
-    )
     try:
-        async with (
-            session,
-            session.get(
-                URL(f"http://{name}:{port}{target}", encoded=True),
-                headers=headers,
-                allow_redirects=False,
-            ) as response,
-        ):
-            body = await _bounded(response.content)
-            fields = {key.lower(): value for key, value in response.headers.items()}
-            return Answer(response.status, fields, body)
+        async with _session(connect_within) as session:
+            return await _ask(session, _url(host, port, target), headers)
     except aiohttp.ClientConnectorError as error:
         raise error.os_error from None
     except aiohttp.ConnectionTimeoutError:
@@ -79,6 +61,34 @@ async def get(
         raise Broken("the connection ended before the answer was complete") from None
     except aiohttp.ClientError:
         raise Broken("what came is no valid HTTP response") from None
+
+
+def _session(connect_within: float) -> aiohttp.ClientSession:
+    import aiohttp  # noqa: PLC0415 (see `get`)
+
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(force_close=True, limit=1),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_within),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
+        auto_decompress=False,
+        trust_env=False,
+    )
+
+
+def _url(host: str, port: int, target: str) -> URL:
+    """Return the URL as it stands: aiohttp would quote anew what the caller has quoted."""
+    from yarl import URL  # noqa: PLC0415 (comes with aiohttp)
+
+    name = f"[{host}]" if ":" in host else host
+    return URL(f"http://{name}:{port}{target}", encoded=True)
+
+
+async def _ask(session: aiohttp.ClientSession, url: URL, headers: Mapping[str, str]) -> Answer:
+    async with session.get(url, headers=headers, allow_redirects=False) as response:
+        body = await _bounded(response.content)
+        fields = {name.lower(): value for name, value in response.headers.items()}
+        return Answer(response.status, fields, body)
 
 
 async def _bounded(content: aiohttp.StreamReader) -> bytes:

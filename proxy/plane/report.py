@@ -69,6 +69,8 @@ class Reporter:
 
     def _failed(self, stats: RouteStats, status: int, error: ProxyError) -> None:
         stats.errors[error.reason] += 1
+        if isinstance(error, DownstreamGone):
+            return  # Nobody failed: it would only displace what did.
         self._stats.failures.append(
             Failure(self._wall(), stats.name, error.reason, status, error.detail, error.hint)
         )

@@ -48,6 +48,7 @@ HOMES: dict[str, set[str]] = {
     "yaml": {"config"},
     "prometheus_client": {"ops"},
     "aiohttp": {"ops", "identity", "doctor", "emulator"},
+    "yarl": {"identity"},  # aiohttp's URLs.
     "cryptography": {"emulator"},
     "uvloop": {"process"},
 }
