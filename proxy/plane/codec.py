@@ -95,6 +95,7 @@ class UpstreamHead(Protocol):
     length: int | None
     upgrade: bytes
     has_trailers_te: bool
+    never_indexed: frozenset[bytes]
 
 
 class UpstreamCodec(Protocol):

@@ -36,13 +36,16 @@ def tokens(value: bytes) -> list[bytes]:
     return [member for part in value.lower().split(b",") if (member := part.strip(b" \t"))]
 
 
+NONE: frozenset[bytes] = frozenset()
+
+
 class RequestHead:
     """A request's head as the listener's codec read it."""
 
     __slots__ = (
-        "authority", "chunked", "connection", "expects_continue", "fields", "guarded",
-        "has_trailers_te", "keep_alive", "length", "method", "path", "raw_size", "target",
-        "upgrade", "version",
+        "authority", "chunked", "connection", "expects_continue", "fields", "grpc", "guarded",
+        "has_trailers_te", "keep_alive", "length", "method", "never_indexed", "path", "raw_size",
+        "target", "upgrade", "version",
     )  # fmt: skip
 
     def __init__(self, method: bytes, target: bytes, fields: bytes) -> None:
@@ -69,12 +72,18 @@ class RequestHead:
         """Whether a browser's Origin or Sec-Fetch-Site stands in it."""
         self.raw_size = 0
         """Bytes of the head on the wire."""
+        self.grpc = False
+        """Whether a gRPC client made it, which nothing but HTTP/2 can serve."""
+        self.never_indexed = NONE
+        """Names of the fields that their sender forbids to compress (RFC 7541, 6.2.3)."""
 
 
 class ResponseHead:
     """A response's head, its fields end-to-end only."""
 
-    __slots__ = ("bodyless", "fields", "length", "phrase", "status", "switching")
+    __slots__ = (
+        "bodyless", "fields", "length", "never_indexed", "phrase", "status", "switching",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -93,5 +102,7 @@ class ResponseHead:
         """Bytes of the body, None where only its end will tell."""
         self.bodyless = bodyless
         """HEAD, 204 and 304: the length describes a body that is not there."""
+        self.never_indexed = NONE
+        """Names of the fields that their sender forbids to compress (RFC 7541, 6.2.3)."""
         self.switching: bytes = b""
         """The protocol a 101 switches to."""

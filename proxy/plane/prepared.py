@@ -31,7 +31,8 @@ class PreparedHead:
     """The request's head for the upstream; every attempt sends the same but for the token."""
 
     __slots__ = (
-        "authority", "base", "fields", "has_trailers_te", "length", "method", "target", "upgrade",
+        "authority", "base", "fields", "has_trailers_te", "length", "method", "never_indexed",
+        "target", "upgrade",
     )  # fmt: skip
 
     def __init__(self, head: RequestHead, authority: bytes, target: bytes, base: bytes) -> None:
@@ -44,6 +45,7 @@ class PreparedHead:
         self.length = head.length
         self.upgrade = head.upgrade
         self.has_trailers_te = head.has_trailers_te
+        self.never_indexed = head.never_indexed
 
 
 class PreparedRoute:
