@@ -18,10 +18,11 @@ from typing import NoReturn
 from proxy import __version__
 from proxy.config.addresses import address
 from proxy.config.discover import find
-from proxy.config.model import Address, Config
+from proxy.config.model import Address, Admin, Config
 from proxy.config.overrides import gather
 from proxy.config.problems import ConfigError, ConfigUnreadable, Problem
 from proxy.config.suggest import nearest
+from proxy.config.values import period
 
 PROGRAM = "cloud-run-auth-proxy"
 USAGE, UNAVAILABLE, SOFTWARE = 64, 69, 70
@@ -121,6 +122,8 @@ def _format_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
 
 
+_ADMIN = str(Admin().listen)
+
 # Values are read where those of the file are, so that they are refused in the same words.
 _OVERRIDES = (
     ("listen", "ADDR", "where to listen, or a list with commas"),
@@ -145,6 +148,21 @@ def _run_flags(parser: argparse.ArgumentParser) -> None:
 def _check_flags(parser: argparse.ArgumentParser) -> None:
     _config_flag(parser)
     _format_flag(parser)
+
+
+def _wait_flags(parser: argparse.ArgumentParser) -> None:
+    _admin_flag(parser)
+    parser.add_argument(
+        "--timeout", metavar="TIME", default="30s", help="how long to wait, or off; default: 30s"
+    )
+
+
+def _admin_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--admin",
+        metavar="ADDR",
+        help=f"the proxy's admin listener [AUTH_PROXY_ADMIN]; default: {_ADMIN}",
+    )
 
 
 def _demo_flags(parser: argparse.ArgumentParser) -> None:
@@ -205,6 +223,37 @@ def _check(flags: argparse.Namespace) -> int:
     return 0
 
 
+def _wait(flags: argparse.Namespace) -> int:
+    admin = _admin_address(flags)
+    try:
+        timeout = period(flags.timeout)
+    except ValueError as error:
+        raise _refusal("--timeout", str(error)) from None
+    from proxy.remote import wait  # noqa: PLC0415 (for this command only)
+
+    return wait(admin, timeout)
+
+
+def _shutdown(flags: argparse.Namespace) -> int:
+    admin = _admin_address(flags)
+    from proxy.remote import shutdown  # noqa: PLC0415 (for this command only)
+
+    return shutdown(admin)
+
+
+def _admin_address(flags: argparse.Namespace) -> Address:
+    """Return where a running proxy is asked."""
+    variable = "AUTH_PROXY_ADMIN"
+    label = "--admin" if flags.admin is not None else variable
+    text = flags.admin if flags.admin is not None else os.environ.get(variable) or _ADMIN
+    if text == "off":
+        raise _refusal(label, "off leaves nothing to ask; write where the admin listener is")
+    found = _flag_address(label, text)
+    if not found.path and not found.port:
+        raise _refusal(label, f"{text} is no place to ask; write the port that the proxy logged")
+    return found
+
+
 def _schema(flags: argparse.Namespace) -> int:
     del flags
     from proxy.config.schema import schema  # noqa: PLC0415 (for this command only)
@@ -241,6 +290,8 @@ COMMANDS = {
     for command in (
         Command("run", "serve; what happens without a command", _run_flags, _run),
         Command("check", "validate the configuration and show its routes", _check_flags, _check),
+        Command("wait", "return once a running proxy has started", _wait_flags, _wait),
+        Command("shutdown", "ask a running proxy to drain and exit", _admin_flag, _shutdown),
         Command("demo", "try everything on this machine, without Google", _demo_flags, _demo),
         Command("schema", "print the JSON Schema of the configuration", _no_flags, _schema),
     )
