@@ -18,7 +18,8 @@ from proxy.config.loading import parse
 from proxy.config.model import Config
 
 ROOT = Path(__file__).parents[2]
-FILES = sorted((ROOT / "deploy").rglob("*.yaml"))
+PLATFORMS = ("cloudrun", "compose", "gke")
+FILES = sorted(file for name in PLATFORMS for file in (ROOT / "deploy" / name).glob("*.yaml"))
 IMAGE = "REGION-docker.pkg.dev/PROJECT_ID/REPOSITORY/cloud-run-auth-proxy:TAG"
 
 # What people replace, by something that our parser accepts in its place.
