@@ -38,7 +38,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 HOMES: dict[str, set[str]] = {
-    "httptools": {"plane"},
+    "httptools": {"plane", "identity"},  # The metadata client: aiohttp starts too slowly.
     "h2": {"plane"},
     "hpack": {"plane"},
     "hyperframe": {"plane"},
@@ -48,7 +48,6 @@ HOMES: dict[str, set[str]] = {
     "yaml": {"config"},
     "prometheus_client": {"ops"},
     "aiohttp": {"ops", "identity", "doctor", "emulator"},
-    "yarl": {"identity"},  # aiohttp's URLs.
     "cryptography": {"emulator"},
     "uvloop": {"process"},
 }

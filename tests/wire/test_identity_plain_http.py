@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from proxy.identity.plain_http import BODY_BYTES, Answer, Broken, get
+from proxy.identity.plain_http import BODY_BYTES, HEAD_BYTES, Answer, Broken, get
 from tests.fakes.raw_server import raw_server
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -81,10 +81,13 @@ async def test_bodies_up_to_the_limit_are_read(size: int) -> None:
         (OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhel", "ended before"),
         (b"SSH-2.0-OpenSSH_9.6\r\n\r\n", "no valid HTTP"),
         (OK + b"no colon\r\n\r\n", "no valid HTTP"),
+        (OK + b"Name : a\r\n\r\n", "no valid HTTP"),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\nabc\r\n", "no valid HTTP"),
+        (OK + b"Content-Length: 1_0\r\n\r\n", "no valid HTTP"),
         (OK + b"Content-Length: -1\r\n\r\n", "no valid HTTP"),
         (OK + b"Content-Length: %d\r\n\r\n" % (BODY_BYTES + 1) + b"x" * (BODY_BYTES + 1), "longer"),
         (OK + b"\r\n" + b"x" * (BODY_BYTES + 1), "longer than"),
-        (OK + b"X: " + b"y" * 100_000 + b"\r\n\r\n", "no valid HTTP"),
+        (OK + b"X: " + b"y" * 2 * HEAD_BYTES + b"\r\n\r\n", "beside its body"),
     ],
     ids=lambda value: repr(value)[:40],
 )
