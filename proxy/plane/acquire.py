@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from proxy.errors import Overloaded, ProxyError
@@ -60,6 +61,16 @@ class Pursuit:
         if route.tokens is None:
             return None
         return await route.tokens.get(route.name, route.config.timeouts.connect)
+
+    async def another_token(self) -> IdToken | None:
+        """Make one fetch after a token was refused; return what may be used then, if anything."""
+        route = self.route
+        if route.tokens is None:
+            return None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(route.config.timeouts.connect):
+                await route.tokens.prefetch(route.name)
+        return route.tokens.current(route.name)
 
     async def connection(self) -> UpstreamCodec:
         """Wait for a connection, dialling again as the policy allows.

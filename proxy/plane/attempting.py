@@ -267,12 +267,9 @@ class Attempting(ABC):
         self._task = self._keeper.spawn(self._guarded(work), f"new token for {self.route.name}")
 
     async def _reauthenticate(self, held: Held, refused: IdToken) -> None:
-        """Repeat with a new token if there is one, else let the caller have the 401."""
+        """Fetch once; repeat with the new token if there is one, else pass on the 401."""
         pursuit = Pursuit(self.route, self._history(), self._keeper.jitter)
-        try:
-            token = await pursuit.token()
-        except ProxyError:
-            token = refused
+        token = await pursuit.another_token()
         self._task = None
         if token is None or token.value == refused.value:
             self._release_held(held)
