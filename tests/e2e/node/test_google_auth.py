@@ -1,0 +1,21 @@
+"""Google's own library for Node takes our emulated metadata server for the real one."""
+
+from __future__ import annotations
+
+from proxy.emulator.metadata import MetadataServer
+from proxy.identity.plain_http import get
+from tests.fakes.node import run_node
+
+AUDIENCE = "https://orders-123456789012.europe-west1.run.app"
+IDENTITY = "/computeMetadata/v1/instance/service-accounts/default/identity"
+
+
+async def test_googles_library_for_node_obtains_the_same_token(metadata: MetadataServer) -> None:
+    # METADATA_SERVER_DETECTION: the library would otherwise look at this machine's BIOS.
+    env = {**metadata.environ, "METADATA_SERVER_DETECTION": "assume-present"}
+    theirs = await run_node("google_auth.mjs", AUDIENCE, env=env)
+
+    host, _, port = metadata.host.partition(":")
+    target = f"{IDENTITY}?audience={AUDIENCE}&format=full"
+    ours = await get(host, int(port), target, {"Metadata-Flavor": "Google"}, 5)
+    assert theirs["token"] == ours.body.decode()
