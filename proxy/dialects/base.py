@@ -51,6 +51,12 @@ class Dialect(Protocol):
         """Say the error in it."""
 
 
+def sentence(error: ProxyError) -> str:
+    """Return what a person reads of the error, for languages that have one text only."""
+    hint = f" {error.hint}" if error.hint else ""
+    return f"{error.title}: {error.detail}{hint} [{error.reason}]"
+
+
 def common_fields(error: ProxyError, content_type: str, body: bytes) -> tuple[tuple[str, str], ...]:
     """Return the fields that every answer has."""
     fields = [

@@ -7,7 +7,7 @@ import re
 from typing import Any
 from urllib.parse import unquote
 
-from proxy.dialects.base import Answer, Caller, common_fields
+from proxy.dialects.base import Answer, Caller, common_fields, sentence
 from proxy.errors import ProxyError
 
 # HTTP status → tRPC's key and JSON-RPC number (@trpc/server, `TRPC_ERROR_CODES_BY_KEY`).
@@ -48,11 +48,8 @@ def shape(error: ProxyError, caller: Caller) -> dict[str, Any]:
     """Return the error object, with a copy of itself under ``json`` for transformers."""
     key, number = _CODES.get(error.status, _OTHER)
     path = unquote(caller.target.partition("?")[0].rpartition("/")[2])
-    message = f"{error.title}: {error.detail}"
-    if error.hint:
-        message += f" {error.hint}"
     plain: dict[str, Any] = {
-        "message": f"{message} [{error.reason}]",
+        "message": sentence(error),
         "code": number,
         "data": {"code": key, "httpStatus": error.status, "path": path},
     }
