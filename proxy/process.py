@@ -1,4 +1,8 @@
-"""The process around a server: signals in, an exit code out."""
+"""The process around a proxy: signals in, an exit code out.
+
+What serves is a `Server` or, with workers, a `Supervisor`; this module knows only what both can
+do.
+"""
 
 from __future__ import annotations
 
@@ -8,29 +12,75 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from types import FrameType
+from typing import Final, Protocol
 
-from proxy.config.model import Config
+from proxy.administration import Administration
+from proxy.clock import Clocks
+from proxy.config.model import Config, Log
 from proxy.config.problems import ConfigError
+from proxy.notify import Notifier
 from proxy.ops.logs import Logs, configure
 from proxy.plane.listen import ListenFailed
-from proxy.server import Server
+from proxy.sockets import OwnSockets, inherit
 
 log = logging.getLogger("proxy.process")
 
-EXIT_UNAVAILABLE = 69  # sysexits.h: a service is unavailable; here, an address
+EXIT_UNAVAILABLE: Final = 69  # sysexits.h: a service is unavailable; here, an address
+
+_ENDS: Final = (signal.SIGTERM, signal.SIGINT)
+
+Reload = Callable[[], Config]
 
 
-def serve(config: Config, reload: Callable[[], Config] | None = None) -> int:
+class Proxy(Protocol):
+    """What the process starts, reloads, drains and stops."""
+
+    config: Config
+    """What is in force."""
+    admin: Administration
+
+    async def start(self) -> None:
+        """Serve; return once everything is up.  Leaves nothing open where it raises."""
+
+    async def reload(self, config: Config) -> None:
+        """Serve by another configuration, or raise and change nothing."""
+
+    def drain(self) -> None:
+        """Go on serving, and let everybody know that the end is near."""
+
+    async def drained(self, seconds: float, delay: float) -> int:
+        """Wait for the end of what is in flight; return how many exchanges had to be cut."""
+
+    async def stop(self) -> None:
+        """Close everything."""
+
+    def abandon(self) -> None:
+        """Leave nothing behind: the process ends at once."""
+
+
+def serve(config: Config, reload: Reload | None = None) -> int:
     """Run the proxy until a signal or a request ends it; return the exit code.
 
     `reload` reads the configuration anew for SIGHUP; it raises what the parser raises.
     """
-    import uvloop  # noqa: PLC0415 (30 ms that no other command needs)
-
-    logs = configure(config.log)
+    signals = _Signals()
+    logs = _Logging(config.log)
     try:
-        return uvloop.run(_Process(config, reload, logs).run())
+        notifier = Notifier(os.environ, Clocks().steady)
+        sockets = OwnSockets(inherit(os.environ))
+        if config.workers == 1:
+            import uvloop  # noqa: PLC0415 (30 ms that no other command needs)
+
+            from proxy.server import Server  # noqa: PLC0415 (a supervisor serves nothing itself)
+
+            server = Server(config, os.environ, sockets=sockets)
+            return uvloop.run(_Process(server, reload, signals, logs, notifier).run())
+        from proxy.supervisor import Supervisor  # noqa: PLC0415 (only with workers)
+
+        supervisor = Supervisor(config, sockets)
+        return asyncio.run(_Process(supervisor, reload, signals, logs, notifier).run())
     except ListenFailed as error:
         sys.stderr.write(f"cloud-run-auth-proxy: {error}\n")
         return EXIT_UNAVAILABLE
@@ -38,60 +88,196 @@ def serve(config: Config, reload: Callable[[], Config] | None = None) -> int:
         logs.close()
 
 
-class _Process:
-    """The process around a server: signals in, an exit code out."""
+class _Signals:
+    """Receives signals from the first moment on, and hands them on once somebody can act."""
 
-    def __init__(self, config: Config, reload: Callable[[], Config] | None, logs: Logs) -> None:
-        self._server = Server(config, os.environ)
+    def __init__(self) -> None:
+        self._early: list[int] = []
+        # As process 1 of a container there is no default action: a signal that came while the
+        # libraries are being imported would be lost.
+        for number in (*_ENDS, signal.SIGHUP):
+            signal.signal(number, self._keep)
+
+    def _keep(self, number: int, _frame: FrameType | None) -> None:
+        self._early.append(number)
+
+    def attach(self, on_end: Callable[[int], None], on_reload: Callable[[], None]) -> None:
+        """Have the running loop call these; signals that came earlier first."""
+        loop = asyncio.get_running_loop()
+        for number in _ENDS:
+            loop.add_signal_handler(number, on_end, number)
+        loop.add_signal_handler(signal.SIGHUP, on_reload)
+        for early in self._early:
+            if early == signal.SIGHUP:
+                on_reload()
+            else:
+                on_end(early)
+
+
+class _Logging:
+    """The log as the configuration in force wants it."""
+
+    def __init__(self, config: Log) -> None:
+        self._config = config
+        self._logs: Logs = configure(config)
+
+    def follow(self, config: Log) -> None:
+        """Log by another configuration."""
+        if config != self._config:
+            self._config = config
+            self._logs = configure(config)
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._logs.close()
+
+
+class _Process:
+    """One run, from the first signal handler to the exit code."""
+
+    def __init__(
+        self,
+        proxy: Proxy,
+        reload: Reload | None,
+        signals: _Signals,
+        logs: _Logging,
+        notifier: Notifier,
+    ) -> None:
+        self._proxy = proxy
         self._reload = reload
+        self._signals = signals
         self._logs = logs
+        self._notifier = notifier
+        self._signalled = False
         self._ending = asyncio.Event()
+        self._delay = 0.0
+        """Seconds that the process stays although it is idle; for signals alone."""
+        self._reload_asked = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> int:
-        server = self._server
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_end, number)
-        loop.add_signal_handler(signal.SIGHUP, self._on_reload)
-        await server.start()
-        # What is alive now stays alive: the collector need not look at it again.
+        """Serve until the end has been asked for and the drain is over."""
+        self._signals.attach(self._on_end, self._on_reload)
+        start = self._spawn(self._start(), "start")
+        ending = self._spawn(self._until_ending(), "wait for the end")
+        try:
+            await asyncio.wait((start, ending), return_when=asyncio.FIRST_COMPLETED)
+            if start.done():
+                # Raises why it failed.
+                await start
+            await ending
+            await self._drain()
+        finally:
+            await self._end_tasks()
+            await self._proxy.stop()
+        return 0
+
+    async def _start(self) -> None:
+        await self._proxy.start()
+        # What is alive at this point stays alive: the collector need not look at it again.
         gc.collect()
         gc.freeze()
-        asked = asyncio.ensure_future(server.quit_asked.wait())
-        ended = asyncio.ensure_future(self._ending.wait())
-        await asyncio.wait((asked, ended), return_when=asyncio.FIRST_COMPLETED)
-        for waiter in (asked, ended):
-            waiter.cancel()
-        server.drain()
-        await server.drained()
-        await server.stop()
-        return 0
+        self._proxy.admin.announce()
+        self._notifier.ready()
+        _ = self._spawn(self._reload_when_asked(), "reload")
+
+    async def _until_ending(self) -> None:
+        quit_ = self._spawn(self._on_quit(), "wait for a request to quit")
+        await self._ending.wait()
+        quit_.cancel()
+
+    async def _on_quit(self) -> None:
+        await self._proxy.admin.quit_asked.wait()
+        log.info("asked to quit: draining")
+        self._ending.set()
+
+    async def _drain(self) -> None:
+        self._proxy.drain()
+        self._notifier.stopping()
+        cut = await self._proxy.drained(self._proxy.config.drain, self._delay)
+        extra = {"fields": {"cut": cut}}
+        if cut:
+            log.warning("%d exchanges were cut when the drain was over", cut, extra=extra)
+        else:
+            log.info("drained", extra=extra)
 
     def _on_end(self, number: int) -> None:
         """Drain at the first signal; at the second, end at once."""
         name = signal.Signals(number).name
-        if self._ending.is_set():
+        if self._signalled:
             log.warning("%s again: ending at once", name)
+            self._proxy.abandon()
             self._logs.close()
             os._exit(128 + number)
+        self._signalled = True
+        if self._ending.is_set():
+            log.info("%s: draining already", name)
+            return
         log.info("%s: draining", name)
+        self._delay = self._proxy.config.sigterm_delay
         self._ending.set()
 
+    # --- reload
+
     def _on_reload(self) -> None:
-        task = asyncio.get_running_loop().create_task(self._reload_now(), name="reload")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        if self._ending.is_set():
+            log.info("SIGHUP: nothing is reloaded any more, the process is ending")
+        else:
+            self._reload_asked.set()
+
+    async def _reload_when_asked(self) -> None:
+        """Reload once for all requests that have come since the last one began."""
+        while True:
+            await self._reload_asked.wait()
+            self._reload_asked.clear()
+            await self._reload_now()
 
     async def _reload_now(self) -> None:
         """Read the configuration anew; a bad one changes nothing."""
         if self._reload is None:
             log.warning("SIGHUP: there is no configuration file to read")
             return
+        self._notifier.reloading()
+        before = self._proxy.config
         try:
-            await self._server.reload(self._reload())
-        except (ConfigError, OSError) as error:
+            # In a thread: a large file takes seconds, which exchanges shall not wait for.
+            config = await asyncio.to_thread(self._reload)
+            await self._proxy.reload(config)
+        except ConfigError as error:
+            fields = {"problems": [str(problem) for problem in error.problems]}
             # The operator needs the places in the file, not a traceback.
-            log.error("SIGHUP: the configuration was not taken: %s", error)  # noqa: TRY400 (no traceback for the operator)
+            log.error("%s: %s", _REFUSED, error, extra={"fields": fields})  # noqa: TRY400
+        except OSError as error:
+            log.error("%s: %s", _REFUSED, error)  # noqa: TRY400 (as above)
+        except Exception:
+            log.exception("a bug in the reload", extra={"reason": "internal_error"})
         else:
+            self._logs.follow(config.log)
+            _warn_of_restarts(before, config)
             log.info("SIGHUP: the configuration was taken")
+        finally:
+            self._notifier.ready()
+
+    # --- tasks
+
+    def _spawn(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _end_tasks(self) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+_REFUSED: Final = "SIGHUP: the configuration was not taken, nothing has changed"
+
+
+def _warn_of_restarts(before: Config, after: Config) -> None:
+    """Say which changes were not taken."""
+    for key in ("workers", "admin"):
+        if getattr(before, key) != getattr(after, key):
+            log.warning("SIGHUP: a changed %s needs a restart", key, extra={"fields": {"key": key}})

@@ -5,39 +5,59 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from importlib import import_module
+from dataclasses import replace
 from random import Random
-from types import ModuleType
-from typing import TYPE_CHECKING
 
-from proxy import __version__
+from proxy.administration import Administration
 from proxy.clock import Clocks
-from proxy.config.model import Address, Config, Route
+from proxy.config.model import Address, Config
 from proxy.identity.tokens import Tokens
-from proxy.ops import describe
 from proxy.ops.lifecycle import Lifecycle, State
 from proxy.ops.numbers import Numbers, TokenMetrics, token_view
 from proxy.plane.build import Builder
-from proxy.plane.listen import Listener, ListenFailed, listen
+from proxy.plane.dial import tls_context
+from proxy.plane.listen import Listener, open_listener
 from proxy.plane.plane import ListenerHost, Plane
 from proxy.plane.stats import Stats
 from proxy.services import Services
-
-if TYPE_CHECKING:
-    from proxy.ops.admin import AdminServer
+from proxy.sockets import OwnSockets, SocketSource
 
 log = logging.getLogger("proxy.server")
 
-_FETCHES_FIRST = 0.3  # Seconds that the first token fetches get before the admin listener opens.
+
+class _Host(ListenerHost):
+    """A listener that a reload may take away from under its connections."""
+
+    retired = False
+
+    @property
+    def draining(self) -> bool:
+        """Whether connections shall end with their next response."""
+        return self.retired or super().draining
+
+
+_Hosts = dict[Address, _Host]
+_Listeners = dict[Address, Listener]
+
+_NO_HOSTS: Mapping[Address, _Host] = {}
 
 
 class Server:
     """One running proxy in this process."""
 
     def __init__(
-        self, config: Config, environ: Mapping[str, str], *, clocks: Clocks | None = None
+        self,
+        config: Config,
+        environ: Mapping[str, str],
+        *,
+        sockets: SocketSource | None = None,
+        clocks: Clocks | None = None,
     ) -> None:
-        """`environ` tells where credentials are (``GCE_METADATA_HOST`` and the like)."""
+        """Open nothing yet.
+
+        `environ` tells where credentials are (``GCE_METADATA_HOST`` and the like); `sockets` is
+        where listeners come from, where that is not simply their address.
+        """
         self.config = config
         clocks = clocks or Clocks()
         self.lifecycle = Lifecycle(clocks)
@@ -49,20 +69,33 @@ class Server:
             on_fetch=self.fetches.on_fetch,
         )
         self.plane = Plane(clocks, Stats())
-        self.quit_asked = asyncio.Event()
-        """Set when somebody asks the process to end over the admin listener."""
-        self.admin_address: Address | None = None
-        self._clocks = clocks
+        self.admin = Administration(
+            self.lifecycle,
+            numbers=self._numbers,
+            config=lambda: self.config,
+            addresses=lambda: self.addresses,
+            clocks=clocks,
+        )
+        self._sockets = sockets or OwnSockets()
         self._builder = Builder(self.plane, self.tokens)
         self._services = Services(self.tokens.names, clocks.steady, self._resolve_again)
-        self._hosts: dict[Address, ListenerHost] = {}
-        self._listeners: dict[Address, Listener] = {}
-        self._admin: AdminServer | None = None
+        self._hosts: _Hosts = {}
+        self._listeners: _Listeners = {}
 
     @property
     def addresses(self) -> list[Address]:
         """Where requests are accepted, with real ports."""
-        return [listener.address for listener in self._listeners.values()]
+        return [real for each in self._listeners.values() for real in each.addresses]
+
+    @property
+    def admin_address(self) -> Address | None:
+        """Where the admin listener is, with its real port."""
+        return self.admin.address
+
+    @property
+    def quit_asked(self) -> asyncio.Event:
+        """Set when somebody asks the process to end over the admin listener."""
+        return self.admin.quit_asked
 
     async def start(self) -> None:
         """Open the listeners, then the admin listener; serve once the first fetches have ended.
@@ -71,33 +104,31 @@ class Server:
             ListenFailed: an address cannot be had; what was opened is closed again.
         """
         try:
-            await self._open_missing(self.config)
-            self._route(self.config)
+            await self._switch(self.config)
+            # Behind the first answers: these may wait for the metadata server.
             await self._resolve()
-            prefetch = asyncio.ensure_future(self._prefetch())
-            # Importing what the admin listener needs would slow the first fetches down; but
-            # probes must be answered even where a fetch hangs.
-            await asyncio.wait((prefetch,), timeout=_FETCHES_FIRST)
-            await self._start_admin()
+            prefetch = self.plane.spawn(self._prefetch(), "fetch the first tokens")
+            await self.admin.start(self._sockets.admin)
             await prefetch
         except BaseException:
             await self.stop()
             raise
         if self.lifecycle.state is State.STARTING:
             self.lifecycle.move_to(State.SERVING)
-        self._announce()
 
     async def reload(self, config: Config) -> None:
         """Serve by another configuration; exchanges, connections and tokens go on.
 
+        `workers` and `admin` stay as they are.
+
         Raises:
             ListenFailed: an address of it cannot be had; nothing has changed then.
         """
-        # The new listeners first: they are all that can fail.
-        await self._open_missing(config)
-        self._route(config)
-        await self._resolve()
-        await self._prefetch()
+        config = replace(config, admin=self.config.admin, workers=self.config.workers)
+        # Before the switch: a service whose URL is known must not be unknown for a moment.
+        config = await self._services.resolve(config)
+        await self._switch(config)
+        _ = self.plane.spawn(self._prefetch(), "fetch tokens after a reload")
 
     def drain(self) -> None:
         """Go on serving, but have idle connections end with their next response."""
@@ -105,28 +136,35 @@ class Server:
             self.lifecycle.move_to(State.DRAINING)
         self.plane.draining = True
 
-    async def drained(self) -> None:
-        """Wait until `drain` may end: nothing is in flight, or the time for it is over."""
+    async def drained(self, seconds: float | None = None, delay: float = 0.0) -> int:
+        """Wait until nothing is in flight, after `delay` seconds at the soonest.
+
+        What is left after `seconds`, by default the configuration's `drain`, is cut; returns
+        how many exchanges that were.
+        """
         try:
-            async with asyncio.timeout(self.config.drain):
-                await asyncio.sleep(self.config.sigterm_delay)
+            async with asyncio.timeout(self.config.drain if seconds is None else seconds):
+                await asyncio.sleep(delay)
                 await self.plane.idle()
         except TimeoutError:
-            if left := self.plane.cut():
-                log.warning("%d exchanges were cut when the drain was over", left)
+            return self.plane.cut()
+        return 0
 
     async def stop(self) -> None:
         """Close everything, whatever is in flight."""
         self.drain()
-        for listener in self._listeners.values():
-            listener.close()
+        self._close(self._listeners)
         await self.plane.stop()
         self._builder.close()
         await self.tokens.close()
-        if self._admin is not None:
-            await self._admin.stop()
+        await self.admin.stop()
         if self.lifecycle.state is State.DRAINING:
             self.lifecycle.move_to(State.STOPPED)
+
+    def abandon(self) -> None:
+        """Leave nothing behind: the process ends at once."""
+        for address in self._listeners:
+            self._sockets.leave(address)
 
     def numbers(self) -> Numbers:
         """Return what is counted, for metrics and the status."""
@@ -140,38 +178,71 @@ class Server:
             fetches=self.fetches,
         )
 
-    async def _open_missing(self, config: Config) -> None:
-        """Open the listeners that are not open yet, all or none; nothing is routed there yet."""
-        opened: dict[Address, Listener] = {}
-        hosts: dict[Address, ListenerHost] = {}
+    async def _switch(self, config: Config) -> None:
+        """Open what is missing, route by `config`, and close what no route uses any more.
+
+        Nothing has changed where this raises.
+        """
+        self._sockets.plan(config)
+        hosts, listeners = await self._open_missing(config)
+        try:
+            # New connections shall see what the files hold that are named like before.
+            tls_context.cache_clear()
+            self._route(config, hosts)
+        except BaseException:
+            self._close(listeners)
+            raise
+        self._listeners.update(listeners)
+        for listener in listeners.values():
+            await listener.start()
+        for address in [address for address in self._listeners if address not in self._hosts]:
+            # The file first: once the socket is closed, it might be a successor's.
+            self._sockets.leave(address)
+            await self._listeners.pop(address).retire()
+
+    async def _open_missing(self, config: Config) -> tuple[_Hosts, _Listeners]:
+        """Open what is not open yet, all or none.  Callers wait in the queues meanwhile."""
+        hosts: _Hosts = {}
+        listeners: _Listeners = {}
         try:
             for address in config.listeners:
                 if address not in self._listeners:
-                    host = hosts[address] = ListenerHost(self.plane)
-                    opened[address] = await listen(address, host.connection)
+                    host = hosts[address] = _Host(self.plane)
+                    sockets = await self._sockets.take(address)
+                    listeners[address] = await open_listener(address, sockets, host.connection)
         except BaseException:
-            for listener in opened.values():
-                listener.close()
+            self._close(listeners)
+            for address in hosts:
+                self._sockets.leave(address)
             raise
-        self._listeners.update(opened)
-        self._hosts.update(hosts)
+        return hosts, listeners
 
-    def _route(self, config: Config) -> None:
-        """Route by `config`; listeners that no route uses are closed."""
-        self.config = config
+    def _close(self, listeners: _Listeners) -> None:
+        while listeners:
+            address, listener = listeners.popitem()
+            self._sockets.leave(address)
+            listener.close()
+
+    def _route(self, config: Config, added: Mapping[Address, _Host] = _NO_HOSTS) -> None:
+        """Route by `config`, also on the listeners that are `added`."""
         tables = self._builder.build(config, self._services.unresolved(config))
-        for address in list(self._listeners):
-            if address not in tables:
-                self._listeners.pop(address).close()
+        self.config = config
+        self._hosts.update(added)
+        for address, host in list(self._hosts.items()):
+            if address in tables:
+                host.table = tables[address]
+                host.head_limit = self._head_limit(address)
+            else:
+                # Its connections go on with what they know until their next response.
+                host.retired = True
                 del self._hosts[address]
-                continue
-            self._hosts[address].table = tables[address]
-            self._hosts[address].head_limit = self._head_limit(address)
 
     async def _resolve(self) -> None:
         """Look up what services' URLs are, and route by what was found."""
-        resolved = await self._services.resolve(self.config)
-        if resolved is not self.config:
+        asked = self.config
+        resolved = await self._services.resolve(asked)
+        # Meanwhile a reload may have come, which has resolved its own.
+        if resolved is not asked and self.config is asked:
             self._route(resolved)
 
     def _resolve_again(self) -> None:
@@ -195,62 +266,10 @@ class Server:
         for error in await asyncio.gather(*waits):
             if error is not None:
                 log.warning(
-                    "no ID token at start: %s",
+                    "no ID token yet: %s",
                     error.detail,
                     extra={"reason": error.reason, "hint": error.hint},
                 )
 
-    async def _start_admin(self) -> None:
-        if self.config.admin is None:
-            return
-        # Imported here and in a thread: aiohttp and prometheus_client take some 200 ms, which
-        # the first exchanges shall not wait for.
-        admin, status = await asyncio.to_thread(_import_admin)
-        view = admin.AdminView(
-            lifecycle=self.lifecycle,
-            numbers=self._numbers,
-            status=status.Status(
-                self.lifecycle, lambda: self.config, lambda: self.addresses, self._clocks
-            ),
-            quit=self.quit_asked.set,
-        )
-        self._admin = admin.AdminServer(self.config.admin, view)
-        try:
-            self.admin_address = await self._admin.start()
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise ListenFailed(f"cannot listen on {self.config.admin.listen}: {reason}") from error
-
     async def _numbers(self) -> Numbers:
         return self.numbers()
-
-    def _announce(self) -> None:
-        """Say in one line what is served, from where to where."""
-        log.info(
-            "serving",
-            extra={
-                "fields": {
-                    "version": __version__,
-                    "configuration": self.config.source,
-                    "listeners": [str(address) for address in self.addresses],
-                    "admin": str(self.admin_address or "off"),
-                    "routes": [_row(route) for route in self.config.routes],
-                }
-            },
-        )
-
-
-def _import_admin() -> tuple[ModuleType, ModuleType]:
-    return import_module("proxy.ops.admin"), import_module("proxy.ops.status")
-
-
-def _row(route: Route) -> dict[str, str]:
-    """Return what the line at the start says of a route."""
-    return {
-        "name": route.name,
-        "matches": describe.matches(route),
-        "upstream": describe.upstream(route),
-        "audience": route.audience or "",
-        "auth": route.auth.value,
-        "credentials": describe.credentials(route.credentials),
-    }

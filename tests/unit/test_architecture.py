@@ -25,7 +25,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("doctor", "demo"),
     ("process",),
     ("server",),
-    ("services",),
+    ("administration", "services", "sockets", "notify"),
     ("ops",),
     ("plane",),
     ("dialects",),

@@ -1,0 +1,132 @@
+"""The admin listener of a running proxy, whether one process serves or several.
+
+Here it is only opened and closed, late and beside the data path; what it answers is `ops`' own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from proxy import __version__
+from proxy.clock import Clocks
+from proxy.config.model import Address, Admin, Config, Route
+from proxy.ops import describe
+from proxy.ops.lifecycle import Lifecycle
+from proxy.ops.numbers import Numbers
+from proxy.plane import listen
+from proxy.plane.listen import ListenFailed
+
+if TYPE_CHECKING:
+    from proxy.ops.admin import AdminServer
+
+log = logging.getLogger("proxy.server")
+
+
+class Administration:
+    """Owns the admin listener and what the process says of itself."""
+
+    def __init__(
+        self,
+        lifecycle: Lifecycle,
+        *,
+        numbers: Callable[[], Awaitable[Numbers]],
+        config: Callable[[], Config],
+        addresses: Callable[[], Iterable[Address]],
+        clocks: Clocks,
+    ) -> None:
+        """`config` answers the configuration in force, `addresses` the real listeners."""
+        self.quit_asked = asyncio.Event()
+        """Set when somebody asks the process to end."""
+        self.address: Address | None = None
+        """The real one; None where there is no admin listener."""
+        self._lifecycle = lifecycle
+        self._numbers = numbers
+        self._config = config
+        self._addresses = addresses
+        self._clocks = clocks
+        self._server: AdminServer | None = None
+
+    async def start(self, inherited: socket.socket | None = None) -> None:
+        """Open the admin listener, on a socket that was inherited where there is one.
+
+        Raises:
+            ListenFailed: its address cannot be had.
+        """
+        admin = self._config().admin
+        if admin is None:
+            return
+        # Imported here and in a thread: aiohttp and prometheus_client take some 200 ms, which
+        # the first exchanges shall not wait for.
+        ops_admin, status = await asyncio.to_thread(_import_admin)
+        view = ops_admin.AdminView(
+            lifecycle=self._lifecycle,
+            numbers=self._numbers,
+            status=status.Status(self._lifecycle, self._config, self._addresses, self._clocks),
+            quit=self.quit_asked.set,
+        )
+        sock = inherited.dup() if inherited is not None else await _bind(admin.listen)
+        shown = admin if inherited is None else _elsewhere(admin, inherited)
+        server = ops_admin.AdminServer(shown, view)
+        try:
+            self.address = await server.start(sock)
+        except OSError as error:
+            raise ListenFailed(admin.listen, error) from error
+        self._server = server
+
+    async def stop(self) -> None:
+        """Close the admin listener and its connections."""
+        server, self._server = self._server, None
+        if server is not None:
+            await server.stop()
+
+    def announce(self, **more: object) -> None:
+        """Say in one line what is served, from where to where."""
+        config = self._config()
+        fields = {
+            "version": __version__,
+            "configuration": config.source,
+            "listeners": [str(address) for address in self._addresses()],
+            "admin": str(self.address or "off"),
+            "routes": [_row(route) for route in config.routes],
+            **more,
+        }
+        log.info("serving", extra={"fields": fields})
+
+
+def _import_admin() -> tuple[ModuleType, ModuleType]:
+    return import_module("proxy.ops.admin"), import_module("proxy.ops.status")
+
+
+async def _bind(address: Address) -> socket.socket | None:
+    """Bind the one socket of an address; None where its name has several, as localhost may."""
+    # Bound here, because the event loop would take a path from a proxy that uses it.
+    sockets = await listen.bind(address)
+    if len(sockets) == 1:
+        return sockets[0]
+    listen.close_all(sockets)
+    return None
+
+
+def _elsewhere(admin: Admin, inherited: socket.socket) -> Admin:
+    """Return `admin` as it is on an inherited socket, whose file is its owner's to remove."""
+    address = listen.address_of(inherited)
+    return replace(admin, listen=Address() if address.path else address)
+
+
+def _row(route: Route) -> dict[str, str]:
+    """Return what the line at the start says of a route."""
+    return {
+        "name": route.name,
+        "matches": describe.matches(route),
+        "upstream": describe.upstream(route),
+        "audience": route.audience or "",
+        "auth": route.auth.value,
+        "credentials": describe.credentials(route.credentials),
+    }
