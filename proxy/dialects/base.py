@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -28,6 +29,9 @@ class Caller(Protocol):
     def field(self, name: str) -> str:
         """Return the first value of a field (lower case), empty if there is none."""
 
+    def body(self) -> bytes:
+        """Return the request's body where it was read whole and is small, else nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -49,6 +53,16 @@ class Dialect(Protocol):
 
     def answer(self, error: ProxyError, caller: Caller) -> Answer:
         """Say the error in it."""
+
+
+def media_type(value: str) -> str:
+    """Return the media type of a Content-Type or of the first member of an Accept."""
+    return value.partition(",")[0].partition(";")[0].strip().lower()
+
+
+def enveloped(flags: int, data: bytes) -> bytes:
+    """Return `data` as one length-prefixed frame, which gRPC-Web and Connect have in common."""
+    return struct.pack(">BI", flags, len(data)) + data
 
 
 def sentence(error: ProxyError) -> str:

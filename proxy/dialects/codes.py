@@ -58,5 +58,7 @@ def percent_encoded(message: str) -> str:
 
     (PROTOCOL-HTTP2.md of gRPC, Responses: Percent-Encoded.)
     """
-    encoded = _UNPRINTABLE.sub(lambda found: b"%%%02X" % found[0][0], message.encode())
+    encoded = _UNPRINTABLE.sub(
+        lambda found: b"%%%02X" % found[0][0], message.encode(errors="backslashreplace")
+    )
     return encoded.decode("ascii")

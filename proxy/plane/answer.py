@@ -13,8 +13,11 @@ from proxy.plane.head import RequestHead, ResponseHead, block, values
 class _Caller(Caller):
     """A request's head in the words of `dialects`."""
 
-    def __init__(self, head: RequestHead, route: str, language: ErrorFormat, protocol: str) -> None:
+    def __init__(
+        self, head: RequestHead, route: str, language: ErrorFormat, protocol: str, body: bytes
+    ) -> None:
         self._head = head
+        self._body = body
         self.route = route
         self.language = language
         self.protocol = protocol
@@ -24,6 +27,9 @@ class _Caller(Caller):
     def field(self, name: str) -> str:
         found = values(self._head.fields, name.encode())
         return found[0].decode("latin-1") if found else ""
+
+    def body(self) -> bytes:
+        return self._body
 
 
 NOBODY = RequestHead(b"", b"", b"")
@@ -38,12 +44,14 @@ def write_error(
     route: str = "",
     language: ErrorFormat = ErrorFormat.AUTO,
     origin: bytes = b"",
+    body: bytes = b"",
 ) -> None:
     """Answer with an error in the caller's language (CONTRACT, data path).
 
-    `origin` is the allowed browser origin that may read it.
+    `origin` is the allowed browser origin that may read it.  `body` is the request's, where it
+    is whole and small: some languages name in it what an answer belongs to.
     """
-    answer = render(error, _Caller(head, route, language, down.protocol))
+    answer = render(error, _Caller(head, route, language, down.protocol, body))
     fields = [(name.encode(), value.encode("latin-1")) for name, value in answer.fields]
     length = len(answer.body)
     response = ResponseHead(answer.status, block(fields), length=length)

@@ -230,7 +230,12 @@ class Exchange(Attempting):
             route=self.route.name,
             language=self.route.config.errors,
             origin=self.origin,
+            body=self._small_body(),
         )
+
+    def _small_body(self) -> bytes:
+        """Return the request's body if it is whole, small and still at hand, else nothing."""
+        return self._replay.small() if self._ended and self._replay is not None else b""
 
     def _finish(self, error: ProxyError | None) -> None:
         """End, exactly once: the terminal state refuses a second time."""

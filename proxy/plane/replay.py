@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+SMALL_BYTES = 64 * 1024  # Of a body that is looked at, to name in an error what failed.
+
 
 class Replay:
     """Holds the body from its beginning for as long as that is useful and small."""
@@ -26,6 +28,10 @@ class Replay:
         if self.whole:
             self.hold(data)
             self.trim()
+
+    def small(self) -> bytes:
+        """Return what came so far if all of it is kept and small, else nothing."""
+        return b"".join(self.pieces) if self.size <= SMALL_BYTES else b""
 
     def trim(self) -> None:
         """Forget everything if it is more than a repeat may keep."""

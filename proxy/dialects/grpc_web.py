@@ -1,0 +1,55 @@
+"""gRPC-Web's errors (PROTOCOL-WEB.md of gRPC): HTTP 200, and trailers as a frame of the body.
+
+The status stands in the body and not in fields: a browser shows a page only those fields of
+another origin's answer that ``Access-Control-Expose-Headers`` names.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+
+from proxy.dialects.base import (
+    REASON_FIELD,
+    Answer,
+    Caller,
+    common_fields,
+    enveloped,
+    media_type,
+    sentence,
+)
+from proxy.dialects.codes import code_of, percent_encoded
+from proxy.errors import ProxyError
+
+_TYPE = re.compile(r"application/grpc-web(?:-text)?(?:\+[a-z0-9.+-]{1,40})?")
+_DEFAULT_TYPE = "application/grpc-web+proto"
+_TRAILERS = 0x80
+
+
+def recognises(caller: Caller) -> bool:
+    """Tell whether a gRPC-Web client made the request."""
+    return _TYPE.fullmatch(media_type(caller.field("content-type"))) is not None
+
+
+def answer(error: ProxyError, caller: Caller) -> Answer:
+    """Return the error as trailers in the body, in base64 for the text variant."""
+    trailers = {
+        "grpc-status": str(int(code_of(error))),
+        "grpc-message": percent_encoded(sentence(error)),
+        REASON_FIELD: error.reason,
+    }
+    lines = "".join(f"{name}:{value}\r\n" for name, value in trailers.items())
+    body = enveloped(_TRAILERS, lines.encode("ascii"))
+    content_type = _answer_type(caller)
+    if "-text" in content_type:
+        body = base64.b64encode(body)
+    return Answer(200, common_fields(error, content_type, body), body)
+
+
+def _answer_type(caller: Caller) -> str:
+    """Return the type the caller accepts, or else the one that it sent."""
+    for name in ("accept", "content-type"):
+        found = media_type(caller.field(name))
+        if _TYPE.fullmatch(found):
+            return found
+    return _DEFAULT_TYPE
