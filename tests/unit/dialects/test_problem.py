@@ -1,0 +1,37 @@
+"""Problem Details (RFC 9457) with the member that a tRPC caller needs."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from proxy.dialects import problem
+from proxy.errors import REASONS
+from tests.unit.dialects.calling import ANSWERED, Request, failure, fields_of
+
+
+@pytest.mark.parametrize("reason", ANSWERED)
+def test_a_problem_has_the_members_of_the_contract(reason: str) -> None:
+    error = failure(reason)
+
+    answer = problem.answer(error, Request("/a/b?secret=1"))
+
+    said = json.loads(answer.body)
+    assert fields_of(answer)["content-type"] == "application/problem+json"
+    assert set(said) == {
+        "type", "title", "status", "detail", "reason", "route", "hint", "error",
+    }  # fmt: skip
+    assert said["type"].endswith(f":{reason}")
+    assert said["status"] == answer.status == REASONS[reason].status
+    assert (said["title"], said["detail"]) == (error.title, error.detail)
+    assert (said["reason"], said["route"], said["hint"]) == (reason, "orders", error.hint)
+
+
+def test_a_trpc_client_that_was_not_recognised_finds_its_error_in_it() -> None:
+    said = json.loads(problem.answer(failure(), Request("/api/a.b")).body)
+
+    plain = {key: said["error"][key] for key in ("message", "code", "data")}
+    assert said["error"]["json"] == plain
+    assert plain["data"] == {"code": "SERVICE_UNAVAILABLE", "httpStatus": 503, "path": "a.b"}
+    assert "token_unavailable" in plain["message"]
