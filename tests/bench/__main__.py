@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 from tests.bench import machine
-from tests.bench.cases import CASES, QUICK, Case, Effort, turns
+from tests.bench.cases import CASES, QUICK, Case, Effort, Patience, turns
 from tests.bench.contenders import Contender, contenders
 from tests.bench.render import render
 from tests.bench.results import LATEST, Results
@@ -93,10 +93,11 @@ def _measure(cases: list[Case], effort: Effort, only: list[str] | None) -> Resul
         folder = Path(name)
         present = [one for one in contenders(folder) if not only or one.name in only]
         results = _empty_results(effort, present, steady=steady)
+        patience = Patience(effort.repeats)
         with surroundings(folder) as around:
             for case in cases:
                 print(f"{case.name}: {case.help}", file=sys.stderr)
-                for number, contender, samples in turns(case, present, around, effort):
+                for number, contender, samples in turns(case, present, around, effort, patience):
                     results.add(contender.name, samples)
                     shown = "  ".join(f"{key} {value:,.2f}" for key, value in samples.items())
                     print(f"  {number + 1} {contender.name:7} {shown}", file=sys.stderr)

@@ -12,6 +12,7 @@ from functools import partial
 
 from tests.bench import load
 from tests.bench.contenders import Contender, Running, Setup
+from tests.bench.machine import Others
 from tests.bench.servers import BenchError, Server
 from tests.bench.upstream import Surroundings
 
@@ -36,9 +37,15 @@ class Effort:
     """Of one turn under steady load."""
     body_bytes: int = 300_000_000
     idle_connections: int = 1000
+    repeats: int = 40
+    """How many disturbed turns may be taken again, of about three seconds each."""
 
 
-QUICK = Effort(rounds=2, sweep_rounds=1, seconds=0.6, body_bytes=100_000_000)
+QUICK = Effort(rounds=2, sweep_rounds=1, seconds=0.6, body_bytes=100_000_000, repeats=10)
+
+# Share of the machine that others may use before a turn counts as disturbed: beyond this the
+# same contender's turns differ by a tenth and more.
+DISTURBED = 0.05
 
 # Load is steady when the service has got no connection for this long; 1,024 handshakes take
 # a slow contender some seconds.
@@ -106,9 +113,9 @@ def _under_load(
         before, spent = around.counts(), _cpu_seconds(running)
         time.sleep(effort.seconds)
         after, spent = around.counts(), _cpu_seconds(running) - spent
-    requests = after.requests - before.requests - 1
+    requests, seconds = after.requests - before.requests - 1, after.at - before.at
     cpu = spent / requests * 1e6 if running.server else None
-    return Steady(requests / (after.at - before.at), cpu, wrk.latency)
+    return Steady(requests / seconds, cpu, wrk.latency)
 
 
 def _cpu_seconds(running: Running) -> float:
@@ -220,17 +227,39 @@ CASES: tuple[Case, ...] = (
 )
 
 
+@dataclass(slots=True)
+class Patience:
+    """How many turns of a run may be taken again."""
+
+    left: int
+
+    def spend(self) -> bool:
+        """Use up one, and return whether there was one."""
+        self.left -= 1
+        return self.left >= 0
+
+
 def turns(
-    case: Case, present: list[Contender], around: Surroundings, effort: Effort
+    case: Case,
+    present: list[Contender],
+    around: Surroundings,
+    effort: Effort,
+    patience: Patience,
 ) -> Iterator[tuple[int, Contender, Samples]]:
     """Take the case's turns one by one: round, contender, samples.
 
     Contenders alternate and each round begins with another one, so that a slow moment of
-    the machine hits everybody alike.
+    the machine hits everybody alike.  A turn that others disturbed is taken again, as long
+    as `patience` lasts; how much they used is one of the samples.
     """
     taking = [contender for contender in present if contender.name in case.contenders]
     rounds = effort.sweep_rounds if case.sweep else effort.rounds
     for number in range(rounds):
         shift = number % len(taking)
         for contender in taking[shift:] + taking[:shift]:
-            yield number, contender, case.turn(contender, around, effort)
+            while True:
+                with Others() as others:
+                    samples = case.turn(contender, around, effort)
+                if others.share < DISTURBED or not patience.spend():
+                    break
+            yield number, contender, samples | {"others_share": others.share}

@@ -14,10 +14,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
+from typing import Self
 
 from proxy import __version__
+from tests.fakes import proc
 
 ROOT = Path(__file__).parents[2]
+CORES = os.cpu_count() or 1
 
 
 @contextmanager
@@ -57,6 +60,35 @@ def busy_share(seconds: float = 1.0) -> float:
     return 1 - (spent[3] + spent[4]) / sum(spent)
 
 
+class Others:
+    """What processes that are not ours use of the machine while the context lasts.
+
+    Ours are this process and all that it starts; one that has ended must have been waited for.
+    """
+
+    def __init__(self) -> None:
+        self.share = 0.0
+        """Of all cores, 0 to 1; known after the end."""
+        self._seconds, self._since = 0.0, 0.0
+
+    def __enter__(self) -> Self:
+        self._seconds, self._since = _others_seconds(), time.perf_counter()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        seconds = time.perf_counter() - self._since
+        self.share = max(0.0, (_others_seconds() - self._seconds) / seconds / CORES)
+
+
+def _others_seconds() -> float:
+    # Interrupts are left out: no process's own count has them either.
+    everybody = sum(_cpu_times()[:3]) / proc.CLOCK_TICKS
+    own = os.times()
+    ended = own.children_user + own.children_system
+    running = sum(map(proc.cpu_seconds, proc.children(os.getpid())))
+    return everybody - own.user - own.system - ended - running
+
+
 def _cpu_times() -> list[int]:
     return [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
 
@@ -67,7 +99,7 @@ def facts() -> dict[str, str]:
     memory = re.search(r"MemTotal:\s+(\d+)", Path("/proc/meminfo").read_text())
     return {
         "cpu": cpu[1] if cpu else platform.machine(),
-        "cores": str(os.cpu_count()),
+        "cores": str(CORES),
         "memory": f"{int(memory[1]) / 1024 / 1024:.0f} GiB" if memory else "?",
         "kernel": platform.release(),
     }

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,10 @@ from tests.bench.results import LATEST, Results
 README = Path(__file__).parents[2] / "README.md"
 BEGIN = "<!-- bench:begin -->"
 END = "<!-- bench:end -->"
+
+
+# A share below this is the machine's own housekeeping.
+NOTEWORTHY = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +50,7 @@ def _two(value: float) -> str:
 COLUMNS = (
     Column("requests/s, TLS upstream", "tls_per_s", _count),
     Column("requests/s, plain upstream", "plain_per_s", _count),
-    Column("CPU per request", "tls_cpu_us", _whole, " µs"),
+    Column("CPU per request, TLS", "tls_cpu_us", _whole, " µs"),
     Column("p50 at 1 connection", "p50_ms", _two, " ms"),
     Column("idle memory", "idle_rss_mib", _whole, " MiB"),
     Column("start to first answer", "start_ms", _whole, " ms"),
@@ -130,8 +135,18 @@ def _words(results: Results) -> str:
         "upstream the other. 64 keep-alive connections where nothing else is said; nginx answers "
         f"with a small JSON document; the token has 900 bytes; bodies of "
         f"{settings['body_bytes'] / 1e6:.0f} MB. Ratios are medians over pairs of turns. "
-        f"Versions: {versions}. `make bench` repeats it on your machine."
+        f"Versions: {versions}.{_others(results)} `make bench` repeats it on your machine."
     )
+
+
+def _others(results: Results) -> str:
+    """Say so if the machine was not the benchmark's alone."""
+    turns = results.samples.get("others_share", {})
+    shares = [share for of in turns.values() for share in of]
+    share = statistics.median(shares) if shares else 0.0
+    if share < NOTEWORTHY:
+        return ""
+    return f" Other processes used {share:.0%} of the machine meanwhile."
 
 
 def render(results: Results) -> str:

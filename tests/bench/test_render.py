@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar, Self
 
 import pytest
 
-from tests.bench.cases import CASES, Case, Effort, turns
+from tests.bench import cases
+from tests.bench.cases import CASES, Case, Effort, Patience, turns
 from tests.bench.contenders import Contender
 from tests.bench.render import BEGIN, COLUMNS, END, README, ROWS, main_table, render, replace
 from tests.bench.results import LATEST, Results
@@ -59,6 +61,13 @@ def test_a_ratio_pairs_the_turns_of_a_round() -> None:
     assert measured.ratio("tls_per_s", "proxy") == 2.0
 
 
+@pytest.mark.parametrize(("share", "said"), [(0.049, False), (0.05, True), (0.3, True)])
+def test_the_tables_say_when_the_machine_was_busy_otherwise(share: float, *, said: bool) -> None:
+    measured = results(others_share={"proxy": [0.0, share, share], "envoy": [share, share]})
+
+    assert ("Other processes used" in render(measured)) == said
+
+
 def test_what_was_saved_is_what_is_loaded(tmp_path: Path) -> None:
     measured = results(tls_per_s={"proxy": [1.5, 2.5]})
 
@@ -90,10 +99,45 @@ def test_contenders_alternate_and_each_round_begins_with_another() -> None:
     present = [Contender(name, name) for name in ("a", "b", "c", "not measured here")]
     around = Surroundings(Path(), 0, 0, 0, "")
 
-    taken = list(turns(case, present, around, Effort(rounds=3)))
+    taken = list(turns(case, present, around, Effort(rounds=3), Patience(0)))
 
     assert order == ["a", "b", "c", "b", "c", "a", "c", "a", "b"]
     assert [number for number, _, _ in taken] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+
+
+class Disturbed:
+    """Stands in for `machine.Others`: others are at work as often as it is told."""
+
+    shares: ClassVar[list[float]] = []
+
+    def __enter__(self) -> Self:
+        self.share = self.shares.pop(0)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing was started."""
+
+
+@pytest.mark.parametrize(
+    ("patience", "shares", "recorded"),
+    [
+        (9, [0.049], 0.049),
+        (9, [0.05, 0.2, 0.01], 0.01),
+        (1, [0.3, 0.2, 0.01], 0.2),
+        (0, [0.3, 0.01], 0.3),
+    ],
+)
+def test_a_disturbed_turn_is_taken_again_as_long_as_patience_lasts(
+    monkeypatch: pytest.MonkeyPatch, patience: int, shares: list[float], recorded: float
+) -> None:
+    monkeypatch.setattr(cases, "Others", Disturbed)
+    monkeypatch.setattr(Disturbed, "shares", shares)
+    case = Case("made_up", "", ("a",), lambda *_: {"measured": 1.0})
+    around = Surroundings(Path(), 0, 0, 0, "")
+
+    taken = list(turns(case, [Contender("a", "a")], around, Effort(rounds=1), Patience(patience)))
+
+    assert [samples for _, _, samples in taken] == [{"measured": 1.0, "others_share": recorded}]
 
 
 def test_no_two_cases_share_a_name_and_no_two_cells_a_measure() -> None:
