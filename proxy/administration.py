@@ -86,7 +86,7 @@ class Administration:
         if server is not None:
             await server.stop()
 
-    def announce(self, **more: object) -> None:
+    def announce(self) -> None:
         """Say in one line what is served, from where to where."""
         config = self._config()
         fields = {
@@ -94,8 +94,8 @@ class Administration:
             "configuration": config.source,
             "listeners": [str(address) for address in self._addresses()],
             "admin": str(self.address or "off"),
+            "workers": config.workers,
             "routes": [_row(route) for route in config.routes],
-            **more,
         }
         log.info("serving", extra={"fields": fields})
 

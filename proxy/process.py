@@ -77,7 +77,7 @@ def serve(config: Config, reload: Reload | None = None) -> int:
 
             server = Server(config, os.environ, sockets=sockets)
             return uvloop.run(_Process(server, reload, signals, logs, notifier).run())
-        from proxy.supervisor import Supervisor  # noqa: PLC0415 (only with workers)
+        from proxy.workers.supervisor import Supervisor  # noqa: PLC0415 (only with workers)
 
         supervisor = Supervisor(config, sockets)
         return asyncio.run(_Process(supervisor, reload, signals, logs, notifier).run())

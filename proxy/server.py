@@ -134,7 +134,11 @@ class Server:
         """Go on serving, but have idle connections end with their next response."""
         if self.lifecycle.state in (State.STARTING, State.SERVING):
             self.lifecycle.move_to(State.DRAINING)
-        self.plane.draining = True
+        self.plane.drain()
+
+    def refuse_more(self) -> None:
+        """Accept no connections any more; those that there are go on."""
+        self._close(self._listeners)
 
     async def drained(self, seconds: float | None = None, delay: float = 0.0) -> int:
         """Wait until nothing is in flight, after `delay` seconds at the soonest.
@@ -153,7 +157,7 @@ class Server:
     async def stop(self) -> None:
         """Close everything, whatever is in flight."""
         self.drain()
-        self._close(self._listeners)
+        self.refuse_more()
         await self.plane.stop()
         self._builder.close()
         await self.tokens.close()

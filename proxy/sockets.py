@@ -121,6 +121,27 @@ class OwnSockets:
         # The originals stay open: a reload may give them to another listener.
         return tuple(sock.dup() for sock in inherited)
 
+    async def take_shares(self, address: Address, count: int) -> list[Sockets]:
+        """Return the sockets of `count` processes for one listener.  Raises `ListenFailed`."""
+        if address in self._assigned:
+            return [await self.take(address) for _ in range(count)]
+        shares = await listen.bind_shared(address, count)
+        self._bound.add(address)
+        return shares
+
+    def is_spread(self, address: Address) -> bool:
+        """Tell whether each process has a queue of its own, instead of one for all."""
+        return address in self._bound and not address.path
+
+    def another_share(self, address: Address, share: Sockets) -> Sockets:
+        """Return sockets for one more process beside the one that has `share`.
+
+        Raises OSError.
+        """
+        if address in self._bound:
+            return listen.bind_again(share)
+        return tuple(sock.dup() for sock in share)
+
     def leave(self, address: Address) -> None:
         """Remove the file of a Unix socket that was bound here."""
         if address in self._bound:

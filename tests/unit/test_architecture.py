@@ -24,6 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("doctor", "demo"),
     ("process",),
+    ("workers",),
     ("server",),
     ("administration", "services", "sockets", "notify"),
     ("ops",),
@@ -49,7 +50,7 @@ HOMES: dict[str, set[str]] = {
     "prometheus_client": {"ops"},
     "aiohttp": {"ops", "identity", "doctor", "emulator"},
     "cryptography": {"emulator"},
-    "uvloop": {"process"},
+    "uvloop": {"process", "workers"},
 }
 """The only rooms that may import a library; a library that is not listed may not be imported."""
 

@@ -1,0 +1,189 @@
+"""The program of a worker: a server that does what its parent says.
+
+It has no admin listener and takes no signals.  When the parent is gone without a word, it
+closes its listeners, lets what is in flight finish, and ends: nobody is left behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import socket
+from collections.abc import Coroutine
+from typing import Final
+
+import uvloop
+
+from proxy.config.model import Address, Config, Log
+from proxy.ops import transfer
+from proxy.ops.logs import configure
+from proxy.plane.listen import Sockets
+from proxy.server import Server
+from proxy.workers.channel import (
+    Ask,
+    Channel,
+    Drain,
+    Finish,
+    Finished,
+    Idle,
+    Report,
+    Serve,
+    Serving,
+)
+from proxy.workers.child import PARENTS_SIGNALS
+
+log = logging.getLogger("proxy.worker")
+
+EXIT_SOFTWARE: Final = 70  # sysexits.h: a bug
+
+
+def main(control: int, passing: int) -> int:
+    """Serve for the parent at the other end of two sockets; return the exit code."""
+    for number in PARENTS_SIGNALS:
+        # Not SIG_IGN, which programs that this one starts would inherit (execve(2)).
+        signal.signal(number, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, PARENTS_SIGNALS)
+    channel = Channel(socket.socket(fileno=control), socket.socket(fileno=passing))
+    try:
+        return uvloop.run(_Worker(channel).run())
+    except Exception:
+        log.exception("a bug in a worker", extra={"reason": "internal_error"})
+        return EXIT_SOFTWARE
+    finally:
+        logging.shutdown()
+
+
+class _HandedSockets:
+    """The sockets that the parent has handed over."""
+
+    def __init__(self) -> None:
+        self.admin: socket.socket | None = None
+        self._handed: dict[Address, Sockets] = {}
+
+    def put(self, sockets: dict[Address, Sockets]) -> None:
+        """Keep sockets until the server takes them."""
+        self._handed.update(sockets)
+
+    def plan(self, config: Config) -> None:
+        """Do nothing: the parent has planned."""
+
+    async def take(self, address: Address) -> Sockets:
+        """Return the sockets of a listener."""
+        return self._handed.pop(address)
+
+    def leave(self, address: Address) -> None:
+        """Do nothing: files are the parent's."""
+
+
+class _Worker:
+    """One life, from the first order to the last word."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._sockets = _HandedSockets()
+        self._server: Server | None = None
+        self._log: Log | None = None
+        self._orders: asyncio.Queue[Serve] = asyncio.Queue()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._left: float | None = None
+        """Seconds until the end, once the parent has said so."""
+
+    async def run(self) -> int:
+        """Serve until the parent says otherwise, or says nothing any more."""
+        await self._channel.open()
+        serving = self._spawn(self._serve(), "serve")
+        obeying = self._spawn(self._obey(), "obey")
+        await asyncio.wait((serving, obeying), return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            # Raises the bug that has ended it.
+            await serving
+        await self._end()
+        return 0
+
+    async def _obey(self) -> None:
+        """Take orders until the last one, or until there is nobody to give one."""
+        while (message := await self._channel.receive()) is not None:
+            match message:
+                case Serve(listeners=listeners):
+                    self._sockets.put(self._channel.take(listeners))
+                    self._orders.put_nowait(message)
+                case Ask():
+                    self._report()
+                case Drain():
+                    _ = self._spawn(self._drain(), "drain")
+                case Finish(seconds):
+                    self._left = seconds
+                    return
+                case _:
+                    raise AssertionError(f"a parent does not say {message!r}")
+
+    async def _serve(self) -> None:
+        """Begin and reload, one order after the other."""
+        while True:
+            order = await self._orders.get()
+            self._follow(order.config.log)
+            failure = ""
+            if self._server is None:
+                self._server = Server(order.config, os.environ, sockets=self._sockets)
+                await self._server.start()
+                # What is alive at this point stays alive: the collector need not look again.
+                gc.collect()
+                gc.freeze()
+            else:
+                failure = await self._reload(self._server, order.config)
+            self._channel.send(Serving(self._server.config, failure))
+
+    async def _reload(self, server: Server, config: Config) -> str:
+        """Return why it failed, or nothing."""
+        try:
+            await server.reload(config)
+        except Exception as error:
+            log.exception("a worker could not reload", extra={"reason": "internal_error"})
+            return str(error) or type(error).__name__
+        return ""
+
+    def _follow(self, wanted: Log) -> None:
+        if wanted != self._log:
+            self._log = wanted
+            configure(wanted)
+
+    def _report(self) -> None:
+        if self._server is not None:
+            self._channel.send(
+                Report(transfer.dump(self._server.numbers()), self._server.config),
+            )
+
+    async def _drain(self) -> None:
+        if self._server is not None:
+            self._server.drain()
+            await self._server.plane.idle()
+        self._channel.send(Idle())
+
+    async def _end(self) -> None:
+        server, seconds, cut = self._server, self._left, 0
+        if server is not None:
+            server.drain()
+            if seconds is None:
+                log.warning("the parent process has gone: ending")
+                # Its successor wants the ports.
+                server.refuse_more()
+            cut = await server.drained(seconds)
+            await self._end_tasks()
+            await server.stop()
+        self._channel.send(Finished(cut))
+        await self._channel.flush()
+
+    def _spawn(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _end_tasks(self) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
