@@ -170,6 +170,12 @@ class UpstreamReset(ProxyError):
     default_hint = "Look at the upstream's own log: it ended the connection without an answer."
 
 
+class UpstreamRefused(UpstreamReset):
+    """The upstream said that it has not begun the exchange and will not (RFC 9113, 8.7)."""
+
+    sent_upstream = False
+
+
 class UpstreamTimedOut(ProxyError):
     """No response head within ``timeouts.response``, or silence beyond ``idle`` or ``total``."""
 

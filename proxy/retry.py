@@ -21,6 +21,9 @@ from proxy.errors import (
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 """RFC 9110, 9.2.2: repeating these has the same effect as sending them once."""
 
+MOST_REFUSALS = 6
+"""Attempts that an upstream may refuse before the caller is told."""
+
 LONGEST_BACKOFF = 10.0  # Seconds; beyond that the caller's own patience ends first.
 
 # A failure's class as `retries.on` names it. A refused certificate is not in it: it does not
@@ -84,10 +87,24 @@ def stale_connection(error: ProxyError, attempt: Attempt) -> bool:
     """
     return (
         isinstance(error, UpstreamReset)
+        and error.sent_upstream
         and attempt.reused
         and not attempt.answered
         and attempt.replayable
         and (attempt.method in IDEMPOTENT or not attempt.wrote)
+    )
+
+
+def unprocessed(error: ProxyError, attempt: Attempt) -> bool:
+    """Tell whether the upstream has not begun the attempt, so that it may be repeated.
+
+    RFC 9113, 8.7: whatever its method.  An upstream that refuses again and again is overloaded.
+    """
+    return (
+        isinstance(error, UpstreamReset)
+        and not error.sent_upstream
+        and attempt.replayable
+        and attempt.number < MOST_REFUSALS
     )
 
 
