@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from proxy.config.model import ErrorFormat
-from proxy.dialects import connect, grpc_web, jsonrpc, problem, trpc, twirp
+from proxy.dialects import connect, grpc, grpc_web, jsonrpc, problem, trpc, twirp
 from proxy.dialects.base import Answer, Caller, Dialect
 from proxy.errors import ProxyError
 
 # In the order in which `auto` asks them: by content type first, then by path and query, then by
 # the body; the last accepts everybody.
 _DIALECTS: dict[ErrorFormat, Dialect] = {
+    ErrorFormat.GRPC: grpc,
     ErrorFormat.GRPC_WEB: grpc_web,
     ErrorFormat.CONNECT: connect,
     ErrorFormat.TRPC: trpc,
