@@ -15,6 +15,7 @@ from proxy.errors import Overloaded, ProxyError
 from proxy.identity.token import IdToken
 from proxy.plane.codec import UpstreamCodec
 from proxy.plane.gate import GateFull
+from proxy.plane.pools import Source
 from proxy.plane.prepared import PreparedRoute
 from proxy.retry import Attempt, allowed, cause_of, pause_before
 
@@ -27,6 +28,8 @@ class Pursuit:
     attempt: Attempt
     """The attempt before; number 0 where there was none."""
     jitter: Callable[[], float]
+    source: Source
+    """Where the upstream is found."""
     fresh: bool = False
     """Whether only a connection will do that served nobody yet."""
     pause: float = 0.0
@@ -83,7 +86,7 @@ class Pursuit:
         while True:
             number += 1
             try:
-                return await route.pool.acquire(route.config.timeouts.connect, fresh=self.fresh)
+                return await self.source.acquire(route.config.timeouts.connect, fresh=self.fresh)
             except ProxyError as error:
                 cause = cause_of(error)
                 failed = Attempt(number, self.attempt.method, self.attempt.replayable)

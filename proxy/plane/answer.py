@@ -32,10 +32,6 @@ class _Caller(Caller):
         return self._body
 
 
-NOBODY = RequestHead(b"", b"", b"")
-"""Stands for a request whose head could not be read."""
-
-
 def write_error(
     down: DownstreamCodec,
     error: ProxyError,

@@ -9,6 +9,7 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Protocol, cast
 
 from proxy.clock import Clock
@@ -42,6 +43,9 @@ from proxy.retry import (
 
 log = logging.getLogger("proxy.plane")
 
+Step = Callable[[], Coroutine[None, None, None]]
+"""What an exchange does where it has to wait."""
+
 
 class Keeper(Protocol):
     """What an exchange needs of the plane that it runs in."""
@@ -62,9 +66,9 @@ class Attempting(ABC):
 
     __slots__ = (
         "_down", "_ended", "_half", "_held", "_keeper", "_prepared", "_refused", "_replay",
-        "_sent_at", "_task", "_token", "_total_at", "_trailers", "_up", "attempts", "deadline",
-        "entered", "head", "origin", "request_bytes", "response_bytes", "route", "started_at",
-        "state", "status",
+        "_sent_at", "_source", "_task", "_token", "_total_at", "_trailers", "_up", "attempts",
+        "deadline", "entered", "head", "origin", "request_bytes", "response_bytes", "route",
+        "started_at", "state", "status",
     )  # fmt: skip
 
     def __init__(
@@ -86,6 +90,7 @@ class Attempting(ABC):
         self.attempts = 0
         self.request_bytes = 0
         self.response_bytes = 0
+        self._source = route.source(head, down.protocol)
         self._prepared: PreparedHead = cast("PreparedHead", None)
         self._ended = False
         """Whether the request is whole."""
@@ -107,6 +112,12 @@ class Attempting(ABC):
     def protocol(self) -> str:
         """The caller's side as a metrics label: h1, h2, or ws for a tunnel."""
         return "ws" if self.status == 101 else self._down.protocol  # noqa: PLR2004 (RFC 9110, 15)
+
+    @property
+    def upstream_target(self) -> bytes:
+        """The target as the upstream sees it; the caller's where it did not get that far."""
+        prepared = cast("PreparedHead | None", self._prepared)
+        return self.head.target if prepared is None else prepared.target
 
     def _move_to(self, new: State) -> None:
         """Change the state; the only writer."""
@@ -144,17 +155,20 @@ class Attempting(ABC):
         self.deadline = min(self._total_at, deadline)
         return now
 
-    def _wait(self, work: Coroutine[None, None, None]) -> None:
+    def _wait(self, step: Step) -> None:
         """Go on in a task."""
         self._move_to(WAITING)
         self.deadline = self._total_at
-        self._task = self._keeper.spawn(self._guarded(work), f"exchange on {self.route.name}")
+        self._task = self._keeper.spawn(self._guarded(step), f"exchange on {self.route.name}")
 
-    async def _guarded(self, work: Coroutine[None, None, None]) -> None:
-        """Turn what a waiting step raises into the exchange's failure."""
+    async def _guarded(self, step: Step) -> None:
+        """Turn what a waiting step raises into the exchange's failure.
+
+        The step is made here, so that none is left over if the task ends before it begins.
+        """
         error: ProxyError
         try:
-            await work
+            await step()
             return
         except ProxyError as failure:
             error = failure
@@ -166,7 +180,9 @@ class Attempting(ABC):
 
     async def _pursue(self, *, fresh: bool = False, pause: float = 0.0) -> None:
         """Wait for all that an attempt needs, then make it."""
-        pursuit = Pursuit(self.route, self._history(), self._keeper.jitter, fresh=fresh)
+        pursuit = Pursuit(
+            self.route, self._history(), self._keeper.jitter, self._source, fresh=fresh
+        )
         await rest(pause)
         if not self.entered:
             await pursuit.enter()
@@ -226,8 +242,17 @@ class Attempting(ABC):
         self.route.stats.retries[str(cause)] += 1
         self._drop_upstream()
         pause = pause_before(attempt.number, policy, retry_after, self._keeper.jitter)
-        self._wait(self._pursue(pause=pause))
+        self._wait(partial(self._pursue, pause=pause))
         return True
+
+    def _repeat_refused(self, attempt: Attempt) -> None:
+        """Begin another attempt after one that the upstream has not begun: at once, then slower."""
+        self.route.stats.retries["refused"] += 1
+        pause, earlier = 0.0, attempt.number - 1
+        if earlier:
+            policy = self.route.config.retries
+            pause = pause_before(earlier, policy, None, self._keeper.jitter)
+        self._wait(partial(self._pursue, pause=pause))
 
     def _intercept(self, head: ResponseHead) -> bool:
         """Keep a response from the caller because the attempt may be repeated; return whether."""
@@ -263,12 +288,12 @@ class Attempting(ABC):
         if self._up is not None:
             self._up.pause_response()
         self.deadline = self._total_at
-        work = self._reauthenticate(held, token)
-        self._task = self._keeper.spawn(self._guarded(work), f"new token for {self.route.name}")
+        step = partial(self._reauthenticate, held, token)
+        self._task = self._keeper.spawn(self._guarded(step), f"new token for {self.route.name}")
 
     async def _reauthenticate(self, held: Held, refused: IdToken) -> None:
         """Fetch once; repeat with the new token if there is one, else pass on the 401."""
-        pursuit = Pursuit(self.route, self._history(), self._keeper.jitter)
+        pursuit = Pursuit(self.route, self._history(), self._keeper.jitter, self._source)
         token = await pursuit.another_token()
         self._task = None
         if token is None or token.value == refused.value:
@@ -277,7 +302,7 @@ class Attempting(ABC):
         self._held = None
         self._drop_upstream()
         self.route.stats.retries["token_refused"] += 1
-        self._wait(self._pursue())
+        self._wait(self._pursue)
 
     def _release_held(self, held: Held) -> None:
         self._held = None

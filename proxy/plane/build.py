@@ -9,8 +9,10 @@ from pathlib import Path
 from proxy.config.model import Address, Auth, Config, Route, Upstream
 from proxy.identity.tokens import Tokens
 from proxy.plane.dial import Dialler
+from proxy.plane.http2.pool import StreamPool
 from proxy.plane.plane import Plane, Table
 from proxy.plane.pool import Pool
+from proxy.plane.pools import Pools
 from proxy.plane.prepared import PreparedRoute
 from proxy.plane.sweeper import tick_for
 from proxy.plane.unresolved import Unresolved
@@ -34,7 +36,7 @@ class Builder:
     def __init__(self, plane: Plane, tokens: Tokens) -> None:
         self._plane = plane
         self._tokens = tokens
-        self._pools: dict[_PoolKey, Pool] = {}
+        self._pools: dict[_PoolKey, Pools] = {}
         self.routes: dict[str, PreparedRoute] = {}
 
     def build(self, config: Config, unresolved: Mapping[str, Unresolved]) -> dict[Address, Table]:
@@ -62,7 +64,7 @@ class Builder:
         for pool in self._pools.values():
             pool.close()
 
-    def _prepare(self, route: Route, old: dict[_PoolKey, Pool]) -> PreparedRoute:
+    def _prepare(self, route: Route, old: dict[_PoolKey, Pools]) -> PreparedRoute:
         upstream = route.upstream
         if upstream is None:
             raise AssertionError(f"the upstream of route {route.name} is not resolved")
@@ -72,22 +74,33 @@ class Builder:
         return PreparedRoute(
             route,
             upstream=upstream,
-            pool=self._pool(route, upstream, old),
+            pools=self._pools_of(route, upstream, old),
             tokens=tokens,
             stats=self._plane.stats.route(route.name),
         )
 
-    def _pool(self, route: Route, upstream: Upstream, old: dict[_PoolKey, Pool]) -> Pool:
+    def _pools_of(self, route: Route, upstream: Upstream, old: dict[_PoolKey, Pools]) -> Pools:
         limits = route.limits
         key = _PoolKey(route.name, upstream, route.ca_file, limits.connections, limits.header_bytes)
-        stats = self._plane.stats.route(route.name)
-        pool = old.get(key) or Pool(
-            Dialler(upstream, route.ca_file),
-            limit=limits.connections,
-            head_limit=limits.header_bytes,
-            sweeper=self._plane.sweeper,
+        pools = self._pools[key] = old.get(key) or self._new_pools(key)
+        self._plane.stats.route(route.name).connections = pools.connections
+        return pools
+
+    def _new_pools(self, key: _PoolKey) -> Pools:
+        sweeper, stats = self._plane.sweeper, self._plane.stats.route(key.route)
+        http1 = Pool(
+            Dialler(key.upstream, key.ca_file),
+            limit=key.connections,
+            head_limit=key.header_bytes,
+            sweeper=sweeper,
             stats=stats,
         )
-        stats.connections = pool.connections
-        self._pools[key] = pool
-        return pool
+        streams = http1.beside = StreamPool(
+            Dialler(key.upstream, key.ca_file, ("h2", "http/1.1")),
+            http1,
+            limit=key.connections,
+            head_limit=key.header_bytes,
+            sweeper=sweeper,
+            stats=stats,
+        )
+        return Pools(http1, streams)

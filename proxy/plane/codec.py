@@ -105,8 +105,10 @@ class UpstreamCodec(Protocol):
     """Whether it served an exchange before: then it may have died unnoticed."""
     answered: bool
     """Whether any byte of an answer to the current attempt came."""
-    wrote: bool
-    """Whether any byte of the current attempt left."""
+
+    @property
+    def wrote(self) -> bool:
+        """Whether any byte of the current attempt left."""
 
     def send_head(self, sink: ResponseSink, head: UpstreamHead) -> None:
         """Begin an attempt whose answer goes to `sink`."""

@@ -7,6 +7,8 @@ a future; only what has to wait becomes a task.
 
 from __future__ import annotations
 
+from functools import partial
+
 from proxy.errors import (
     BodyTooLarge,
     DownstreamGone,
@@ -21,7 +23,7 @@ from proxy.plane.attempting import Attempting
 from proxy.plane.head import ResponseHead
 from proxy.plane.replay import Replay
 from proxy.plane.state import ATTEMPTING, FINISHED, RELAYING, TUNNELLING, WAITING
-from proxy.retry import cause_of, stale_connection
+from proxy.retry import cause_of, stale_connection, unprocessed
 
 # Bytes of a body that may wait for an upstream before the caller is asked to pause.
 _WAITING_BYTES = 64 * 1024
@@ -51,10 +53,10 @@ class Exchange(Attempting):
         if route.gate.try_enter():
             self.entered = True
             line = route.identity_line()
-            if line is not None and (up := route.pool.take()) is not None:
+            if line is not None and (up := self._source.take()) is not None:
                 self._attempt(up, line)
                 return
-        self._wait(self._pursue())
+        self._wait(self._pursue)
 
     def request_data(self, data: bytes) -> None:
         """Pass on a part of the body, or hold it until there is somebody to pass it to."""
@@ -178,9 +180,12 @@ class Exchange(Attempting):
             self._down.close()
             return
         if self.state is ATTEMPTING:
+            if unprocessed(error, attempt):
+                self._repeat_refused(attempt)
+                return
             if stale_connection(error, attempt):
                 self.route.stats.retries["stale"] += 1
-                self._wait(self._pursue(fresh=True))
+                self._wait(partial(self._pursue, fresh=True))
                 return
             if self._repeats(cause_of(error), attempt):
                 return

@@ -78,6 +78,10 @@ class RequestHead:
         """Names of the fields that their sender forbids to compress (RFC 7541, 6.2.3)."""
 
 
+NOBODY = RequestHead(b"", b"", b"")
+"""Stands for a request whose head could not be read."""
+
+
 class ResponseHead:
     """A response's head, its fields end-to-end only."""
 

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from proxy.errors import ProxyError
 from proxy.plane.codec import DownstreamCodec, RequestSink
-from proxy.plane.head import RequestHead
+from proxy.plane.head import NOBODY, RequestHead
 from proxy.plane.sweeper import Sweeper
 
 
@@ -37,5 +37,5 @@ class Host(Protocol):
     def admit(self, codec: DownstreamCodec, head: RequestHead) -> RequestSink:
         """Make the exchange of a request; it is not started yet."""
 
-    def reject(self, codec: DownstreamCodec, error: ProxyError) -> None:
-        """Answer bytes that are no request."""
+    def reject(self, codec: DownstreamCodec, error: ProxyError, head: RequestHead = NOBODY) -> None:
+        """Answer bytes that are no request; `head` is what can be known of it."""

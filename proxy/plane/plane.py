@@ -10,13 +10,15 @@ from contextlib import suppress
 from proxy.clock import Clocks
 from proxy.config.model import Route
 from proxy.errors import InternalError, MethodNotAllowed, ProxyError, RouteNotFound
-from proxy.plane.answer import NOBODY, Refusal
+from proxy.plane.answer import Refusal
 from proxy.plane.attempting import Attempting
 from proxy.plane.codec import DownstreamCodec, RequestSink
+from proxy.plane.detect import Detector
 from proxy.plane.exchange import Exchange
-from proxy.plane.head import RequestHead
+from proxy.plane.head import NOBODY, RequestHead
 from proxy.plane.host import Connection
 from proxy.plane.http1.downstream import Http1Downstream
+from proxy.plane.http2.downstream import Http2Downstream
 from proxy.plane.prepared import PreparedRoute
 from proxy.plane.report import Reporter
 from proxy.plane.stats import Stats
@@ -28,6 +30,9 @@ from proxy.routing import RoutingTable
 _FLUSH_TIMEOUT = 1.0
 
 _LEAST_HEAD_LIMIT = 64 * 1024
+
+Observer = Callable[[Attempting, float, ProxyError | None], None]
+"""Takes an exchange that has ended, how long it took (seconds), and the proxy's own failure."""
 
 
 class Plane:
@@ -42,6 +47,8 @@ class Plane:
         self.sweeper = Sweeper(clocks.steady)
         self.draining = False
         self.connections: set[Connection] = set()
+        self.on_finished: Observer | None = None
+        """Is told of every exchange that has ended."""
         self._reporter = Reporter(stats, clocks.wall)
         self._tasks: set[asyncio.Task[None]] = set()
         self._change: asyncio.Future[None] | None = None
@@ -60,7 +67,10 @@ class Plane:
 
     def finished(self, exchange: Attempting, error: ProxyError | None) -> None:
         """Report the end of an exchange."""
-        self._reporter.finished(exchange, self.clock() - exchange.started_at, error)
+        seconds = self.clock() - exchange.started_at
+        self._reporter.finished(exchange, seconds, error)
+        if self.on_finished is not None:
+            self.on_finished(exchange, seconds, error)
         if self._change is not None:
             self._changed()
 
@@ -75,6 +85,16 @@ class Plane:
         """Return what answers a request that has no route, or one that leads nowhere yet."""
         self._reporter.refused(head, codec.protocol, error, route)
         return Refusal(codec, head, error, route)
+
+    def drain(self) -> None:
+        """Go on serving, but ask callers to go elsewhere; HTTP/1.1 ones with their next response.
+
+        (HTTP/2 ones are told at once: RFC 9113, 6.8.)
+        """
+        self.draining = True
+        for connection in list(self.connections):
+            if isinstance(connection, Http2Downstream):
+                connection.drain()
 
     def cut(self) -> int:
         """End all exchanges; return how many there were."""
@@ -131,9 +151,9 @@ class ListenerHost:
         self.head_limit = _LEAST_HEAD_LIMIT
         """The largest request head that any route takes (bytes)."""
 
-    def connection(self) -> Http1Downstream:
+    def connection(self) -> Detector:
         """Return what serves a connection that is accepted."""
-        return Http1Downstream(self)
+        return Detector(self, lambda: Http1Downstream(self))
 
     @property
     def draining(self) -> bool:
@@ -162,9 +182,9 @@ class ListenerHost:
             return self._plane.refuse(codec, head, route.failure(), route.name)
         return Exchange(self._plane, codec, head, route)
 
-    def reject(self, codec: DownstreamCodec, error: ProxyError) -> None:
-        """Answer bytes that are no request."""
-        self._plane.refuse(codec, NOBODY, error).start(ended=True)
+    def reject(self, codec: DownstreamCodec, error: ProxyError, head: RequestHead = NOBODY) -> None:
+        """Answer bytes that are no request; `head` is what can be known of it."""
+        self._plane.refuse(codec, head, error).start(ended=True)
 
     def crashed(self, codec: DownstreamCodec) -> RequestSink:
         """Return what answers a request that met a bug."""

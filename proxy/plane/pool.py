@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
+from typing import Protocol
 
 from proxy.errors import Overloaded, ProxyError, UpstreamConnectFailed
 from proxy.plane.dial import Dialler
@@ -19,6 +20,19 @@ IDLE_TIMEOUT = 90.0  # Seconds: CONTRACT, data path. Well below any front end's 
 _CHECK_AFTER = 1.0
 
 
+class Beside(Protocol):
+    """The pool of the other protocol to the same upstream."""
+
+    def count(self) -> int:
+        """Return how many connections it has or will have."""
+
+    def close_idle(self) -> bool:
+        """Close a connection that is idle; return whether there was one."""
+
+    def offer_place(self) -> None:
+        """Let those who wait have the places that are free."""
+
+
 class Pool:
     """HTTP/1.1 connections to one upstream.
 
@@ -27,7 +41,7 @@ class Pool:
 
     __slots__ = (
         "_busy", "_closed", "_dialler", "_dialling", "_head_limit", "_idle", "_limit", "_stats",
-        "_sweeper", "_waiting", "deadline",
+        "_sweeper", "_waiting", "beside", "deadline",
     )  # fmt: skip
 
     def __init__(
@@ -50,6 +64,8 @@ class Pool:
         self._busy = 0
         self._dialling = 0
         self._closed = False
+        self.beside: Beside | None = None
+        """Whoever else has connections to the upstream: they count for one limit."""
         self.deadline = math.inf
         """When the connection that has idled longest expires; the sweeper asks."""
         sweeper.add(self)
@@ -84,7 +100,7 @@ class Pool:
         if not fresh and (connection := self.take()) is not None:
             return connection
         reserved = False
-        if self._waiting or self._count() >= self._limit:
+        if self._waiting or not self._has_room():
             if fresh and self._idle and not self._waiting:
                 self._idle[0].close(abort=True)
             else:
@@ -110,13 +126,30 @@ class Pool:
             self.deadline = now + IDLE_TIMEOUT
         self._idle.append(connection)
 
+    def close_idle(self) -> bool:
+        """Close the connection that has idled longest; return whether there was one."""
+        if self._idle:
+            self._idle[0].close()
+            return True
+        return False
+
+    def adopt(self, transport: asyncio.Transport) -> None:
+        """Take over a connection that was dialled for another protocol."""
+        connection = self._connection()
+        transport.set_protocol(connection)
+        connection.connection_made(transport)
+        self._busy += 1
+        self.release(connection)
+
     def lost(self, connection: Http1Upstream) -> None:
         """Forget a connection that has closed; its place goes to whoever waits."""
         try:
             self._idle.remove(connection)
         except ValueError:
             self._busy -= 1
-        self._offer_place()
+        self.offer_place()
+        if self.beside is not None:
+            self.beside.offer_place()
 
     def on_deadline(self, now: float) -> None:
         """Close what has idled too long."""
@@ -132,8 +165,16 @@ class Pool:
         while self._idle:
             self._idle[-1].close()
 
-    def _count(self) -> int:
+    def count(self) -> int:
+        """Return how many connections there are or will be."""
         return len(self._idle) + self._busy + self._dialling
+
+    def _has_room(self) -> bool:
+        """Tell whether there may be another connection, and make room if there can be."""
+        beside = self.beside
+        if beside is None:
+            return self.count() < self._limit
+        return self.count() + beside.count() < self._limit or beside.close_idle()
 
     async def _turn(self, timeout: float) -> Http1Upstream | None:
         """Wait for a connection, or for the place of one (None)."""
@@ -161,12 +202,13 @@ class Pool:
             connection = turn.result()
             if connection is None:
                 self._dialling -= 1
-                self._offer_place()
+                self.offer_place()
             else:
                 self.release(connection)
 
-    def _offer_place(self) -> None:
-        while self._waiting and self._count() < self._limit:
+    def offer_place(self) -> None:
+        """Let those who wait have the places that are free."""
+        while self._waiting and self._has_room():
             turn = self._waiting.popleft()
             if not turn.done():
                 self._dialling += 1  # Reserved, so that nobody else takes the place meanwhile.
@@ -189,7 +231,7 @@ class Pool:
             return connection
         finally:
             self._dialling -= 1
-            self._offer_place()
+            self.offer_place()
 
     def _connection(self) -> Http1Upstream:
         return Http1Upstream(self, self._head_limit)

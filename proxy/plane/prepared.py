@@ -12,7 +12,7 @@ from proxy.plane.gate import Gate
 from proxy.plane.guard import OriginGuard
 from proxy.plane.head import RequestHead, block, tokens, values
 from proxy.plane.http1.heads import without
-from proxy.plane.pool import Pool
+from proxy.plane.pools import Pools, Source
 from proxy.plane.stats import RouteStats
 from proxy.retry import RetryBudget
 
@@ -52,8 +52,8 @@ class PreparedRoute:
     """A `Route` with its pool, its token cache and its expressions."""
 
     __slots__ = (
-        "_authority", "_base", "_cut", "_line", "_moves_authorization", "_set", "_strip", "_token",
-        "budget", "config", "gate", "guard", "header", "name", "pool", "stats", "tokens",
+        "_authority", "_base", "_cut", "_line", "_moves_authorization", "_pools", "_set", "_strip",
+        "_token", "budget", "config", "gate", "guard", "header", "name", "stats", "tokens",
     )  # fmt: skip
 
     def __init__(
@@ -61,14 +61,14 @@ class PreparedRoute:
         config: Route,
         *,
         upstream: Upstream,
-        pool: Pool,
+        pools: Pools,
         tokens: TokenCache | None,
         stats: RouteStats,
     ) -> None:
         """`tokens` is None where the route's `auth` is none."""
         self.config = config
         self.name = config.name
-        self.pool = pool
+        self._pools = pools
         self.tokens = tokens
         self.stats = stats
         self.header = config.header
@@ -92,6 +92,10 @@ class PreparedRoute:
         ours = [name for name, _ in self.config.set_headers]
         names = [*identity, *ours, *self.config.remove_headers]
         return [*_HOP_BY_HOP, *(spelling(name.encode()) for name in names)]
+
+    def source(self, head: RequestHead, spoken: str) -> Source:
+        """Return where an exchange whose caller speaks `spoken` finds its upstream."""
+        return self._pools.source(head, spoken, self.config.protocol)
 
     def identity_line(self) -> bytes | None:
         """Return the identity header to send now, empty for no auth, None if it must be awaited."""

@@ -1,0 +1,270 @@
+"""HTTP/2 towards the caller: one connection, many exchanges at once."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import cast
+
+from proxy.plane.host import Host
+from proxy.plane.http2 import frames
+from proxy.plane.http2.answering import AnsweringStream
+from proxy.plane.http2.budget import Budget
+from proxy.plane.http2.endpoint import Endpoint
+from proxy.plane.http2.fields import Fields
+from proxy.plane.http2.frames import Code, ConnectionFault
+
+MOST_STREAMS = 1000
+"""Exchanges that a caller may have open on one connection.
+
+gRPC callers put all their calls on one; beyond the limit they would queue them, unseen.
+"""
+
+HEAD_TIMEOUT = 30.0  # Seconds from the first byte of a head to its last: CONTRACT, data path.
+IDLE_TIMEOUT = 600.0  # Seconds that a caller may keep a connection without a request.
+CLOSE_TIMEOUT = 2.0  # Seconds that what is written may take to leave a closed connection.
+DRAIN_TIMEOUT = 1.0  # Seconds that a caller may take to answer the ping behind a GOAWAY.
+
+# Exchanges that the caller gives up, or whose rules it breaks, before they are done: each has
+# cost an attempt at the upstream. An app whose thousand calls reach their deadline together is
+# in order; one that does nothing else is not (CVE-2023-44487, CVE-2025-8671).
+_RESETS = 1000.0, 50.0
+
+_DRAIN_PING = b"draining"
+
+
+class Http2Downstream(Endpoint, asyncio.Protocol):
+    """A caller's connection; its streams are the downstream codecs."""
+
+    __slots__ = (
+        "_accepted", "_block_until", "_final", "_highest", "_leaving", "_resets", "deadline",
+        "host",
+    )  # fmt: skip
+
+    def __init__(self, host: Host) -> None:
+        super().__init__(host.head_limit, host.sweeper)
+        self.host = host
+        self.deadline = math.inf
+        self._block_until = math.inf
+        """When the header block under way has to be complete."""
+        self._highest = 0
+        """The caller's latest stream."""
+        self._accepted = frames.LAST_STREAM
+        """The last stream that a GOAWAY lets in."""
+        self._leaving = False
+        self._final = math.inf
+        """When the GOAWAY comes that lets nobody in any more."""
+        self._resets = Budget(*_RESETS, host.sweeper.clock)
+
+    # --- the transport's side ------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Greet the caller."""
+        self._transport = cast("asyncio.Transport", transport)
+        self.deadline = self.sweeper.clock() + IDLE_TIMEOUT
+        self.sweeper.add(self)
+        self.host.opened(self)
+        self.begin(
+            frames.settings(
+                {
+                    frames.MAX_CONCURRENT_STREAMS: MOST_STREAMS,
+                    frames.MAX_HEADER_LIST_SIZE: self.decoder.limit,
+                }
+            )
+        )
+
+    def data_received(self, data: bytes) -> None:
+        """Take one segment."""
+        if self.is_closed:
+            return
+        self.take_segment(data)
+        if self.in_head:
+            if self._block_until == math.inf:
+                self._block_until = self.sweeper.clock() + HEAD_TIMEOUT
+                self._set_deadline()
+        elif self._block_until != math.inf:
+            self._block_until = math.inf
+            self._set_deadline()
+
+    def eof_received(self) -> bool:
+        """Take the caller's FIN: it has gone."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (asyncio's signature)
+        """Take the end of the connection."""
+        self.is_closed = True
+        self._lose_streams()
+        self.sweeper.discard(self)
+        self.host.closed(self)
+
+    def on_deadline(self, now: float) -> None:
+        """Act on a connection that is closed, leaving, idle, or in the middle of a head."""
+        if self.is_closed:
+            self._transport.abort()
+        elif now >= self._block_until:
+            text = f"A request head was not complete within {HEAD_TIMEOUT:g} s."
+            self.fail(ConnectionFault(Code.ENHANCE_YOUR_CALM, text))
+        elif now >= self._final:
+            self._leave_finally()
+        elif not self.streams:
+            self._close(frames.goaway(self._highest, Code.NO_ERROR))
+        else:
+            self._reset_stalled(now)
+        if not self.is_closed:
+            self._set_deadline()
+
+    # --- the plane's side ----------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Ask the caller to go elsewhere, and let what it began end (RFC 9113, 6.8).
+
+        In two steps: what it sends before it knows of the first is still served.
+        """
+        if self._leaving or self.is_closed:
+            return
+        self._leaving = True
+        self.out.append(frames.goaway(frames.LAST_STREAM, Code.NO_ERROR))
+        self.out.append(frames.ping(_DRAIN_PING))
+        self._final = self.sweeper.clock() + DRAIN_TIMEOUT
+        self._set_deadline()
+        self.flush()
+
+    def shut(self) -> None:
+        """End the connection because the process ends."""
+        self._close(frames.goaway(self._highest, Code.NO_ERROR))
+        self._transport.close()
+
+    def fail(self, fault: ConnectionFault) -> None:
+        """Tell the caller what it did, and close."""
+        self._close(frames.goaway(self._highest, fault.code, str(fault)))
+
+    def drop(self) -> None:
+        """Close at once."""
+        self.is_closed = True
+        self._transport.abort()
+
+    # --- streams -------------------------------------------------------------------------
+
+    def count_reset(self) -> None:
+        """Count an exchange that the caller ended before its time.
+
+        Raises:
+            ConnectionFault: there are too many.
+        """
+        if not self._resets.spend():
+            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "Too many exchanges are given up.")
+
+    def stalled(self) -> None:
+        """Note a stream that waits for nothing but the caller's window."""
+        self._set_deadline()
+
+    def _on_fields(self, stream: int, fields: Fields, *, ended: bool) -> None:
+        found = self.streams.get(stream)
+        if found is not None:
+            cast("AnsweringStream", found).take_trailers(fields, ended=ended)
+        elif stream > self._highest and stream & 1:
+            self._open(stream, fields, ended=ended)
+        elif self._past.get(stream) is not True:
+            code = Code.STREAM_CLOSED if stream in self._past else Code.PROTOCOL_ERROR
+            raise ConnectionFault(code, "HEADERS on a stream that cannot be opened.")
+
+    def _open(self, number: int, fields: Fields, *, ended: bool) -> None:
+        self._highest = number
+        if number > self._accepted or len(self.streams) >= MOST_STREAMS:
+            self.count_reset()
+            self.remember(number, reset=True)
+            self.out.append(frames.reset(number, Code.REFUSED_STREAM))
+            self.flush()
+            return
+        stream = AnsweringStream(self, number)
+        if not self.streams:
+            self.deadline = min(self._block_until, self._final)
+        self.adopt(stream)
+        stream.open(fields, ended=ended)
+        if self.host.draining:
+            self.drain()
+
+    def _on_reset(self, stream: int, code: int) -> None:  # noqa: ARG002 (a caller needs no reason)
+        found = self.streams.get(stream)
+        if found is not None:
+            self.forget(found)
+            found.lost(None)
+            self.count_reset()
+        elif self._is_idle(stream):
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "RST_STREAM on an idle stream.")
+        else:
+            self._on_idle_talk()
+
+    def _on_goaway(self, last: int, code: int, text: bytes) -> None:
+        """Ignore it: the caller opens no more streams, and closes when it is done."""
+
+    def _on_pong(self, data: bytes) -> None:
+        if data == _DRAIN_PING and self._final != math.inf:
+            self._leave_finally()
+        else:
+            self._on_idle_talk()
+
+    def _on_stream_gone(self) -> None:
+        if self.streams or self.is_closed:
+            return
+        if self._accepted != frames.LAST_STREAM:
+            self._close(b"")
+        else:
+            self._set_deadline()
+
+    def _on_stream_limit(self, limit: int) -> None:
+        """Ignore it: nothing is pushed."""
+
+    def _is_idle(self, stream: int) -> bool:
+        return stream > self._highest or not stream & 1
+
+    def _reset_stalled(self, now: float) -> None:
+        """Give up finished responses that the caller does not take."""
+        for stream in list(self.streams.values()):
+            cast("AnsweringStream", stream).check_stall(now)
+
+    def _set_deadline(self) -> None:
+        deadline = min(self._block_until, self._final)
+        if not self.streams:
+            deadline = min(deadline, self.sweeper.clock() + IDLE_TIMEOUT)
+        else:
+            stalls = [cast("AnsweringStream", s).stalls_until for s in self.streams.values()]
+            deadline = min(deadline, *stalls)
+        self.deadline = deadline
+
+    # --- ends ----------------------------------------------------------------------------
+
+    def _leave_finally(self) -> None:
+        """Let no more streams in; close once there are none."""
+        self._final = math.inf
+        self._accepted = self._highest
+        if self.streams:
+            self.out.append(frames.goaway(self._highest, Code.NO_ERROR))
+            self.flush()
+        else:
+            self._close(frames.goaway(self._highest, Code.NO_ERROR))
+
+    def _close(self, farewell: bytes) -> None:
+        """Say farewell, and close once that has left.
+
+        What still comes is read and dropped for a moment: to close with something unread would
+        make the kernel send RST, which destroys the farewell on its way.
+        """
+        if self.is_closed:
+            return
+        self.is_closed = True
+        self._lose_streams()
+        if farewell:
+            self.out.append(farewell)
+        self.write_out()
+        self.deadline = self.sweeper.clock() + CLOSE_TIMEOUT
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        else:
+            self._transport.close()
+
+    def _lose_streams(self) -> None:
+        streams, self.streams = list(self.streams.values()), {}
+        for stream in streams:
+            stream.is_closed = True
+            stream.lost(None)

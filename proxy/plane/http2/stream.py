@@ -1,0 +1,260 @@
+"""One stream, as both sides have it: a half that sends, a half that receives, two windows.
+
+What is sent waits in a queue while the peer's windows are shut; what was received is passed
+on at once, and the peer may send on when it was.  So a reader that is slow makes its queue
+grow, the queue pauses the sender's exchange, and the exchange stops granting window.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from typing import TYPE_CHECKING
+
+from proxy.errors import ProxyError
+from proxy.plane.http2 import frames
+from proxy.plane.http2.frames import Code
+
+if TYPE_CHECKING:
+    from proxy.plane.http2.endpoint import Endpoint
+
+HIGH_WATER = 64 * 1024
+"""Bytes that may wait for the peer's window before the sender is asked to pause."""
+LOW_WATER = 16 * 1024
+
+LARGEST_GRANT = 256 * 1024
+"""Bytes that a sender may be ahead of its reader.
+
+Each stream begins with the standard's 64 KiB; the grant doubles as the stream proves that it
+is read, so that a thousand streams that nobody reads hold a quarter of what they could.
+"""
+
+ANY_LENGTH = -1
+
+
+class Stream(ABC):
+    """One stream of an `Endpoint`."""
+
+    __slots__ = (
+        "_ended", "_expected", "_grant", "_head", "_paused", "_queue", "_queued", "_sent_end",
+        "_slow", "_trailers", "_window_in", "endpoint", "id", "is_closed", "never_indexed",
+        "remote_ended", "touched", "waits", "window",
+    )  # fmt: skip
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self.id = 0
+        """Its number, 0 until it is known."""
+        self.is_closed = False
+        self.touched = False
+        """Whether something was delivered that the other side has not flushed yet."""
+        # Sending
+        self.waits = False
+        """Whether it stands in the queue for the connection's window."""
+        self.window = endpoint.initial_window
+        """Bytes that the peer takes at the moment; it can be negative (RFC 9113, 6.9.2)."""
+        self.never_indexed: frozenset[bytes] = frozenset()
+        self._head: bytes | None = None
+        self._queue: deque[bytes | memoryview] = deque()
+        self._queued = 0
+        self._ended = False
+        """Whether nothing will be added to what is sent."""
+        self._trailers = b""
+        self._sent_end = False
+        self._slow = False
+        # Receiving
+        self.remote_ended = False
+        self._window_in = self._grant = frames.WINDOW
+        self._expected = ANY_LENGTH
+        """Bytes of body that Content-Length still announces."""
+        self._paused = False
+
+    # --- sending -------------------------------------------------------------------------
+
+    def send_data(self, data: bytes) -> None:
+        """Send a part of the body with the next flush."""
+        if data and not self.is_closed:
+            self._queue.append(data)
+            self._queued += len(data)
+
+    def flush(self) -> None:
+        """Let what was sent leave as far as the peer's windows allow."""
+        if not self.is_closed:
+            self.pump()
+            self.endpoint.flush()
+
+    def pump(self, turns: int = 1_000_000) -> None:
+        """Make frames of what waits, at most `turns` of DATA."""
+        if self._head is not None:
+            self._emit_head(self._head)
+        if self._queue:
+            self._emit_data(turns)
+            if self._slow:
+                if self._queued <= LOW_WATER:
+                    self._slow = False
+                    self._on_caught_up()
+            elif self._queued > HIGH_WATER:
+                self._slow = True
+                self._on_slow()
+        if self._ended and not self._sent_end and not self._queue:
+            self._emit_end()
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether only the peer's window keeps the stream from ending."""
+        return self._ended and bool(self._queue)
+
+    def _emit_head(self, lines: bytes) -> None:
+        endpoint = self.endpoint
+        self._head = None
+        ended = self._ended and not self._queue and not self._trailers
+        block = endpoint.encoder.encode(lines, self.never_indexed)
+        if self.id == 0:
+            self._number()
+        endpoint.out.append(frames.headers(self.id, block, endpoint.frame_limit, ended=ended))
+        if ended:
+            self._on_sent_end()
+
+    def _emit_data(self, turns: int) -> None:
+        endpoint, queue = self.endpoint, self._queue
+        while queue:
+            if endpoint.choked or endpoint.window <= 0 or turns == 0:
+                endpoint.wait(self)
+                return
+            room = min(self.window, endpoint.window, endpoint.frame_limit)
+            if room <= 0:
+                return  # Its own window is shut: the update that opens it comes to us.
+            piece = queue[0]
+            size = len(piece)
+            if size > room:
+                view = memoryview(piece)
+                piece, queue[0], size = view[:room], view[room:], room
+            else:
+                queue.popleft()
+            turns -= 1
+            self._queued -= size
+            self.window -= size
+            endpoint.window -= size
+            ended = self._ended and not queue and not self._trailers
+            endpoint.emit_data(self.id, piece, size, ended=ended)
+            if ended:
+                self._on_sent_end()
+
+    def _emit_end(self) -> None:
+        endpoint = self.endpoint
+        if self._trailers:
+            block = endpoint.encoder.encode(self._trailers)
+            endpoint.out.append(frames.headers(self.id, block, endpoint.frame_limit, ended=True))
+        else:
+            endpoint.emit_data(self.id, b"", 0, ended=True)
+        self._on_sent_end()
+
+    def _on_sent_end(self) -> None:
+        self._sent_end = True
+        if self.remote_ended:
+            self.endpoint.forget(self)
+        else:
+            self._on_half_closed()
+
+    def reset(self, code: int) -> None:
+        """End the stream at once."""
+        if self.is_closed:
+            return
+        self._queue.clear()
+        self._head = None
+        if self.id:
+            self.endpoint.out.append(frames.reset(self.id, code))
+        self.endpoint.forget(self, reset=True)
+        self.endpoint.flush()
+
+    # --- receiving -----------------------------------------------------------------------
+
+    def take_data(self, payload: bytes, size: int, *, ended: bool) -> None:
+        """Take a DATA frame; `size` counts for the window."""
+        if self.remote_ended:
+            self.fault(Code.STREAM_CLOSED, "DATA came after the end of the stream.")
+            return
+        self._window_in -= size
+        if self._window_in < 0:
+            self.fault(Code.FLOW_CONTROL_ERROR, "More DATA came than the window allows.")
+            return
+        if payload:
+            if self._expected >= 0:
+                self._expected -= len(payload)
+                if self._expected < 0:
+                    self.fault(Code.PROTOCOL_ERROR, "The body is longer than Content-Length.")
+                    return
+            self._deliver(payload)
+        if ended:
+            self.take_end(b"")
+        elif not self.is_closed:
+            self.endpoint.touch(self)
+            if not self._paused and self._window_in <= self._grant >> 1:
+                self._replenish()
+
+    def take_end(self, trailers: bytes) -> None:
+        """Take the end of the body; `trailers` is a field block."""
+        if self.is_closed:
+            return
+        if self._expected > 0:
+            self.fault(Code.PROTOCOL_ERROR, "The body is shorter than Content-Length.")
+            return
+        self.remote_ended = True
+        self._deliver_end(trailers)
+
+    def pause_receiving(self) -> None:
+        """Let the peer use up its window, and grant no more."""
+        self._paused = True
+
+    def resume_receiving(self) -> None:
+        """Grant window again."""
+        self._paused = False
+        if not self.is_closed and not self.remote_ended and self._window_in <= self._grant >> 1:
+            self._replenish()
+            self.endpoint.flush()
+
+    def _replenish(self) -> None:
+        if self._grant < LARGEST_GRANT:
+            self._grant = min(self._grant * 2, LARGEST_GRANT)
+        increment = self._grant - self._window_in
+        self._window_in = self._grant
+        self.endpoint.out.append(frames.window_update(self.id, increment))
+        self.endpoint.flush()
+
+    # --- the side's own ------------------------------------------------------------------
+
+    def _number(self) -> None:
+        """Take a number: the side that opens streams does so when their head leaves."""
+        raise AssertionError("a caller's stream has its number from the beginning")
+
+    @abstractmethod
+    def fault(self, code: Code, text: str) -> None:
+        """End the stream because the peer broke the protocol on it."""
+
+    @abstractmethod
+    def lost(self, error: ProxyError | None) -> None:
+        """Take the end of the connection, `error` where there is more to say of it."""
+
+    @abstractmethod
+    def flush_sink(self) -> None:
+        """Let what was delivered leave on the other side."""
+
+    @abstractmethod
+    def _deliver(self, data: bytes) -> None:
+        """Pass on a part of the body."""
+
+    @abstractmethod
+    def _deliver_end(self, trailers: bytes) -> None:
+        """Pass on the end."""
+
+    @abstractmethod
+    def _on_half_closed(self) -> None:
+        """Note that we have sent everything and the peer has not."""
+
+    @abstractmethod
+    def _on_slow(self) -> None:
+        """Ask for a pause."""
+
+    @abstractmethod
+    def _on_caught_up(self) -> None:
+        """Ask to go on."""

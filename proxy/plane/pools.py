@@ -1,0 +1,130 @@
+"""Which protocol an exchange travels by, and the pool that has connections of it."""
+
+from __future__ import annotations
+
+from typing import Protocol as Interface
+
+from proxy.config.model import Protocol
+from proxy.errors import UpstreamConnectFailed
+from proxy.plane.codec import UpstreamCodec
+from proxy.plane.head import RequestHead
+from proxy.plane.http2.pool import StreamPool
+from proxy.plane.http2.upstream import OnlyHttp1
+from proxy.plane.pool import Pool
+from proxy.plane.stats import Connections
+
+_GRPC_HINT = (
+    "gRPC cannot be translated to HTTP/1.1: have the upstream serve HTTP/2"
+    " (on Cloud Run every service does)."
+)
+
+
+class Source(Interface):
+    """Where an exchange gets its upstream codec from."""
+
+    def take(self) -> UpstreamCodec | None:
+        """Return one that is ready, or None where it must be awaited with `acquire`."""
+
+    async def acquire(self, timeout: float, *, fresh: bool = False) -> UpstreamCodec:
+        """Return one; see `Pool.acquire`."""
+
+
+class Pools:
+    """The connections to one route's upstream, of both protocols."""
+
+    __slots__ = ("_either", "_grpc", "_http1", "_no_grpc", "_streams")
+
+    def __init__(self, http1: Pool, streams: StreamPool) -> None:
+        self._http1 = http1
+        self._streams = streams
+        self._either = _Either(http1, streams)
+        self._grpc = _OnlyHttp2(streams)
+        self._no_grpc = _NoGrpc(streams.origin)
+
+    def source(self, head: RequestHead, spoken: str, configured: Protocol) -> Source:
+        """Return where the exchange finds its upstream.
+
+        `spoken` is the caller's protocol, ``h1`` or ``h2``; `configured` is the route's.
+        """
+        wanted = spoken if configured is Protocol.AUTO else configured.value
+        if head.grpc:
+            return self._grpc if wanted == "h2" else self._no_grpc
+        # RFC 9113, 8.6: HTTP/2 cannot switch protocols.
+        return self._either if wanted == "h2" and not head.upgrade else self._http1
+
+    def connections(self) -> Connections:
+        """Return the counts of this moment."""
+        one, two = self._http1.connections(), self._streams.connections()
+        return Connections(
+            one.idle + two.idle,
+            one.busy + two.busy,
+            one.dialling + two.dialling,
+            one.waiting + two.waiting,
+        )
+
+    def close(self) -> None:
+        """Close what is idle now and the rest when its exchanges have ended."""
+        self._http1.close()
+        self._streams.close()
+
+
+class _Either:
+    """HTTP/2 where the upstream speaks it, else HTTP/1.1."""
+
+    __slots__ = ("_http1", "_streams")
+
+    def __init__(self, http1: Pool, streams: StreamPool) -> None:
+        self._http1 = http1
+        self._streams = streams
+
+    def take(self) -> UpstreamCodec | None:
+        if self._streams.is_declined:
+            return self._http1.take()
+        return self._streams.take()
+
+    async def acquire(self, timeout: float, *, fresh: bool = False) -> UpstreamCodec:
+        if not self._streams.is_declined:
+            try:
+                return await self._streams.acquire(timeout, fresh=fresh)
+            except OnlyHttp1:
+                pass
+        return await self._http1.acquire(timeout, fresh=fresh)
+
+
+class _OnlyHttp2:
+    """HTTP/2 or nothing."""
+
+    __slots__ = ("_streams",)
+
+    def __init__(self, streams: StreamPool) -> None:
+        self._streams = streams
+
+    def take(self) -> UpstreamCodec | None:
+        return self._streams.take()
+
+    async def acquire(self, timeout: float, *, fresh: bool = False) -> UpstreamCodec:
+        try:
+            return await self._streams.acquire(timeout, fresh=fresh)
+        except OnlyHttp1 as error:
+            raise UpstreamConnectFailed(
+                f"gRPC needs HTTP/2, which {self._streams.origin} does not speak: {error}.",
+                hint=_GRPC_HINT,
+            ) from None
+
+
+class _NoGrpc:
+    """A route that is configured not to speak HTTP/2."""
+
+    __slots__ = ("_origin",)
+
+    def __init__(self, origin: str) -> None:
+        self._origin = origin
+
+    def take(self) -> UpstreamCodec | None:
+        return None
+
+    async def acquire(self, timeout: float, *, fresh: bool = False) -> UpstreamCodec:  # noqa: ARG002 (the interface)
+        raise UpstreamConnectFailed(
+            f"gRPC needs HTTP/2, but the route speaks HTTP/1.1 to {self._origin} (protocol: h1).",
+            hint="Remove `protocol: h1` from the route.",
+        )
