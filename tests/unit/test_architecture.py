@@ -48,6 +48,7 @@ HOMES: dict[str, set[str]] = {
     "requests": {"identity"},
     "yaml": {"config"},
     "prometheus_client": {"ops"},
+    "opentelemetry": {"ops"},
     "aiohttp": {"ops", "identity", "doctor", "emulator"},
     "cryptography": {"emulator"},
     "uvloop": {"process", "workers"},

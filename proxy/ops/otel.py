@@ -1,0 +1,137 @@
+"""Spans made and exported by OpenTelemetry's SDK, which is imported with this module.
+
+The extra ``otel`` installs it; `proxy.ops.tracing` imports this module where it is there and
+asked for.  Whatever the standard variables can say of exporters, samplers, batches, limits and
+resources is read by the SDK itself, from the environment of the process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from typing import Final
+
+from opentelemetry.context import Context
+from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    TraceState,
+    set_span_in_context,
+)
+
+from proxy import __version__
+from proxy.errors import ProxyError
+from proxy.ops.redact import redact
+from proxy.ops.spans import Finished, attributes_of, name_of, parent_of, state_of
+
+_NAME: Final = "cloud-run-auth-proxy"
+
+# The first whose names for HTTP are stable.
+_SCHEMA: Final = "https://opentelemetry.io/schemas/1.23.1"
+
+_EXPORTERS: Final = "opentelemetry_traces_exporter"
+_OTLP: Final = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
+
+
+class Recorder:
+    """Makes a span of each finished exchange and has it exported in the background."""
+
+    def __init__(self, environ: Mapping[str, str], *exporters: SpanExporter) -> None:
+        """Export to `exporters`, or to those that `environ` names.
+
+        Raises:
+            LookupError: an exporter is not installed, or its protocol is unknown.
+            ValueError: a variable holds what the SDK does not take.
+        """
+        self._provider = TracerProvider(
+            resource=Resource.create(_described(environ)),
+            # The server says when it ends; the interpreter's end would be too late.
+            shutdown_on_exit=False,
+        )
+        for exporter in exporters or _exporters(environ):
+            self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        self._tracer = self._provider.get_tracer(_NAME, __version__, schema_url=_SCHEMA)
+
+    def record(
+        self, exchange: Finished, begun: float, ended: float, error: ProxyError | None
+    ) -> None:
+        """Make the span of an exchange that lasted from `begun` to `ended` (wall clock)."""
+        attributes = attributes_of(exchange, error)
+        span = self._tracer.start_span(
+            name_of(exchange),
+            context=_parent(exchange.head.fields),
+            kind=SpanKind.CLIENT,
+            attributes=attributes,
+            start_time=_nanoseconds(begun),
+        )
+        if span.is_recording() and "error.type" in attributes:
+            # The conventions want no description where the status code says it all.
+            detail = redact(error.detail) if error is not None else None
+            span.set_status(Status(StatusCode.ERROR, detail))
+        span.end(_nanoseconds(ended))
+
+    def flush(self) -> None:
+        """Export what has been recorded; blocks for as long as the exporter takes."""
+        self._provider.force_flush()
+
+    def close(self) -> None:
+        """Export what is left and end; blocks as `flush` does."""
+        self._provider.shutdown()
+
+
+def _described(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return what the resource says unless the variables name the service."""
+    named = environ.get("OTEL_SERVICE_NAME") or "service.name=" in environ.get(
+        "OTEL_RESOURCE_ATTRIBUTES", ""
+    )
+    return {} if named else {SERVICE_NAME: _NAME, SERVICE_VERSION: __version__}
+
+
+def _exporters(environ: Mapping[str, str]) -> list[SpanExporter]:
+    names = environ.get("OTEL_TRACES_EXPORTER") or "otlp"
+    return [_exporter(name.strip(), environ) for name in names.split(",")]
+
+
+def _exporter(name: str, environ: Mapping[str, str]) -> SpanExporter:
+    """Return the exporter that is registered under a name, as ``otlp`` or ``console``."""
+    wanted = name
+    if name == "otlp":
+        protocol = (
+            environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
+            or environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
+            or "http/protobuf"
+        )
+        if protocol not in _OTLP:
+            raise LookupError(f"the OTLP protocol {protocol!r} is not known")
+        wanted = _OTLP[protocol]
+    found = list(entry_points(group=_EXPORTERS, name=wanted))
+    if not found:
+        raise LookupError(f"no package is installed that exports to {wanted!r}")
+    exporter: SpanExporter = found[0].load()()
+    return exporter
+
+
+def _parent(fields: bytes) -> Context:
+    """Return a context whose span is the caller's, or one without a span."""
+    trace = parent_of(fields)
+    if trace is None:
+        return Context()
+    span = SpanContext(
+        trace_id=int(trace.trace_id, 16),
+        span_id=int(trace.span_id, 16),
+        is_remote=True,
+        trace_flags=TraceFlags(TraceFlags.SAMPLED if trace.sampled else TraceFlags.DEFAULT),
+        trace_state=TraceState.from_header(state_of(fields)),
+    )
+    return set_span_in_context(NonRecordingSpan(span), Context())
+
+
+def _nanoseconds(seconds: float) -> int:
+    return int(seconds * 1e9)
