@@ -14,6 +14,7 @@ from proxy.config.model import Address, Config
 from proxy.identity.tokens import Tokens
 from proxy.ops.lifecycle import Lifecycle, State
 from proxy.ops.numbers import Numbers, TokenMetrics, token_view
+from proxy.ops.tracing import Tracing
 from proxy.plane.build import Builder
 from proxy.plane.dial import tls_context
 from proxy.plane.listen import Listener, open_listener
@@ -69,6 +70,7 @@ class Server:
             on_fetch=self.fetches.on_fetch,
         )
         self.plane = Plane(clocks, Stats())
+        self._tracing = Tracing(environ, clocks.wall, self.plane)
         self.admin = Administration(
             self.lifecycle,
             numbers=self._numbers,
@@ -109,6 +111,7 @@ class Server:
             await self._resolve()
             prefetch = self.plane.spawn(self._prefetch(), "fetch the first tokens")
             await self.admin.start(self._sockets.admin)
+            self._tracing.start()
             await prefetch
         except BaseException:
             await self.stop()
@@ -150,6 +153,7 @@ class Server:
             async with asyncio.timeout(self.config.drain if seconds is None else seconds):
                 await asyncio.sleep(delay)
                 await self.plane.idle()
+                await self._tracing.flush()
         except TimeoutError:
             return self.plane.cut()
         return 0
@@ -159,6 +163,7 @@ class Server:
         self.drain()
         self.refuse_more()
         await self.plane.stop()
+        await self._tracing.close()
         self._builder.close()
         await self.tokens.close()
         await self.admin.stop()
