@@ -1,0 +1,108 @@
+"""One call that was made for a route, and words that every explanation of it needs.  Pure."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from proxy.config.model import Route
+from proxy.doctor.answers import Answer
+from proxy.doctor.clock import skew_of
+from proxy.doctor.request import Question
+from proxy.doctor.smells import is_cloud_run
+from proxy.identity.token import IdToken
+from proxy.plane.explain import service_of
+
+_KINDS = (
+    ("K_SERVICE", "services"),
+    ("CLOUD_RUN_JOB", "jobs"),
+    ("CLOUD_RUN_WORKER_POOL", "worker-pools"),
+)
+"""https://cloud.google.com/run/docs/container-contract#env-vars"""
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What this process runs in on Cloud Run."""
+
+    kind: str
+    """As gcloud calls it: ``services``, ``jobs``."""
+    name: str
+
+
+def workload_of(environ: Mapping[str, str]) -> Workload | None:
+    """Return what this process runs in, None outside Cloud Run."""
+    for variable, kind in _KINDS:
+        if name := environ.get(variable):
+            return Workload(kind, name)
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A request, its answer, and as whom it was made."""
+
+    route: Route
+    """With its upstream."""
+    question: Question
+    answer: Answer
+    token: IdToken | None
+    account: str = ""
+    """The account's email, empty where nobody told it."""
+    fixed_audience: bool = False
+    """Whether the token's audience could not be chosen."""
+    workload: Workload | None = None
+
+    @property
+    def host(self) -> str:
+        """The upstream's host."""
+        return self.route.upstream.host if self.route.upstream is not None else ""
+
+    @property
+    def is_cloud_run(self) -> bool:
+        """Whether the upstream is called by a URL of Cloud Run's own."""
+        return is_cloud_run(self.host)
+
+    @property
+    def who(self) -> str:
+        """The account, or what stands for it in a command."""
+        return self.account or "EMAIL@PROJECT.iam.gserviceaccount.com"
+
+    @property
+    def upstream_now(self) -> float | None:
+        """What the upstream's clock said at the answer, None where it did not tell."""
+        skew = skew_of(self.answer)
+        return None if skew is None else self.answer.received_at + skew
+
+    def gcloud(self, verb: str, *flags: str) -> str:
+        """Return the command that does `verb` to the called service."""
+        service, region = service_of(self.route)
+        return " ".join(["gcloud run services", verb, service, f"--region={region}", *flags])
+
+    @property
+    def logs(self) -> str:
+        """The command that shows why the service did what it did."""
+        if self.is_cloud_run:
+            return self.gcloud("logs read", "--limit=20")
+        return by_hand(self.route, self.question, with_token=self.token is not None)
+
+    @property
+    def where_names_are(self) -> str:
+        """A sentence on what to put for SERVICE and REGION, empty where nothing is open."""
+        if service_of(self.route)[0] != "SERVICE" or not self.is_cloud_run:
+            return ""
+        label = self.host.partition(".")[0].rpartition("---")[2]
+        return f"`gcloud run services list | grep {label}` shows SERVICE and REGION."
+
+
+def by_hand(route: Route, question: Question, *, with_token: bool) -> str:
+    """Return the command that makes the same call; it shows no token."""
+    method = [] if question.method == "GET" else ["-X", question.method]
+    ca_file = ["--cacert", str(route.ca_file)] if route.ca_file else []
+    url = f"{route.upstream}{question.path}"
+    words = shlex.join(["curl", "-iv", *method, *ca_file, url])
+    if not with_token:
+        return words
+    minted = f"$(cloud-run-auth-proxy token {shlex.quote(route.name)})"
+    return f'{words} -H "{route.header.value}: Bearer {minted}"'

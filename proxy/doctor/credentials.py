@@ -1,0 +1,215 @@
+"""Where a route's ID tokens come from, and why not from somewhere else."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from proxy.config.model import (
+    AutoCredentials,
+    Credentials,
+    GcloudCredentials,
+    Impersonate,
+    MetadataCredentials,
+    ServiceAccountFile,
+    TokenFile,
+)
+from proxy.doctor.findings import Advice, Finding, Outcome, Step, failed, skipped
+from proxy.doctor.words import advice_in, email, sentence
+from proxy.identity.adc import VARIABLE, well_known_file
+from proxy.identity.files import CredentialsFile, read_small
+from proxy.identity.metadata import NOT_HERE, Metadata, NoSuchKey
+from proxy.identity.quote import redact
+from proxy.identity.source import TokenSourceError
+
+EMAIL_KEY = "instance/service-accounts/default/email"
+
+_KINDS = {
+    "service_account": "a service account's key",
+    "authorized_user": "a person's gcloud login",
+    "external_account": "a workload of another cloud (workload identity federation)",
+    "impersonated_service_account": "a service account that is impersonated",
+    "external_account_authorized_user": "a person of a workforce pool",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What there is to fetch tokens with."""
+
+    finding: Finding
+    account: Finding | None = None
+    """Already known where the metadata server is asked; None where the source knows."""
+
+    @property
+    def usable(self) -> bool:
+        """Whether it makes sense to fetch a token."""
+        return not any(
+            each is not None and each.outcome is Outcome.FAILED
+            for each in (self.finding, self.account)
+        )
+
+
+async def find_origin(
+    credentials: Credentials, environ: Mapping[str, str], metadata: Metadata, within: float
+) -> Origin:
+    """Look at what the credentials lead to; the metadata server has `within` seconds."""
+    match credentials:
+        case MetadataCredentials():
+            return await _server(metadata, within, ())
+        case GcloudCredentials():
+            return _file(well_known_file(environ), (), environ)
+        case ServiceAccountFile(path):
+            missing = "Put the key there, or correct its name."
+            return _file(CredentialsFile(path, missing), (), environ)
+        case TokenFile(path):
+            return _token_file(path, environ)
+        case Impersonate(source=source):
+            origin = await find_origin(source, environ, metadata, within)
+            return _impersonating(credentials, origin)
+        case AutoCredentials():
+            return await _automatic(environ, metadata, within)
+
+
+async def _automatic(environ: Mapping[str, str], metadata: Metadata, within: float) -> Origin:
+    """Follow Google's order (https://google.aip.dev/auth/4110)."""
+    if named := environ.get(VARIABLE):
+        missing = f"Correct or unset {VARIABLE}, which names it."
+        return _file(CredentialsFile(Path(named), missing), (f"{VARIABLE} names it",), environ)
+    login = well_known_file(environ)
+    unset = f"{VARIABLE} is not set"
+    if login.path.is_file():
+        return _file(login, (unset,), environ)
+    absent = f"no gcloud login in {_short(login.path, environ)}"
+    return await _server(metadata, within, (unset, absent))
+
+
+def _short(path: Path, environ: Mapping[str, str]) -> str:
+    """Return the name of a file as a shell takes it, ``~`` for the home directory."""
+    home = environ.get("HOME", "")
+    text = str(path)
+    return f"~{text.removeprefix(home)}" if home and text.startswith(f"{home}/") else text
+
+
+# Files
+
+
+def _file(file: CredentialsFile, notes: tuple[str, ...], environ: Mapping[str, str]) -> Origin:
+    name = _short(file.path, environ)
+    try:
+        kind = _kind(read_small(file.path, file.if_missing))
+    except TokenSourceError as error:
+        return Origin(_broken(file.path, name, error, notes))
+    facts = {"source": "file", "file": str(file.path), "kind": kind}
+    text = f"{name}: {_KINDS.get(kind, f'type {redact(kind)}')}"
+    return Origin(Finding(step=Step.CREDENTIALS, text=text, notes=notes, facts=facts))
+
+
+def _kind(content: bytes) -> str:
+    try:
+        info = json.loads(content)
+    except (ValueError, RecursionError):  # The cause would quote the file, which is a secret.
+        info = None
+    if not isinstance(info, dict):
+        raise TokenSourceError("it is not a JSON object", hint="Create the file again.") from None
+    return str(info.get("type"))
+
+
+def _token_file(path: Path, environ: Mapping[str, str]) -> Origin:
+    name = _short(path, environ)
+    try:
+        read_small(path, "Whatever renews the token has to keep one in this file.")
+    except TokenSourceError as error:
+        return Origin(_broken(path, name, error, ()))
+    facts = {"source": "token_file", "file": str(path)}
+    return Origin(Finding(step=Step.CREDENTIALS, text=f"{name}: a token file", facts=facts))
+
+
+def _broken(path: Path, name: str, error: TokenSourceError, notes: tuple[str, ...]) -> Finding:
+    fix, command = advice_in(error.hint)
+    advice = Advice(
+        reason="credentials_unusable",
+        why=f"The credentials file cannot be used: {error.detail}.",
+        fix=fix,
+        command=command or f"ls -l {shlex.quote(str(path))}",
+    )
+    return Finding(
+        step=Step.CREDENTIALS,
+        outcome=Outcome.FAILED,
+        text=f"{name}: {error.detail}",
+        notes=notes,
+        advice=advice,
+    )
+
+
+def _impersonating(credentials: Impersonate, origin: Origin) -> Origin:
+    """Say who impersonates; the account is the one to act as, whoever the source is."""
+    through = f" through {', '.join(credentials.delegates)}" if credentials.delegates else ""
+    found = origin.finding
+    finding = Finding(
+        step=Step.CREDENTIALS,
+        outcome=found.outcome,
+        text=f"impersonation of {credentials.service_account}{through}",
+        notes=(f"by {found.text}", *found.notes),
+        advice=found.advice,
+        facts={**found.facts, "impersonates": credentials.service_account},
+    )
+    broken = origin.account is not None and origin.account.outcome is Outcome.FAILED
+    return Origin(finding, origin.account if broken else None)
+
+
+# The metadata server
+
+
+async def _server(metadata: Metadata, within: float, notes: tuple[str, ...]) -> Origin:
+    server = f"metadata server at {metadata.host}"
+    facts = {"source": "metadata", "host": metadata.host}
+    finding = Finding(step=Step.CREDENTIALS, text=server, notes=notes, facts=facts)
+    try:
+        async with asyncio.timeout(within):
+            told = await metadata.read(EMAIL_KEY)
+    except TimeoutError:
+        error = TokenSourceError(f"no answer within {within:g} s", slow=True)
+        return Origin(finding, _account_untold(error))
+    except NoSuchKey as error:
+        return Origin(finding, _no_account(error))
+    except TokenSourceError as error:
+        if error.hint == NOT_HERE:
+            return Origin(_no_server(server, error, notes))
+        return Origin(finding, _account_untold(error))
+    return Origin(finding, account_found(email(told)))
+
+
+def account_found(name: str) -> Finding:
+    """Return the finding of an account, which is not known where `name` is empty."""
+    if not name:
+        return skipped(Step.ACCOUNT, "not told")
+    return Finding(step=Step.ACCOUNT, text=name, facts={"email": name})
+
+
+def _no_server(server: str, error: TokenSourceError, notes: tuple[str, ...]) -> Finding:
+    why = "There are no credentials: neither a file nor a metadata server that answers."
+    if not notes:  # Only the metadata server was asked for.
+        why = "The metadata server does not answer."
+    fix, command = advice_in(NOT_HERE)
+    advice = Advice(reason="credentials_missing", why=why, fix=fix, command=command)
+    text = f"{server}: {error.detail}"
+    return Finding(
+        step=Step.CREDENTIALS, outcome=Outcome.FAILED, text=text, notes=notes, advice=advice
+    )
+
+
+def _no_account(error: TokenSourceError) -> Finding:
+    fix, command = advice_in(error.hint)
+    why = sentence(error.detail.partition(" (")[0])
+    advice = Advice(reason="account_missing", why=why, fix=fix, command=command)
+    return failed(Step.ACCOUNT, "none", advice)
+
+
+def _account_untold(error: TokenSourceError) -> Finding:
+    # Calls need the token, not the name; so this alone is no failure.
+    return skipped(Step.ACCOUNT, f"not told: {error.detail}")

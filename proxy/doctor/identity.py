@@ -1,0 +1,168 @@
+"""The route's identity: its credentials, its account and the ID token that it would send."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from random import Random
+
+from proxy.clock import Clocks
+from proxy.config.model import Auth, Route
+from proxy.doctor.clock import SHOW_CLOCKS
+from proxy.doctor.credentials import EMAIL_KEY, account_found, find_origin
+from proxy.doctor.findings import Advice, Finding, Outcome, Step, failed, skipped
+from proxy.doctor.words import advice_in, email, sentence, span
+from proxy.errors import ProxyError, TokenTimedOut
+from proxy.identity.cache import TokenCache
+from proxy.identity.metadata import Metadata
+from proxy.identity.source import FixedAudience, TokenSource
+from proxy.identity.token import IdToken
+from proxy.identity.tokens import Tokens
+
+PATIENCE = 30.0
+"""Seconds that a token, or a connection, is waited for at most.  Whoever runs the doctor waits
+with it, so it is less patient than a route may be."""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What the doctor looks at the world with; shared by all routes."""
+
+    environ: Mapping[str, str]
+    clocks: Clocks
+    tokens: Tokens
+    metadata: Metadata
+
+
+def open_world(environ: Mapping[str, str]) -> World:
+    """Return what a running proxy would look at the world with."""
+    clocks, jitter = Clocks(), Random()  # noqa: S311 (spreads attempts over time)
+    return World(
+        environ=environ,
+        clocks=clocks,
+        tokens=Tokens(clocks=clocks, jitter=jitter, environ=environ),
+        metadata=Metadata(environ, jitter),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """As whom a route calls."""
+
+    findings: tuple[Finding, ...]
+    token: IdToken | None = None
+    """None where there is none, and where the route sends none."""
+    account: str = ""
+    """The account's email, empty where nobody told it."""
+    fixed_audience: bool = False
+    """Whether the token's audience could not be chosen."""
+
+
+async def identify(route: Route, world: World, within: float) -> Identity:
+    """Fetch the route's token as the proxy would; each step takes up to `within` seconds."""
+    if route.auth is Auth.NONE:
+        return Identity((skipped(Step.TOKEN, "auth: none, requests carry no ID token"),))
+    if route.audience is None:
+        return Identity((skipped(Step.TOKEN, "not known yet for which audience"),))
+    origin = await find_origin(route.credentials, world.environ, world.metadata, within)
+    if not origin.usable:
+        accounts = (origin.account,) if origin.account else ()
+        return Identity((origin.finding, *accounts, skipped(Step.TOKEN, "not asked for")))
+    cache = world.tokens.cache(route.credentials, route.audience)
+    account = origin.account or await _account(cache.source, within)
+    finding, token = await _fetch(route, cache, origin.finding, world.clocks, within)
+    if token is not None and token.email and not account.facts:
+        account = account_found(email(token.email))
+    return Identity(
+        findings=(origin.finding, account, finding),
+        token=token,
+        account=email(token.email if token else None) or str(account.facts.get("email", "")),
+        fixed_audience=_is_fixed(cache.source),
+    )
+
+
+async def _account(source: TokenSource, within: float) -> Finding:
+    try:
+        async with asyncio.timeout(within):
+            told = await source.account()
+    except TimeoutError:
+        told = None
+    return account_found(email(told))
+
+
+async def _fetch(
+    route: Route, cache: TokenCache, origin: Finding, clocks: Clocks, within: float
+) -> tuple[Finding, IdToken | None]:
+    error: ProxyError | None
+    try:
+        async with asyncio.timeout(within):
+            error = await cache.prefetch(route.name)
+    except TimeoutError:
+        error = TokenTimedOut(f"{cache.source.describe()}: no answer within {span(within)}")
+    token = cache.current(route.name)
+    if token is None:
+        return _no_token(route, error, origin), None
+    return _token(token, cache.source, clocks.wall()), token
+
+
+def _no_token(route: Route, error: ProxyError | None, origin: Finding) -> Finding:
+    detail = error.detail if error else "it expired at once"
+    hint = error.hint if error and error.hint != error.default_hint else None  # Run this command.
+    fix, command = advice_in(hint)
+    if hint and "clock" in hint:
+        command = SHOW_CLOCKS
+    advice = Advice(
+        reason=error.reason if error else "token_unavailable",
+        why=sentence(f"no ID token for {route.audience}: {detail}"),
+        fix=fix,
+        command=command or _look_closer(route, origin),
+    )
+    return failed(Step.TOKEN, "none", advice)
+
+
+def _look_closer(route: Route, origin: Finding) -> str:
+    """Return the command that shows more of why there is no token, and no token."""
+    match origin.facts.get("source"):
+        case "metadata":
+            url = f"http://{origin.facts['host']}/computeMetadata/v1/{EMAIL_KEY}"
+            return f"curl -i -H 'Metadata-Flavor: Google' {url}"
+        case "token_file":
+            return f"ls -l {shlex.quote(str(origin.facts['file']))}"
+        case _:
+            return f"cloud-run-auth-proxy token {shlex.quote(route.name)} --claims"
+
+
+def _token(token: IdToken, source: TokenSource, now: float) -> Finding:
+    left = token.expires_at - now
+    audience = _audience(token)
+    notes = [f"aud    {audience}", f"email  {email(token.email) or 'not in the token'}"]
+    if _is_fixed(source):
+        notes.append(
+            "A gcloud login's token has gcloud's own audience. Cloud Run accepts it from people "
+            "who may invoke the service; IAP and others do not."
+        )
+    return Finding(
+        step=Step.TOKEN,
+        outcome=Outcome.OK,
+        text=f"expires in {span(left)}",
+        notes=tuple(notes),
+        facts={
+            "aud": audience,
+            "email": token.email,
+            "issued_at": token.claims.get("iat"),
+            "expires_at": token.expires_at,
+            "expires_in": round(left),
+        },
+    )
+
+
+def _audience(token: IdToken) -> str:
+    audience = token.claims.get("aud")
+    only = audience[0] if isinstance(audience, list) and len(audience) == 1 else audience
+    return only if isinstance(only, str) else token.audience
+
+
+def _is_fixed(source: TokenSource) -> bool:
+    return isinstance(source, FixedAudience) and source.fixed_audience is not None

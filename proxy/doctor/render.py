@@ -1,0 +1,125 @@
+"""A report as a person reads it: aligned, a mark for each step, what to do beside what failed."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from proxy.config.model import Auth, Route
+from proxy.doctor.findings import Advice, Finding, Outcome, Report
+
+MARKS = {
+    Outcome.OK: "✓",
+    Outcome.WARNING: "!",
+    Outcome.FAILED: "✗",
+    Outcome.SKIPPED: "\N{EN DASH}",
+}
+PLAIN_MARKS = {
+    Outcome.OK: "ok  ",
+    Outcome.WARNING: "WARN",
+    Outcome.FAILED: "FAIL",
+    Outcome.SKIPPED: "-   ",
+}
+"""For terminals that cannot show the others."""
+
+_PLAIN = str.maketrans({"→": "->", "\N{EN DASH}": "-", "…": "...", "✓": "ok", "✗": "FAIL"})
+
+_COLOURS = {Outcome.OK: "32", Outcome.WARNING: "33", Outcome.FAILED: "31", Outcome.SKIPPED: "2"}
+"""ECMA-48, 8.3.117 (select graphic rendition): green, yellow, red, faint."""
+
+_LABELS = {"dns": "DNS", "tcp": "TCP", "tls": "TLS"}
+_LABEL_WIDTH = 14
+
+NARROWEST, WIDEST = 80, 100
+"""Columns.  Sentences are wrapped; addresses and commands stay whole, to be copied."""
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """What the terminal can show."""
+
+    width: int = WIDEST
+    unicode: bool = True
+    colour: bool = False
+
+    @property
+    def marks(self) -> Mapping[Outcome, str]:
+        """The mark of each outcome, all of one width."""
+        return MARKS if self.unicode else PLAIN_MARKS
+
+
+def style_for(columns: int, encoding: str | None, *, colour: bool) -> Style:
+    """Return the style for a terminal with so many columns and this encoding."""
+    try:
+        "".join(MARKS.values()).encode(encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        unicode = False
+    else:
+        unicode = True
+    return Style(max(NARROWEST, min(WIDEST, columns)), unicode, colour)
+
+
+def render(report: Report, style: Style) -> str:
+    """Return one route's report, with an empty line after it."""
+    lines = [_heading(report.route)]
+    for finding in report.findings:
+        lines += _finding(finding, style)
+    return _shown([*lines, ""], style)
+
+
+def summary(reports: Iterable[Report], style: Style) -> str:
+    """Return the last line: how many routes work, and which do not."""
+    reports = list(reports)
+    broken = [report.route.name for report in reports if not report.ok]
+    fine = len(reports) - len(broken)
+    if not broken:
+        line = "The route works." if fine == 1 else f"All {fine} routes work."
+    elif not fine:
+        line = "The route fails." if len(broken) == 1 else f"All {len(broken)} routes fail."
+    else:
+        fails = "fails" if len(broken) == 1 else "fail"
+        line = f"{fine} of {len(reports)} routes work; {', '.join(broken)} {fails}."
+    return _shown(textwrap.wrap(line, style.width), style)
+
+
+def _heading(route: Route) -> str:
+    where = str(route.upstream) if route.upstream is not None else f"service {route.service}"
+    how = "no ID token" if route.auth is Auth.NONE else f"ID token in {route.header.value}"
+    return f"{route.name} → {where}  ({how})"
+
+
+def _finding(finding: Finding, style: Style) -> Iterator[str]:
+    mark = style.marks[finding.outcome]
+    indent = " " * (2 + len(mark) + 1 + _LABEL_WIDTH)
+    if style.colour:
+        mark = f"\x1b[{_COLOURS[finding.outcome]}m{mark}\x1b[0m"
+    label = _LABELS.get(finding.step.value, finding.step.value)
+    first, *more = _wrapped(finding.text, style.width - len(indent)) or [""]
+    yield f"  {mark} {label:{_LABEL_WIDTH}}{first}"
+    for text in more:
+        yield indent + text
+    for note in finding.notes:
+        for text in _wrapped(note, style.width - len(indent)):
+            yield indent + text
+    if finding.advice is not None:
+        yield from _advice(finding.advice, indent, style)
+
+
+def _advice(advice: Advice, indent: str, style: Style) -> Iterator[str]:
+    for label, text in (("why", advice.why), ("fix", advice.fix)):
+        for number, line in enumerate(_wrapped(text, style.width - len(indent) - 5)):
+            yield f"{indent}{label if number == 0 else '':3}  {line}"
+    if advice.command:
+        yield f"{indent}run  {advice.command}"
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    if len(text) <= width:  # As it stands, with the spaces that align it.
+        return [text] if text else []
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+
+
+def _shown(lines: Iterable[str], style: Style) -> str:
+    text = "".join(f"{line}\n" for line in lines)
+    return text if style.unicode else text.translate(_PLAIN)

@@ -1,0 +1,109 @@
+"""`token`: print one ID token, as the proxy would send it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from proxy.config.model import Auth, AutoCredentials, Config, Credentials, Route, Timeouts
+from proxy.config.resolve import default_audience
+from proxy.config.suggest import nearest
+from proxy.doctor import running
+from proxy.doctor.identity import PATIENCE, World, open_world
+from proxy.doctor.words import sentence
+from proxy.errors import TokenTimedOut, TokenUnavailable
+from proxy.identity.source import FixedAudience, TokenSourceError
+from proxy.identity.token import IdToken
+
+FAILED = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Which token is wanted."""
+
+    route: Route | None
+    """The route whose token it is, None for an audience alone."""
+    audience: str | None
+    """None where it follows from the route's service."""
+    credentials: Credentials
+    within: float
+    """Seconds that it may take."""
+
+
+def main(word: str, config: Config | None, *, claims: bool) -> int:
+    """Print the ID token for `word`, a route's name or an audience; return the exit code.
+
+    `claims` prints what the token says instead, as JSON.  `config` is None where there is none.
+    """
+    order = order_for(word, config)
+    try:
+        token, fixed = running.run(_fetch(order, os.environ))
+    except (TokenUnavailable, TokenTimedOut, TokenSourceError) as error:
+        return _complain(error.detail, error.hint)
+    if fixed:
+        audience = token.claims.get("aud")
+        _note(f"the audience cannot be chosen with a gcloud login: this token's is {audience}")
+    sys.stdout.write(json.dumps(dict(token.claims), indent=2) if claims else token.value)
+    sys.stdout.write("\n")
+    return 0
+
+
+def order_for(word: str, config: Config | None) -> Order:
+    """Return what `word` asks for.
+
+    The name of a route stands for its audience and credentials.  Any other word is an
+    audience: with the credentials of the routes that have it, if those agree, else `auto`.
+    """
+    routes = {route.name: route for route in config.routes} if config is not None else {}
+    if (route := routes.get(word)) is not None:
+        return Order(route, route.audience, route.credentials, route.timeouts.connect)
+    if routes and "://" not in word and (guess := nearest(word, routes)):
+        _note(f"no route is named {word}, so it is an audience{guess}")
+    alike = {route.credentials for route in routes.values() if route.audience == word}
+    credentials = alike.pop() if len(alike) == 1 else AutoCredentials()
+    return Order(None, word, credentials, Timeouts().connect)
+
+
+async def _fetch(order: Order, environ: Mapping[str, str]) -> tuple[IdToken, bool]:
+    """Return the token, and whether its audience is fixed; raises what the caller expects."""
+    if order.route is not None and order.route.auth is Auth.NONE:
+        raise TokenSourceError(
+            f"route {order.route.name} sends no ID token (auth: none)",
+            hint="Name an audience instead, or set auth: id_token on the route.",
+        )
+    world = open_world(environ)
+    within = min(order.within, PATIENCE)
+    name = order.route.name if order.route is not None else ""
+    try:
+        async with asyncio.timeout(within):
+            audience = order.audience or await _audience_of_service(order, world)
+            cache = world.tokens.cache(order.credentials, audience)
+            if (error := await cache.prefetch(name)) is not None:
+                raise error
+            token = await cache.get(name, within)
+    except TimeoutError:
+        source = world.tokens.source(order.credentials).describe()
+        raise TokenTimedOut(f"{source}: no answer within {within:g} s", hint="") from None
+    return token, isinstance(cache.source, FixedAudience) and bool(cache.source.fixed_audience)
+
+
+async def _audience_of_service(order: Order, world: World) -> str:
+    if order.route is None or order.route.service is None:
+        raise AssertionError("only the audience of a route with a service is not known")
+    return default_audience(await world.tokens.names.resolve(order.route.service))
+
+
+def _complain(detail: str, hint: str | None) -> int:
+    _note(detail)
+    if hint:
+        sys.stderr.write(f"{sentence(hint)}\n")
+    return FAILED
+
+
+def _note(line: str) -> None:
+    sys.stderr.write(f"cloud-run-auth-proxy: {line}\n")

@@ -1,0 +1,235 @@
+"""What an answer means for the route: all well, or why not and what to do.  Pure."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from urllib.parse import urlsplit
+
+from proxy.config.model import IdentityHeader
+from proxy.doctor.answers import By
+from proxy.doctor.call import Call
+from proxy.doctor.findings import Advice, Finding, Outcome, Step
+from proxy.doctor.refusals import forbidden, unauthorized
+from proxy.doctor.words import printable, span
+from proxy.identity.quote import first_words
+from proxy.plane.explain import service_of
+
+_WHO = {
+    By.SERVICE: "answered by the service",
+    By.GOOGLE: "answered by Google's front end, in place of the service",
+    By.IAP: "answered by Identity-Aware Proxy, in place of the service",
+}
+_LOWEST_REDIRECT, _LOWEST_ERROR, _LOWEST_FAULT = 300, 400, 500
+_NOT_FOUND, _METHOD_NOT_ALLOWED = 404, 405
+
+
+def judge(call: Call) -> Finding:
+    """Return the finding of the request."""
+    answer, question = call.answer, call.question
+    advice = _advice(call)
+    path = question.path.partition("?")[0]
+    return Finding(
+        step=Step.REQUEST,
+        outcome=Outcome.OK if advice is None else Outcome.FAILED,
+        text=f"{question.method} {path} → {_status(answer.status)} in {span(answer.seconds)}",
+        notes=tuple(_notes(call, failed=advice is not None)),
+        advice=advice,
+        facts={
+            "method": question.method,
+            "path": path,
+            "status": answer.status,
+            "seconds": round(answer.seconds, 4),
+            "server": answer.server or None,
+            "answered_by": answer.by.value,
+        },
+    )
+
+
+def _status(status: int) -> str:
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)
+
+
+def _notes(call: Call, *, failed: bool) -> list[str]:
+    answer = call.answer
+    server = f" (server: {answer.server})" if answer.server else ""
+    notes = [f"{_WHO[answer.by]}{server}"]
+    if failed:
+        if answer.by is By.SERVICE and answer.body:
+            notes.append(f"it says {first_words(answer.body)}")
+    elif answer.status in (_NOT_FOUND, _METHOD_NOT_ALLOWED):
+        notes.append("the way there works; try --path and --method for what the service knows")
+    elif _LOWEST_REDIRECT <= answer.status < _LOWEST_ERROR:
+        notes.append(f"a redirect{_to(answer.fields.get('location', ''))}: the proxy passes it on")
+    return notes
+
+
+def _to(location: str) -> str:
+    """Say where a redirect leads; paths and queries of logins hold secrets."""
+    host = urlsplit(printable(location)).netloc.rpartition("@")[2]
+    return f" to {host}" if host else ""
+
+
+def _advice(call: Call) -> Advice | None:
+    answer = call.answer
+    if answer.by is By.IAP or _asks_for_login(call):
+        return _iap(call)
+    if answer.by is By.GOOGLE:
+        rule = _GOOGLE.get(answer.status)
+        return rule(call) if rule else _front_end(call)
+    if answer.status in _BY_SERVICE or answer.status >= _LOWEST_FAULT:
+        return _service(call)
+    return None
+
+
+# By the service
+
+
+_BY_SERVICE: Mapping[int, str] = {
+    401: "the application wants another proof of who calls",
+    403: "the call passed Google's front end, so roles/run.invoker is not what is missing",
+    407: "it takes itself for a proxy that wants a password",
+    429: "it limits its own rate",
+}
+
+
+def _service(call: Call) -> Advice:
+    status = call.answer.status
+    more = _BY_SERVICE.get(status, "the route itself works")
+    if status in (401, 403) and (call.token is None or not call.is_cloud_run):
+        more = "it is its own rule, not Cloud Run's"
+    return Advice(
+        reason="service_refused" if status < _LOWEST_FAULT else "service_failed",
+        why=f"The service itself answered {status}: {more}.",
+        fix="Look at the service's own log, or ask for another path with --path.",
+        command=call.logs,
+    )
+
+
+# By Google's front end
+
+
+def _nowhere(call: Call) -> Advice:
+    workload = call.workload
+    if workload is None:
+        fix = (
+            "If this prints internal, calls have to come through its VPC network: from Cloud Run "
+            "with Direct VPC egress, from elsewhere over a VPN."
+        )
+        command = call.gcloud(
+            "describe", "--format='value(metadata.annotations[\"run.googleapis.com/ingress\"])'"
+        )
+    else:
+        fix = f"Send what {workload.name} calls through the VPC network, which the service admits:"
+        command = (
+            f"gcloud run {workload.kind} update {shlex.quote(workload.name)} --region=REGION "
+            "--network=NETWORK --subnet=SUBNET --vpc-egress=all-traffic"
+        )
+    return Advice(
+        reason="ingress_internal",
+        why="Google's front end shows no such service to this caller: its ingress is internal and "
+        "the call did not come through its VPC network, or the URL is wrong.",
+        fix=f"{fix} {call.where_names_are}".rstrip(),
+        command=command,
+    )
+
+
+def _no_instance(call: Call) -> Advice:
+    return Advice(
+        reason="no_instance",
+        why="Cloud Run had no instance for the call: the service runs as many as it may.",
+        fix="Allow more, or let the proxy try again: retries: {attempts: 3}.",
+        command=call.gcloud("update", "--max-instances=N"),
+    )
+
+
+def _broken_instance(call: Call) -> Advice:
+    return Advice(
+        reason="instance_failed",
+        why="The service's container did not start, crashed, or broke off its answer.",
+        fix=f"Its log says which. {call.where_names_are}".rstrip(),
+        command=call.gcloud("logs read", "--limit=20"),
+    )
+
+
+def _too_slow(call: Call) -> Advice:
+    return Advice(
+        reason="service_timed_out",
+        why="The service took longer than Cloud Run lets one request take.",
+        fix="Allow more time, or find out in its log what takes so long.",
+        command=call.gcloud("update", "--timeout=SECONDS"),
+    )
+
+
+def _front_end(call: Call) -> Advice:
+    return Advice(
+        reason="front_end_refused",
+        why=f"Google's front end answered {call.answer.status} in place of the service.",
+        fix="Its log says more, if the request got that far.",
+        command=call.gcloud("logs read", "--limit=20"),
+    )
+
+
+_GOOGLE: Mapping[int, Callable[[Call], Advice]] = {
+    401: unauthorized,
+    403: forbidden,
+    404: _nowhere,
+    429: _no_instance,
+    500: _broken_instance,
+    502: _broken_instance,
+    503: _broken_instance,
+    504: _too_slow,
+}
+
+
+# By Identity-Aware Proxy: https://cloud.google.com/iap/docs/authentication-howto
+
+_EXPECTED = re.compile(r"expected value \(([0-9]+-[a-z0-9]+\.apps\.googleusercontent\.com)\)")
+
+
+def _asks_for_login(call: Call) -> bool:
+    """Whether a person is sent to Google's login, which IAP does to calls without a token."""
+    redirects = _LOWEST_REDIRECT <= call.answer.status < _LOWEST_ERROR
+    location = urlsplit(call.answer.fields.get("location", ""))
+    return redirects and location.hostname == "accounts.google.com"
+
+
+def _iap(call: Call) -> Advice:
+    if call.answer.status == HTTPStatus.FORBIDDEN:
+        return _no_accessor(call)
+    if call.route.header is IdentityHeader.SERVERLESS:
+        return Advice(
+            reason="iap_header_not_read",
+            why="Identity-Aware Proxy does not read X-Serverless-Authorization.",
+            fix="Set the route's header to Proxy-Authorization, or to Authorization.",
+        )
+    expected = _EXPECTED.search(call.answer.body)
+    client = expected[1] if expected else "the OAuth client ID that this prints"
+    return Advice(
+        reason="iap_audience_refused",
+        why=f"Identity-Aware Proxy does not accept tokens for {call.route.audience}.",
+        fix=f"Set the route's audience to {client}.",
+        command="gcloud compute backend-services describe BACKEND_SERVICE --global "
+        "--format='value(iap.oauth2ClientId)'",
+    )
+
+
+def _no_accessor(call: Call) -> Advice:
+    service, region = service_of(call.route)
+    resource = f"--resource-type=cloud-run --service={service} --region={region}"
+    if not call.is_cloud_run:
+        resource = "--resource-type=backend-services --service=BACKEND_SERVICE"
+    kind = "serviceAccount" if call.who.endswith(".gserviceaccount.com") else "user"
+    return Advice(
+        reason="iap_not_accessor",
+        why=f"{call.who} may not pass Identity-Aware Proxy: it lacks "
+        "roles/iap.httpsResourceAccessor.",
+        fix="A new grant takes a few minutes to hold.",
+        command=f"gcloud iap web add-iam-policy-binding {resource} --member={kind}:{call.who} "
+        "--role=roles/iap.httpsResourceAccessor",
+    )
