@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -22,7 +23,7 @@ from proxy.config.model import Address, Admin, Config
 from proxy.config.overrides import gather
 from proxy.config.problems import ConfigError, ConfigUnreadable, Problem
 from proxy.config.suggest import nearest
-from proxy.config.values import period
+from proxy.config.values import METHOD, period
 
 PROGRAM = "cloud-run-auth-proxy"
 USAGE, UNAVAILABLE, SOFTWARE = 64, 69, 70
@@ -150,6 +151,25 @@ def _check_flags(parser: argparse.ArgumentParser) -> None:
     _format_flag(parser)
 
 
+def _doctor_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "routes",
+        metavar="ROUTE",
+        nargs="*",
+        help="names of routes, all if none is given; or a URL, without file",
+    )
+    _config_flag(parser)
+    _format_flag(parser)
+    parser.add_argument("--path", metavar="/x", default="/", help="what to ask for; default: /")
+    parser.add_argument("--method", metavar="GET", default="GET", help="default: GET")
+
+
+def _token_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("word", metavar="AUDIENCE|ROUTE", help="what the ID token is for")
+    _config_flag(parser)
+    parser.add_argument("--claims", action="store_true", help="print what it says, as JSON")
+
+
 def _wait_flags(parser: argparse.ArgumentParser) -> None:
     _admin_flag(parser)
     parser.add_argument(
@@ -223,6 +243,42 @@ def _check(flags: argparse.Namespace) -> int:
     return 0
 
 
+def _doctor(flags: argparse.Namespace) -> int:
+    method = flags.method.upper()
+    if not re.fullmatch(METHOD, method) or method == "CONNECT":
+        raise _refusal("--method", "is the method of a request, such as GET or POST")
+    if not flags.path.startswith("/"):
+        raise _refusal("--path", "begins with a slash, such as /healthz")
+    # A URL stands for a configuration of its own, as it does for `run`.
+    url = flags.routes[0] if len(flags.routes) == 1 and "://" in flags.routes[0] else None
+    names = [] if url else flags.routes
+    text = flags.format == "text"
+    try:
+        config = find(url, flags.config, os.environ).read(os.environ, gather({}, os.environ))
+        from proxy.doctor.command import main as doctor  # noqa: PLC0415 (aiohttp takes 150 ms)
+
+        return doctor(config, names, method=method, path=flags.path, as_text=text)
+    except ConfigError as error:
+        if text:
+            raise
+        from proxy.config import show  # noqa: PLC0415 (for this command only)
+
+        _print_json(show.problems_as_json(error.problems))
+        return USAGE
+
+
+def _token(flags: argparse.Namespace) -> int:
+    try:
+        source = find(None, flags.config, os.environ)
+    except ConfigError:
+        config = None  # An audience needs none.
+    else:
+        config = source.read(os.environ, gather({}, os.environ))
+    from proxy.doctor.token import main as token  # noqa: PLC0415 (for this command only)
+
+    return token(flags.word, config, claims=flags.claims)
+
+
 def _wait(flags: argparse.Namespace) -> int:
     admin = _admin_address(flags)
     try:
@@ -290,6 +346,8 @@ COMMANDS = {
     for command in (
         Command("run", "serve; what happens without a command", _run_flags, _run),
         Command("check", "validate the configuration and show its routes", _check_flags, _check),
+        Command("doctor", "examine routes, and explain what is wrong", _doctor_flags, _doctor),
+        Command("token", "print an ID token", _token_flags, _token),
         Command("wait", "return once a running proxy has started", _wait_flags, _wait),
         Command("shutdown", "ask a running proxy to drain and exit", _admin_flag, _shutdown),
         Command("demo", "try everything on this machine, without Google", _demo_flags, _demo),
