@@ -134,4 +134,5 @@ def _parent(fields: bytes) -> Context:
 
 
 def _nanoseconds(seconds: float) -> int:
-    return int(seconds * 1e9)
+    # A double holds microseconds since 1970 exactly, nanoseconds not.
+    return round(seconds * 1e6) * 1000
