@@ -1,41 +1,52 @@
-"""Reading a chunked body (RFC 9112, 7.1) with llhttp, and knowing exactly where it ends.
+"""Reading and writing chunked bodies (RFC 9112, 7.1); requests and responses have the same.
 
-llhttp says that a message ended, not at which byte.  But a chunked body always ends with
-CRLF CRLF (the last chunk's or the last trailer's line end and the empty line), so it is fed
-in pieces that end at each such place: the one after which llhttp reports the end is the end.
-Requests and responses have the same chunked bodies, so both sides use this.
+Read here rather than by llhttp, which says that a message ended but not at which byte.  What
+is accepted is the RFC's grammar without its optional white space: a line ends in CRLF, a size
+is hexadecimal digits, an extension is tokens and quoted strings (and is dropped, 7.1.1), a
+trailer is a field line like those of a head.
 """
 
 from __future__ import annotations
 
-from httptools import HttpParserError, HttpRequestParser
+import re
 
-from proxy.plane.head import block
+from proxy.plane.head import block, pairs
 
-# A constant head that makes a fresh parser expect a chunked body.
-_PRIMER = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
+_EXTENSIONS = rb"(?:;" + _TOKEN + rb"(?:=(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)*"
+# Sizes of more than 15 digits are beyond what every recipient counts right (2^63).
+_SIZE = re.compile(rb"0*([0-9A-Fa-f]{1,15})" + _EXTENSIONS + rb"\r\n")
+# What can still become one of those.
+_SIZE_BEGUN = re.compile(rb"[0-9A-Fa-f]*(?:;[\t -~\x80-\xff]*)?\r?")
+# RFC 9112, 5.1 and RFC 9110, 5.5: no white space before the colon, no control characters.
+_TRAILERS = re.compile(rb"(?:" + _TOKEN + rb":[\t -~\x80-\xff]*\r\n)+")
+_TRAILERS_BROKEN = re.compile(rb"(?<!\r)\n|\r(?=[^\n])|[\0-\x08\x0b\x0c\x0e-\x1f\x7f]")
+
+_LINE_END = b"\r\n"
 _END = b"\r\n\r\n"
 
+# Go's limit for the line of one chunk; nobody is known to send longer ones.
+_LONGEST_LINE = 4096
+
 # Chunk-size lines, extensions and trailers may be this many times as long as the data they
-# carry, beyond the limit of a head: one byte per chunk is 6 bytes of framing to 1 of data.
+# carry, beyond the limit of a head: one byte per chunk is 5 bytes of framing to 1 of data.
 _OVERHEAD_PER_BYTE = 16
 
 # RFC 9110, 6.5.1: a trailer must not frame, route, authenticate, modify or tell how to process.
 _FORBIDDEN_TRAILERS = frozenset(
     (
-        b"authorization", b"cache-control", b"connection", b"content-encoding", b"content-length",
-        b"content-range", b"content-type", b"cookie", b"expect", b"forwarded", b"host",
-        b"if-match", b"if-modified-since", b"if-none-match", b"if-range", b"if-unmodified-since",
-        b"keep-alive", b"max-forwards", b"pragma", b"proxy-authenticate", b"proxy-authorization",
-        b"proxy-connection", b"range", b"set-cookie", b"te", b"trailer", b"transfer-encoding",
-        b"upgrade", b"www-authenticate", b"x-forwarded-authorization", b"x-forwarded-for",
-        b"x-forwarded-host", b"x-forwarded-proto", b"x-serverless-authorization",
+        b"age", b"authorization", b"cache-control", b"connection", b"content-encoding",
+        b"content-length", b"content-range", b"content-type", b"cookie", b"date", b"expect",
+        b"expires", b"forwarded", b"host", b"http2-settings", b"if-match", b"if-modified-since",
+        b"if-none-match", b"if-range", b"if-unmodified-since", b"keep-alive", b"location",
+        b"max-forwards", b"origin", b"pragma", b"proxy-authenticate", b"proxy-authorization",
+        b"proxy-connection", b"range", b"retry-after", b"set-cookie", b"te", b"trailer",
+        b"transfer-encoding", b"upgrade", b"vary", b"www-authenticate",
+        b"x-forwarded-authorization", b"x-forwarded-for", b"x-forwarded-host",
+        b"x-forwarded-proto", b"x-serverless-authorization",
     )
 )  # fmt: skip
-
-
-class ChunkedError(Exception):
-    """The bytes are no chunked body; the text says why."""
 
 
 def allowed_trailers(pairs: list[tuple[bytes, bytes]]) -> bytes:
@@ -55,83 +66,116 @@ class ChunkedBody:
     """Decodes one chunked body as its bytes come."""
 
     __slots__ = (
-        "_limit", "_parser", "_pieces", "_read", "_tail", "_trailers", "_wire", "done", "rest",
+        "_limit",
+        "_line_ends",
+        "_partial",
+        "_remaining",
+        "_slack",
+        "_trailing",
+        "done",
+        "fault",
+        "rest",
+        "trailers",
     )  # fmt: skip
 
     def __init__(self, limit: int) -> None:
         """`limit` bounds the bytes that are not data (bytes)."""
-        self._pieces: list[bytes] = []
-        self._trailers: list[tuple[bytes, bytes]] = []
         self._limit = limit
-        self._tail = b""
-        self._wire = 0
-        self._read = 0
+        self._slack = limit
+        """Bytes that are not data and may still come."""
+        self._partial = b""
+        """The beginning of a line, or of the trailers."""
+        self._remaining = 0
+        """Bytes of the current chunk that are still to come."""
+        self._line_ends = False
+        """Whether the line end after a chunk's data is still to come."""
+        self._trailing = False
+        """Whether the last chunk has come."""
         self.done = False
+        self.fault = ""
+        """Why the bytes are no chunked body, once that is known: nothing more is read then."""
         self.rest = b""
         """After the end: the bytes that came with it and do not belong to the body."""
-        self._parser = HttpRequestParser(self)
-        self._parser.feed_data(_PRIMER)
-        self._trailers.clear()
-
-    def on_body(self, data: bytes) -> None:
-        """Take a piece from llhttp."""
-        self._pieces.append(data)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a trailer from llhttp."""
-        self._trailers.append((name, value))
-
-    def on_message_complete(self) -> None:
-        """Take the end from llhttp."""
-        self.done = True
+        self.trailers = b""
+        """The field block of the trailers that may be passed on, known once `done`."""
 
     def feed(self, data: bytes) -> bytes:
-        """Return the part of the body that `data` holds.
+        """Return the part of the body that `data` holds, up to the end or the fault in it."""
+        if self._remaining > len(data):
+            # The common case: within a large chunk.
+            self._remaining -= len(data)
+            self._slack += len(data) * _OVERHEAD_PER_BYTE
+            return data
+        pieces: list[bytes] = []
+        data, at = self._partial + data, 0
+        self._partial = b""
+        while not (self.done or self.fault) and at < len(data):
+            if self._remaining:
+                piece = data[at : at + self._remaining]
+                pieces.append(piece)
+                at += len(piece)
+                self._remaining -= len(piece)
+                self._slack += len(piece) * _OVERHEAD_PER_BYTE
+            elif self._trailing:
+                at = self._take_trailers(data, at)
+            else:
+                at = self._take_line(data, at)
+        if self.done:
+            self.rest = data[at:]
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-        Raises:
-            ChunkedError: the framing is invalid, or far larger than what it carries.
-        """
-        try:
-            self._feed(data)
-        except HttpParserError as error:
-            raise ChunkedError(str(error)) from None
-        body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        self._pieces.clear()
-        self._wire += len(data) - len(self.rest)
-        self._read += len(body)
-        if self._wire - self._read > self._limit + _OVERHEAD_PER_BYTE * self._read:
-            raise ChunkedError("chunk extensions or trailers are too large")
-        return body
+    def _take_line(self, data: bytes, at: int) -> int:
+        """Read the line end after a chunk, or a line with a size; return where reading goes on."""
+        if self._line_ends:
+            if data.startswith(_LINE_END, at):
+                self._line_ends = False
+                self._slack -= 2
+                return at + 2
+            return self._await(data, at, possible=data[at:] == b"\r", what="chunk data")
+        found = _SIZE.match(data, at)
+        if found is None:
+            possible = (
+                len(data) - at < _LONGEST_LINE and _SIZE_BEGUN.fullmatch(data, at) is not None
+            )
+            return self._await(data, at, possible=possible, what="chunk size")
+        self._remaining = int(found[1], 16)
+        self._trailing = self._remaining == 0
+        self._line_ends = not self._trailing
+        self._spend(found.end() - at)
+        return found.end()
 
-    def _feed(self, data: bytes) -> None:
-        """Feed up to the end of the body, or all."""
-        view = memoryview(data)
-        start = 0
-        end = self._straddling(data)
-        while True:
-            if end == 0:
-                found = data.find(_END, start)
-                end = len(data) if found < 0 else found + len(_END)
-            self._parser.feed_data(view[start:end])
-            if self.done:
-                self.rest = data[end:]
-                return
-            if end == len(data):
-                self._tail = (self._tail + data[-3:])[-3:]
-                return
-            start, end = end, 0
+    def _take_trailers(self, data: bytes, at: int) -> int:
+        """Read the empty line, or the trailers with it; return where reading goes on."""
+        if data.startswith(_LINE_END, at):
+            self.done = True
+            return at + 2
+        end = data.find(_END, at)
+        if end < 0:
+            possible = _TRAILERS_BROKEN.search(data, at) is None
+            return self._await(data, at, possible=possible, what="trailer section")
+        if _TRAILERS.fullmatch(data, at, end + 2) is None:
+            self.fault = "invalid trailer section"
+            return at
+        self._spend(end + 4 - at)
+        self.trailers = allowed_trailers(list(pairs(_LINE_END + data[at:end])))
+        self.done = not self.fault
+        return end + 4
 
-    def _straddling(self, data: bytes) -> int:
-        """Return how many bytes complete a CRLF CRLF begun in earlier data, 0 if none do."""
-        for size in range(1, min(len(data), 3) + 1):
-            if (self._tail + data[:size])[-4:] == _END:
-                return size
-        return 0
+    def _await(self, data: bytes, at: int, *, possible: bool, what: str) -> int:
+        """Keep what may become a whole line with more bytes."""
+        if not possible:
+            self.fault = f"invalid {what}"
+        elif len(data) - at > self._slack:
+            self._spend(len(data) - at)
+        else:
+            self._partial = data[at:]
+        return len(data)
 
-    @property
-    def trailers(self) -> bytes:
-        """The field block of the trailers, known once `done`."""
-        return allowed_trailers(self._trailers)
+    def _spend(self, size: int) -> None:
+        """Count bytes that are not data."""
+        self._slack -= size
+        if self._slack < 0:
+            self.fault = "chunk extensions or trailers are too large"
 
 
 def chunk(data: bytes) -> bytes:

@@ -6,29 +6,27 @@ import asyncio
 import enum
 import logging
 import math
-import socket
-import struct
 from typing import ClassVar, cast
 
 from proxy.errors import HeadersTooLarge, ProxyError, RequestMalformed
 from proxy.plane.codec import RequestSink
 from proxy.plane.head import RequestHead, ResponseHead
 from proxy.plane.host import Host
-from proxy.plane.http1.chunked import ChunkedBody, ChunkedError, chunk, last_chunk
+from proxy.plane.http1.begun import check_request
+from proxy.plane.http1.chunked import ChunkedBody, last_chunk
 from proxy.plane.http1.heads import parse_request
-from proxy.plane.http1.phrases import status_line
+from proxy.plane.http1.leaving import LINGER_TIMEOUT, Leaving
+from proxy.plane.http1.transport import CallerTransport
 
 log = logging.getLogger("proxy.plane")
 
-HEAD_TIMEOUT = 30.0  # Seconds from the first byte of a head to its last: CONTRACT, data path.
+HEAD_TIMEOUT = 30.0  # Seconds from the first byte of a head to its last.
 IDLE_TIMEOUT = 600.0  # Seconds that a caller may keep a connection without a request.
-LINGER_TIMEOUT = 2.0  # Seconds to read on after an early response, so that no RST destroys it.
-CLOSE_TIMEOUT = 5.0  # Seconds that what is written may take to leave a closed connection.
-LINGER_BYTES = 256 * 1024  # And how much: closing is cheaper for both sides beyond that.
+REST_BYTES = 256 * 1024  # Of a request that was answered early: reading more than that is waste.
 PIPELINE_BYTES = 64 * 1024  # Bytes of further requests that are read before reading pauses.
 
+_LINE_END = b"\r\n"
 _HEAD_END = b"\r\n\r\n"
-_RESET = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close() sends RST.
 
 
 class Phase(enum.IntEnum):
@@ -49,39 +47,36 @@ class Phase(enum.IntEnum):
 HEAD, LENGTH, CHUNKED, NEXT, TUNNEL, DISCARD, CLOSED = Phase
 
 
-class Http1Downstream(asyncio.Protocol):
+class Http1Downstream(CallerTransport):
     """The downstream codec for HTTP/1.0 and HTTP/1.1 (see `proxy.plane.codec`)."""
 
     protocol = "h1"
 
     __slots__ = (
-        "_body", "_chunk", "_delimited", "_exchange", "_host", "_keep_alive", "_linger", "_out",
-        "_partial", "_paused", "_phase", "_remaining", "_request_ended", "_searched", "_taking",
-        "_transport", "_version", "deadline",
+        "_body", "_choked", "_exchange", "_host", "_leaving", "_partial", "_phase", "_remaining",
+        "_request_ended", "_rest", "_searched", "_taking", "deadline",
     )  # fmt: skip
 
     def __init__(self, host: Host) -> None:
+        super().__init__()
         # For the life of the connection
         self._host = host
-        self._transport: asyncio.Transport = cast("asyncio.Transport", None)
         self._partial = b""
         self._searched = 0
-        """Bytes of an incomplete head that hold no end; not 0 while a head is under way."""
-        self._out: list[bytes] = []
+        """Bytes of an incomplete head that hold no end."""
         self._taking = False
-        self._paused = False
+        self._choked = False
+        """Whether the caller does not read what was written."""
+        self._leaving: Leaving | None = None
         self.deadline = math.inf
         # For one exchange
         self._phase = HEAD
         self._exchange: RequestSink | None = None
-        self._version = b"1.1"
-        self._keep_alive = True
         self._remaining = 0
         self._body: ChunkedBody | None = None
         self._request_ended = True
-        self._chunk = False
-        self._delimited = False
-        self._linger = LINGER_BYTES
+        self._rest = 0
+        """Bytes of a request that were thrown away because it was answered."""
 
     # --- the transport's side ------------------------------------------------------------
 
@@ -108,68 +103,66 @@ class Http1Downstream(asyncio.Protocol):
         self._gone()
         return False
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (the interface)
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (asyncio's signature)
         """Take the end of the connection."""
         self._gone()
         self._phase = CLOSED
+        self._closed = True
         self._host.sweeper.discard(self)
+        if self._leaving is not None:
+            self._leaving.over()
         self._host.closed(self)
 
     def pause_writing(self) -> None:
         """Pass on that the caller reads slowly."""
+        self._choked = True
         if self._exchange is not None:
             self._exchange.pause_response()
 
     def resume_writing(self) -> None:
-        """Pass on that it has caught up."""
+        """Pass on that it has caught up; a request that waited for that begins."""
+        self._choked = False
         if self._exchange is not None:
             self._exchange.resume_response()
+        elif self._phase is NEXT:
+            self._next()
 
-    def on_deadline(self, now: float) -> None:  # noqa: ARG002 (the interface)
-        """Act on a head that does not end, an idle caller, or one that reads no answer."""
-        if self._phase is HEAD and self._searched:
+    def on_deadline(self, now: float) -> None:  # noqa: ARG002 (the sweeper's signature)
+        """Act on a head that does not end, on a rest that does not, or on an idle caller."""
+        if self._phase is HEAD and self._partial.strip(_LINE_END):
             detail = f"The request head was not complete within {HEAD_TIMEOUT:g} s."
             self._refuse(RequestMalformed(detail))
-            return
-        self._close()
-        self._transport.abort()
+        elif self._phase is LENGTH or self._phase is CHUNKED:
+            self._leave()
+        else:
+            self.shut()
 
     # --- the exchange's side -------------------------------------------------------------
 
-    def write_informational(self, head: ResponseHead) -> None:
-        """Send a 1xx; RFC 9110, 15.2: not to an HTTP/1.0 caller."""
-        if self._version == b"1.1":
-            self._out.append(b"%b%b\r\n\r\n" % (status_line(head.status, head.phrase), head.fields))
-            self.flush()
-
     def write_head(self, head: ResponseHead) -> None:
         """Send the final head; see `DownstreamCodec`."""
-        if self._host.draining:
-            self._keep_alive = False
-        extra = b""
         if head.status == 101:  # noqa: PLR2004 (RFC 9110, 15.2.2)
-            self._phase = TUNNEL
+            self._begin_tunnel(head)
+            return
+        if self._host.draining or not (self._request_ended or self._rest_is_welcome()):
             self._keep_alive = False
-            extra = b"\r\nConnection: Upgrade\r\nUpgrade: " + head.switching
-        else:
-            if head.length is None and not head.bodyless:
-                if self._version == b"1.1":
-                    self._chunk = True
-                    extra = b"\r\nTransfer-Encoding: chunked"
-                else:
-                    self._delimited = True
-                    self._keep_alive = False
-            if not self._keep_alive:
-                extra += b"\r\nConnection: close"
-            elif self._version == b"1.0":
-                extra += b"\r\nConnection: keep-alive"
-        self._out.append(
-            b"%b%b%b\r\n\r\n" % (status_line(head.status, head.phrase), head.fields, extra)
-        )
+        self._write_head(head)
 
-    def write_data(self, data: bytes) -> None:
-        """Send a part of the body; see `DownstreamCodec`."""
-        self._out.append(chunk(data) if self._chunk else data)
+    def _rest_is_welcome(self) -> bool:
+        """Tell whether a request that is answered early may be read to its end.
+
+        RFC 9110, 10.1.1: who asked for a 100 and got a final status may leave the body out; what
+        it sends next could then be taken for that body.
+        """
+        return not self._expects and self._remaining <= REST_BYTES
+
+    def _begin_tunnel(self, head: ResponseHead) -> None:
+        self._phase = TUNNEL
+        self._write_switch(head)
+        if self._partial:
+            data, self._partial = self._partial, b""
+            self._take(data)
+        self.resume_request()
 
     def write_end(self, trailers: bytes) -> None:
         """End the response; see `DownstreamCodec`.  May begin the next exchange."""
@@ -184,15 +177,7 @@ class Http1Downstream(asyncio.Protocol):
         if self._request_ended:
             self._next()
         else:
-            self._begin_linger()
-
-    def flush(self) -> None:
-        """Write what was collected, as one piece."""
-        out = self._out
-        if not out or self._phase is CLOSED:
-            return
-        self._transport.write(out[0] if len(out) == 1 else b"".join(out))
-        out.clear()
+            self._await_rest()
 
     def abort(self) -> None:
         """Cut the response so that the caller sees it."""
@@ -200,36 +185,23 @@ class Http1Downstream(asyncio.Protocol):
             return
         self.flush()
         self._exchange = None
-        if self._delimited or self._phase is TUNNEL or self._version == b"1.0":
-            # A FIN would be the neat end of a body that only the close delimits.
-            sock = self._transport.get_extra_info("socket")
-            if sock is not None and sock.family != socket.AF_UNIX:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            self._close()
-            self._transport.abort()
+        # A FIN would be the neat end of a body that only the close delimits.
+        visible = not (self._delimited or self._phase is TUNNEL or self._version == b"1.0")
+        end = self._end()
+        if visible:
+            end.close()
         else:
-            self._close()
-
-    def pause_request(self) -> None:
-        """Stop reading."""
-        if not self._paused and self._phase is not CLOSED:
-            self._paused = True
-            self._transport.pause_reading()
-
-    def resume_request(self) -> None:
-        """Go on reading."""
-        if self._paused and self._phase is not CLOSED:
-            self._paused = False
-            self._transport.resume_reading()
+            end.cut()
 
     def shut(self) -> None:
-        """End the connection because the process ends."""
-        self._close()
+        """End the connection without reading on: the process ends, or nobody is there."""
+        if self._phase is not CLOSED:
+            self._end().close()
 
     def close(self) -> None:
         """End a tunnel both of whose halves have ended."""
         self._exchange = None
-        self._close()
+        self.shut()
 
     # --- reading -------------------------------------------------------------------------
 
@@ -244,24 +216,23 @@ class Http1Downstream(asyncio.Protocol):
         except Exception:
             log.exception("A bug in the HTTP/1.1 codec; the connection is closed.")
             self._gone()
-            self._close()
+            self.shut()
         finally:
             self._taking = False
         if self._exchange is not None:
             self._exchange.request_flush()
 
     def _take_head(self, data: bytes) -> bytes:
-        if not self._searched and data.startswith(b"\r\n"):
-            # RFC 9112, 2.2: an empty line before the request line is ignored.
-            data = data[2:]
-        end = data.find(_HEAD_END, self._searched)
+        # RFC 9112, 2.2: an empty line before the request line is ignored; one, not any number.
+        start = 2 if data.startswith(_LINE_END) else 0
+        end = data.find(_HEAD_END, self._searched or start)
         if end < 0:
             self._await_head(data)
             return b""
         end += len(_HEAD_END)
         self._searched = 0
         self._check_size(end)
-        head = parse_request(data[:end])
+        head = parse_request(data[start:end])
         self._begin(head)
         exchange = self._exchange = self._host.admit(self, head)
         # May answer at once: afterwards this connection can be at its next request.
@@ -271,11 +242,11 @@ class Http1Downstream(asyncio.Protocol):
     def _await_head(self, data: bytes) -> None:
         """Keep an incomplete head; it has to be complete within `HEAD_TIMEOUT` of its begin."""
         self._check_size(len(data))
+        check_request(data, self._searched)
         if not self._searched:
             self.deadline = self._host.sweeper.clock() + HEAD_TIMEOUT
         self._partial = data
-        # A lone CR may be half of the empty line that is ignored: nothing is searched yet.
-        self._searched = 0 if data in (b"", b"\r") else max(len(data) - 3, 1)
+        self._searched = max(len(data) - 3, 1)
 
     def _check_size(self, size: int) -> None:
         limit = self._host.head_limit
@@ -287,13 +258,14 @@ class Http1Downstream(asyncio.Protocol):
         self.deadline = math.inf
         self._version = head.version
         self._keep_alive = head.keep_alive
+        self._expects = head.expects_continue
         self._chunk = self._delimited = self._request_ended = False
+        self._remaining = head.length or 0
         if head.chunked:
             self._phase = CHUNKED
             self._body = ChunkedBody(self._host.head_limit)
-        elif head.length:
+        elif self._remaining:
             self._phase = LENGTH
-            self._remaining = head.length
         else:
             self._phase = NEXT
             self._request_ended = True
@@ -312,22 +284,24 @@ class Http1Downstream(asyncio.Protocol):
 
     def _take_chunked(self, data: bytes) -> bytes:
         body = cast("ChunkedBody", self._body)
-        try:
-            part = body.feed(data)
-        except ChunkedError as error:
-            raise RequestMalformed(f"The chunked body is malformed: {error}.") from None
+        part = body.feed(data)
         if part:
             self._deliver(part)
+        if body.fault:
+            raise RequestMalformed(f"The chunked body is malformed: {body.fault}.")
         if body.done:
             self._body = None
             self._end_request(body.trailers)
         return body.rest
 
     def _deliver(self, data: bytes) -> None:
+        self._expects = False
         if self._exchange is not None:
             self._exchange.request_data(data)
         else:
-            self._discard(len(data))
+            self._rest += len(data)
+            if self._rest > REST_BYTES:
+                self._leave()
 
     def _end_request(self, trailers: bytes) -> None:
         if self._phase in (DISCARD, CLOSED):
@@ -338,30 +312,6 @@ class Http1Downstream(asyncio.Protocol):
             self._exchange.request_end(trailers)
         else:
             self._next()
-
-    # --- ends ----------------------------------------------------------------------------
-
-    def _next(self) -> None:
-        """Go on to the next request on this connection, or end it."""
-        if not self._keep_alive:
-            self._close()
-            return
-        self._phase = HEAD
-        self._linger = LINGER_BYTES
-        self.deadline = self._host.sweeper.clock() + IDLE_TIMEOUT
-        self.resume_request()
-        if self._partial and not self._taking:
-            data, self._partial = self._partial, b""
-            self._take(data)
-
-    def _begin_linger(self) -> None:
-        """The response ended before its request did: read on a little, then close."""
-        self.deadline = self._host.sweeper.clock() + LINGER_TIMEOUT
-        self.resume_request()
-        if not self._keep_alive:
-            self._phase = DISCARD
-            if self._transport.can_write_eof():
-                self._transport.write_eof()
 
     def _keep(self, data: bytes) -> bytes:
         """Let further requests wait until this one is answered."""
@@ -376,17 +326,39 @@ class Http1Downstream(asyncio.Protocol):
         return b""
 
     def _drop(self, data: bytes) -> bytes:
-        if self._phase is DISCARD:
-            self._discard(len(data))
+        if self._leaving is not None:
+            self._leaving.take(len(data))
         return b""
 
     # What takes a segment, by phase.
     _STEPS: ClassVar = (_take_head, _take_length, _take_chunked, _keep, _tunnel, _drop, _drop)
 
-    def _discard(self, size: int) -> None:
-        self._linger -= size
-        if self._linger < 0:
-            self._close()
+    # --- ends ----------------------------------------------------------------------------
+
+    def _next(self) -> None:
+        """Go on to the next request on this connection, or end it."""
+        if not self._keep_alive:
+            self._leave()
+            return
+        self.deadline = self._host.sweeper.clock() + IDLE_TIMEOUT
+        if self._choked:
+            # Answers that nobody reads would pile up: the next one begins with `resume_writing`.
+            self._phase = NEXT
+            return
+        self._phase = HEAD
+        self.resume_request()
+        if self._partial and not self._taking:
+            data, self._partial = self._partial, b""
+            self._take(data)
+
+    def _await_rest(self) -> None:
+        """Go on with the next request if the rest of this one, which is answered, comes soon."""
+        if not self._keep_alive:
+            self._leave()
+            return
+        self._rest = 0
+        self.deadline = self._host.sweeper.clock() + LINGER_TIMEOUT
+        self.resume_request()
 
     def _refuse(self, error: ProxyError) -> None:
         """Answer bytes that are no request, or whose rest is none, and close."""
@@ -398,15 +370,29 @@ class Http1Downstream(asyncio.Protocol):
             self._chunk = self._delimited = self._request_ended = False
             self._host.reject(self, error)
         else:
-            self._close()
+            self._leave()
 
     def _gone(self) -> None:
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.gone()
 
-    def _close(self) -> None:
-        if self._phase is not CLOSED:
-            self._phase = CLOSED
-            self.deadline = self._host.sweeper.clock() + CLOSE_TIMEOUT
-            self._transport.close()
+    def _leave(self) -> None:
+        """End the connection behind the last response."""
+        if self._phase < DISCARD:
+            self._phase = DISCARD
+            self._farewell().linger()
+            self.resume_request()
+
+    def _end(self) -> Leaving:
+        """Write nothing any more; return what ends the connection."""
+        self._phase = CLOSED
+        self._closed = True
+        return self._farewell()
+
+    def _farewell(self) -> Leaving:
+        """Hand the deadlines over to what ends the connection."""
+        self.deadline = math.inf
+        if self._leaving is None:
+            self._leaving = Leaving(self._transport, self._host.sweeper)
+        return self._leaving

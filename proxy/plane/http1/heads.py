@@ -25,10 +25,14 @@ from proxy.errors import RequestMalformed, UpstreamMalformed
 from proxy.plane.head import RequestHead, ResponseHead, tokens
 
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/1\.([01])(?=\r\n)")
-_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([^\r\n]*))?(?=\r\n)")
-_ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#]*)(.*)", re.DOTALL)
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t -~\x80-\xff]*))?(?=\r\n)")
+_ABSOLUTE = re.compile(rb"(?i:(https?))://([^/?#]*)(.*)", re.DOTALL)
 # RFC 3986, 3.2.2 and 3.2.3, without user information: a name, an address, or one in brackets.
-_AUTHORITY = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=-]*)(?::[0-9]*)?")
+# Stricter than the RFC: no comma, which would read as a list of two hosts elsewhere.
+_AUTHORITY = re.compile(
+    rb"((?:\[[0-9A-Fa-f]*:[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+;=-]*))(?::([0-9]*))?"
+)
+_DEFAULT_PORTS = {b"http": b"80", b"https": b"443"}
 
 _REQUEST_LOOKUP = re.compile(
     rb"\r\n(?i:(host|connection|content-length|transfer-encoding|te|upgrade|expect"
@@ -42,16 +46,22 @@ _HOP_BY_HOP = (
 _RESPONSE_LOOKUP = re.compile(rb"\r\n(?i:(content-length|" + _HOP_BY_HOP + rb")):[ \t]*([^\r]*)")
 _RESPONSE_HOP_BY_HOP = re.compile(rb"\r\n(?i:" + _HOP_BY_HOP + rb"):[^\r]*")
 
+_LENGTH_LINE = re.compile(rb"\r\n(?i:content-length):[^\r]*")
+
 # llhttp counts a length in 64 bits; we stop where every recipient still counts right (2^59).
 _LENGTH_DIGITS = 18
 
+
+_METHODS = frozenset(
+    (b"CONNECT", b"DELETE", b"GET", b"HEAD", b"OPTIONS", b"PATCH", b"POST", b"PUT", b"TRACE")
+)
 
 # Members of Connection that name no other field, or one that is handled anyway.
 _OBEYED = frozenset((b"close", b"keep-alive", b"upgrade", b"te"))
 
 
-# What Connection says almost always: llhttp has read it, and nothing else is in it.
-_PLAIN = frozenset((b"keep-alive", b"close", b"Keep-Alive", b"Close"))
+# What Connection says almost always, and whether the connection persists then.
+_PLAIN = {b"keep-alive": True, b"close": False, b"Keep-Alive": True, b"Close": False}
 
 
 class _Probe:
@@ -73,27 +83,28 @@ def parse_request(head: bytes) -> RequestHead:
     Raises:
         RequestMalformed: they are not exactly one head that has exactly one meaning.
     """
-    keep_alive = _validate_request(head)
     line = _REQUEST_LINE.match(head)
     if line is None:
         raise RequestMalformed("The request line is not `METHOD TARGET HTTP/1.1`.")
     method, target, minor = line.groups()
+    # To llhttp a method that it does not know is an error; only CONNECT and PRI mean something
+    # to it, so any other may stand for one that is nobody's.
+    _validate_request(head if method in _METHODS else _renamed(method, head))
     result = RequestHead(method, target, head[line.end() : -4])
-    result.keep_alive = keep_alive
     result.raw_size = len(head)
     if minor == b"0":
         result.version = b"1.0"
+        result.keep_alive = False
     host = _look_up(result)
     _set_target(result, host)
     return result
 
 
-def _validate_request(head: bytes) -> bool:
-    """Have llhttp judge the head; return whether the connection persists after the message."""
+def _validate_request(head: bytes) -> None:
+    """Have llhttp judge the head."""
     _PROBE.complete = False
-    parser = HttpRequestParser(_PROBE)
     try:
-        parser.feed_data(head)
+        HttpRequestParser(_PROBE).feed_data(head)
     except HttpParserUpgrade:
         # Not an error: the head offers an upgrade (or is CONNECT) and has no body.
         pass
@@ -101,7 +112,14 @@ def _validate_request(head: bytes) -> bool:
         raise RequestMalformed(f"The request head is malformed: {error}.") from None
     if not _PROBE.complete:
         raise RequestMalformed("The request head ends before its fields do.")
-    return parser.should_keep_alive()
+
+
+def _renamed(method: bytes, head: bytes) -> bytes:
+    """Return the head with a method that llhttp knows."""
+    if method != method.upper() or method == b"PRI":
+        # Methods are case-sensitive (RFC 9110, 9.1), but not every server reads them so.
+        raise RequestMalformed("The method is not written in capitals, or is reserved.")
+    return b"POST" + head[len(method) :]
 
 
 def _look_up(head: RequestHead) -> bytes | None:
@@ -118,8 +136,11 @@ def _look_up(head: RequestHead) -> bytes | None:
     _set_framing(head, found.get(b"content-length"), found.get(b"transfer-encoding"))
     if b"te" in found:
         head.has_trailers_te = b"trailers" in tokens(found[b"te"])
-    if b"connection" in found and found[b"connection"] not in _PLAIN:
-        _set_connection(head, found[b"connection"], found.get(b"upgrade", b""))
+    connection = found.get(b"connection")
+    if connection in _PLAIN:
+        head.keep_alive = _PLAIN[connection]
+    elif connection is not None:
+        _set_connection(head, connection, found.get(b"upgrade", b""))
     head.expects_continue = b"expect" in found
     head.guarded = b"origin" in found or b"sec-fetch-site" in found
     return found.get(b"host")
@@ -146,9 +167,14 @@ def _check_coding(coding: bytes, version: bytes) -> None:
 
 
 def _length(value: bytes) -> int:
-    if len(value) > _LENGTH_DIGITS:
-        raise RequestMalformed("Content-Length is beyond what can be counted.")
+    if not _is_count(value):
+        raise RequestMalformed("Content-Length is beyond counting, or has leading zeros.")
     return int(value)
+
+
+def _is_count(value: bytes) -> bool:
+    """Tell whether every recipient reads a length alike: some take leading zeros for octal."""
+    return len(value) <= _LENGTH_DIGITS and not (len(value) > 1 and value.startswith(b"0"))
 
 
 def _set_connection(head: RequestHead, connection: bytes, upgrade: bytes) -> None:
@@ -157,6 +183,7 @@ def _set_connection(head: RequestHead, connection: bytes, upgrade: bytes) -> Non
     RFC 9110, 7.8: nobody may act on an Upgrade that Connection does not name.
     """
     names = tokens(connection)
+    head.keep_alive = b"close" not in names and (head.keep_alive or b"keep-alive" in names)
     if upgrade and b"upgrade" in names and head.version == b"1.1":
         # `h2c` by upgrade is obsolete (RFC 9113, 3.1) and is not passed on: the upstream
         # would answer in HTTP/2 on a connection whose caller is counted as HTTP/1.1.
@@ -167,33 +194,49 @@ def _set_connection(head: RequestHead, connection: bytes, upgrade: bytes) -> Non
 
 def _set_target(head: RequestHead, host: bytes | None) -> None:
     """Bring the target into origin form and find the authority (RFC 9112, 3.2 and 3.3)."""
+    _check_host(head, host)
     target = head.target
+    if b"#" in target:
+        raise RequestMalformed("The request target has a fragment.")
+    if head.method == b"CONNECT":
+        # RFC 9110, 9.3.6: what follows is for the tunnel that is not opened, and no request.
+        head.keep_alive = False
+    elif not target.startswith(b"/") and not (target == b"*" and head.method == b"OPTIONS"):
+        _set_absolute(head, target, host)
+
+
+def _check_host(head: RequestHead, host: bytes | None) -> None:
     if host is None:
         if head.version == b"1.1":
             raise RequestMalformed("An HTTP/1.1 request needs a Host field.")
-        host = b""
     elif not _AUTHORITY.fullmatch(host):
         raise RequestMalformed("The Host field is not a host with an optional port.")
-    head.authority = host
-    if b"#" in target:
-        raise RequestMalformed("The request target has a fragment.")
-    if head.method == b"CONNECT" or target.startswith(b"/"):
-        return
-    if target == b"*" and head.method == b"OPTIONS":
-        return
+    else:
+        head.authority = host
+
+
+def _set_absolute(head: RequestHead, target: bytes, host: bytes | None) -> None:
     absolute = _ABSOLUTE.fullmatch(target)
     if absolute is None:
         raise RequestMalformed("The request target is neither a path nor an http URL.")
-    authority, rest = absolute.groups()
-    if not authority or not _AUTHORITY.fullmatch(authority):
+    scheme, authority, rest = absolute.groups()
+    if not _AUTHORITY.fullmatch(authority) or authority.startswith(b":") or not authority:
         raise RequestMalformed("The URL in the request line has no valid host.")
     # RFC 9112, 3.2.2 lets a proxy ignore Host here. We refuse a contradiction: what was meant
     # cannot be known, and nothing that speaks through HTTP_PROXY sends one.
-    if host and host.lower() != authority.lower():
+    if host and _normal(host, scheme) != _normal(authority, scheme):
         raise RequestMalformed("Host contradicts the URL in the request line.")
     head.authority = authority
-    head.target = rest if rest.startswith(b"/") else b"/" + rest
+    # RFC 9112, 3.2.4: OPTIONS for a URL without a path is for the server as a whole.
+    empty = b"*" if head.method == b"OPTIONS" and not rest else b"/" + rest
+    head.target = rest if rest.startswith(b"/") else empty
     head.path = head.target.partition(b"?")[0]
+
+
+def _normal(authority: bytes, scheme: bytes) -> bytes:
+    """Return what two authorities for the same port have in common (RFC 9110, 4.2.3)."""
+    lower = authority.lower()
+    return lower.removesuffix(b":" + _DEFAULT_PORTS[scheme.lower()]).removesuffix(b":")
 
 
 class ParsedResponse:
@@ -205,7 +248,7 @@ class ParsedResponse:
         self.head = head
         self.keep_alive = keep_alive
         self.chunked = chunked
-        self.until_close = head.length is None and not chunked
+        self.until_close = head.length is None and not (chunked or head.bodyless)
 
 
 def parse_response(head: bytes, method: bytes) -> ParsedResponse:
@@ -277,9 +320,15 @@ def _frame(result: ResponseHead, method: bytes, length: bytes, coding: bytes, mi
             raise UpstreamMalformed("An HTTP/1.0 response cannot have Transfer-Encoding.")
         if length:
             raise UpstreamMalformed("The response has Transfer-Encoding and Content-Length.")
-    if len(length) > _LENGTH_DIGITS:
-        raise UpstreamMalformed("Content-Length is beyond what can be counted.")
-    if method == b"HEAD" or result.status in (204, 304) or result.status < 200:  # noqa: PLR2004 (RFC 9110, 15)
+    if not _is_count(length):
+        raise UpstreamMalformed("Content-Length is beyond counting, or has leading zeros.")
+    status = result.status
+    if status < 200 or status == 204:  # noqa: PLR2004 (RFC 9110, 15.2 and 15.3.5)
+        # RFC 9110, 8.6: a length must not stand there, so it is not passed on.
+        result.fields = _LENGTH_LINE.sub(b"", result.fields) if length else result.fields
+        result.bodyless = True
+        return False
+    if method == b"HEAD" or status == 304:  # noqa: PLR2004 (RFC 9110, 15.4.5)
         result.bodyless = True
         result.length = int(length) if length else None
         return False

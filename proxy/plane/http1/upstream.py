@@ -9,7 +9,9 @@ from typing import ClassVar, Protocol, cast
 
 from proxy.errors import ProxyError, UpstreamMalformed, UpstreamReset
 from proxy.plane.codec import ResponseSink, UpstreamHead
-from proxy.plane.http1.chunked import ChunkedBody, ChunkedError, chunk, last_chunk
+from proxy.plane.head import tokens
+from proxy.plane.http1.begun import check_response
+from proxy.plane.http1.chunked import ChunkedBody, chunk, last_chunk
 from proxy.plane.http1.heads import ParsedResponse, parse_response
 
 # One read buffer for the process: what was read is consumed before the callback returns.
@@ -50,9 +52,9 @@ class Http1Upstream(asyncio.BufferedProtocol):
     """The upstream codec for HTTP/1.1 (see `proxy.plane.codec`)."""
 
     __slots__ = (
-        "_chunked_body", "_chunked_request", "_keep_alive", "_keeper", "_limit", "_method", "_out",
-        "_partial", "_phase", "_remaining", "_request_ended", "_sink", "_switching", "_transport",
-        "answered", "idle_since", "reused", "wrote",
+        "_choked", "_chunked_body", "_chunked_request", "_keep_alive", "_keeper", "_limit",
+        "_method", "_offers", "_out", "_partial", "_phase", "_remaining", "_request_ended",
+        "_sink", "_transport", "answered", "idle_since", "reused", "wrote",
     )  # fmt: skip
 
     def __init__(self, keeper: Keeper, head_limit: int) -> None:
@@ -62,6 +64,8 @@ class Http1Upstream(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)
         self.reused = False
         self.idle_since = 0.0
+        self._choked = False
+        """Whether the upstream does not read what was written."""
         # For one attempt
         self._phase = IDLE
         self._sink: ResponseSink | None = None
@@ -73,7 +77,8 @@ class Http1Upstream(asyncio.BufferedProtocol):
         self._chunked_request = False
         self._request_ended = False
         self._keep_alive = True
-        self._switching = False
+        self._offers: bytes = b""
+        """The protocols that the request offers to switch to."""
         self.answered = False
         """Whether any byte of an answer to the current attempt came."""
         self.wrote = False
@@ -88,7 +93,7 @@ class Http1Upstream(asyncio.BufferedProtocol):
         self._method = head.method
         self._request_ended = self.answered = self.wrote = False
         self._chunked_request = head.length is None
-        self._switching = bool(head.upgrade)
+        self._offers = head.upgrade
         self._out.append(
             b"%b %b HTTP/1.1\r\nHost: %b%b%b\r\n\r\n"
             % (
@@ -189,6 +194,9 @@ class Http1Upstream(asyncio.BufferedProtocol):
             self._complete(b"")
         elif self._sink is not None:
             self._fail(self._reset())
+        else:
+            # At once: until the transport says so itself, somebody could still be given this.
+            self.close(abort=True)
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (the interface)
@@ -203,11 +211,13 @@ class Http1Upstream(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         """Pass on that the upstream reads slowly."""
+        self._choked = True
         if self._sink is not None:
             self._sink.pause_request()
 
     def resume_writing(self) -> None:
         """Pass on that it has caught up."""
+        self._choked = False
         if self._sink is not None:
             self._sink.resume_request()
 
@@ -238,6 +248,7 @@ class Http1Upstream(asyncio.BufferedProtocol):
         end = data.find(_HEAD_END, start)
         if end < 0:
             self._check_size(len(data))
+            check_response(data, start)
             self._partial = data
             return b""
         end += len(_HEAD_END)
@@ -255,7 +266,7 @@ class Http1Upstream(asyncio.BufferedProtocol):
         """Deliver a head and enter the phase of what follows it; return what is left of `rest`."""
         head = parsed.head
         if head.status == 101:  # noqa: PLR2004 (RFC 9110, 15.2.2)
-            if not (self._switching and head.switching and self._request_ended):
+            if not (self._request_ended and _are_offered(head.switching, self._offers)):
                 raise UpstreamMalformed("The upstream switched protocols although nobody asked.")
             self._phase = TUNNEL
             sink.response_head(head)
@@ -300,12 +311,11 @@ class Http1Upstream(asyncio.BufferedProtocol):
 
     def _take_chunked(self, sink: ResponseSink, data: bytes) -> bytes:
         body = cast("ChunkedBody", self._chunked_body)
-        try:
-            part = body.feed(data)
-        except ChunkedError as error:
-            raise UpstreamMalformed(f"The chunked response is malformed: {error}.") from None
+        part = body.feed(data)
         if part:
             sink.response_data(part)
+        if body.fault:
+            raise UpstreamMalformed(f"The chunked response is malformed: {body.fault}.")
         if body.done and self._sink is sink:
             self._complete(body.rest, body.trailers)
         return b""
@@ -331,7 +341,8 @@ class Http1Upstream(asyncio.BufferedProtocol):
         """
         sink, self._sink = cast("ResponseSink", self._sink), None
         self._chunked_body = None
-        if self._keep_alive and self._request_ended and not surplus:
+        # What is choked still has a part of the request to write.
+        if self._keep_alive and self._request_ended and not surplus and not self._choked:
             self._phase = IDLE
             self.reused = True
             self._keeper.release(self)
@@ -356,6 +367,12 @@ class Http1Upstream(asyncio.BufferedProtocol):
         if self.answered:
             return UpstreamReset("The upstream closed the connection within its response.")
         return UpstreamReset("The upstream closed the connection without a response.")
+
+
+def _are_offered(protocols: bytes, offers: bytes) -> bool:
+    """RFC 9110, 7.8: a server must not switch to a protocol that the client did not name."""
+    switched = tokens(protocols)
+    return bool(switched) and set(switched) <= set(tokens(offers))
 
 
 def _connection_fields(head: UpstreamHead) -> bytes:

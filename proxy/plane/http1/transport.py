@@ -1,0 +1,94 @@
+"""A caller's transport: what is written to it, framed for this caller, and whether it is read."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+from proxy.plane.head import ResponseHead
+from proxy.plane.http1.chunked import chunk
+from proxy.plane.http1.phrases import status_line
+
+
+class CallerTransport(asyncio.Protocol):
+    """Collects a response until it is flushed; what reads requests is derived from it."""
+
+    __slots__ = (
+        "_chunk", "_closed", "_delimited", "_expects", "_keep_alive", "_out", "_paused",
+        "_transport", "_version",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        # For the life of the connection
+        self._transport: asyncio.Transport = cast("asyncio.Transport", None)
+        self._out: list[bytes] = []
+        self._closed = False
+        """Whether nothing may be written any more."""
+        self._paused = False
+        """Whether nothing is read from it."""
+        # For one exchange
+        self._version = b"1.1"
+        self._keep_alive = True
+        self._expects = False
+        """Whether the caller may be waiting for a 100 before it sends the body."""
+        self._chunk = False
+        """Whether the response is framed in chunks."""
+        self._delimited = False
+        """Whether only the close tells the caller where the response ends."""
+
+    def write_informational(self, head: ResponseHead) -> None:
+        """Send a 1xx; RFC 9110, 15.2: not to an HTTP/1.0 caller."""
+        if self._version == b"1.1":
+            self._expects = False
+            self._out.append(b"%b%b\r\n\r\n" % (status_line(head.status, head.phrase), head.fields))
+            self.flush()
+
+    def write_data(self, data: bytes) -> None:
+        """Send a part of the body; see `DownstreamCodec`."""
+        self._out.append(chunk(data) if self._chunk else data)
+
+    def flush(self) -> None:
+        """Write what was collected, as one piece."""
+        out = self._out
+        if not out or self._closed:
+            return
+        self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+        out.clear()
+
+    def pause_request(self) -> None:
+        """Stop reading."""
+        if not self._paused and not self._closed:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def resume_request(self) -> None:
+        """Go on reading."""
+        if self._paused and not self._closed:
+            self._paused = False
+            self._transport.resume_reading()
+
+    def _write_head(self, head: ResponseHead) -> None:
+        """Write the final head with the fields that are about this connection."""
+        extra = b""
+        if head.length is None and not head.bodyless:
+            if self._version == b"1.1":
+                self._chunk = True
+                extra = b"\r\nTransfer-Encoding: chunked"
+            else:
+                self._delimited = True
+                self._keep_alive = False
+        if not self._keep_alive:
+            extra += b"\r\nConnection: close"
+        elif self._version == b"1.0":
+            extra += b"\r\nConnection: keep-alive"
+        self._out.append(
+            b"%b%b%b\r\n\r\n" % (status_line(head.status, head.phrase), head.fields, extra)
+        )
+
+    def _write_switch(self, head: ResponseHead) -> None:
+        """Write a 101 (RFC 9110, 15.2.2)."""
+        self._keep_alive = False
+        self._out.append(
+            b"%b%b\r\nConnection: Upgrade\r\nUpgrade: %b\r\n\r\n"
+            % (status_line(101, head.phrase), head.fields, head.switching)
+        )

@@ -1,0 +1,351 @@
+"""The data path in this process: real listener, real sockets, time in the test's hand."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import itertools
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from random import Random
+from types import TracebackType
+from typing import Any, ClassVar, Self, cast
+
+import pytest
+
+from proxy.clock import Clocks
+from proxy.config.model import Address, Auth, Config, Route, Upstream
+from proxy.identity.cache import TokenCache
+from proxy.identity.source import TokenSourceError
+from proxy.identity.tokens import Tokens
+from proxy.plane.build import Builder
+from proxy.plane.detect import Detector
+from proxy.plane.http1.downstream import Http1Downstream
+from proxy.plane.http1.upstream import Http1Upstream
+from proxy.plane.listen import Listener, listen
+from proxy.plane.plane import ListenerHost, Plane
+from proxy.plane.stats import Connections, RouteStats, Stats
+from tests.fakes.raw import PATIENCE, RawCaller, ScriptedUpstream
+from tests.unit.identity.steering import HOUR, jwt
+
+ANY = Address("127.0.0.1", 0)
+AUDIENCE = "https://orders.example"
+
+Cuts = Callable[[bytes], Iterator[bytes]]
+
+
+def whole(data: bytes) -> Iterator[bytes]:
+    """Leave a segment as it came."""
+    yield data
+
+
+def bytewise(data: bytes) -> Iterator[bytes]:
+    """Cut a segment into single bytes."""
+    for at in range(len(data)):
+        yield data[at : at + 1]
+
+
+def cut_after(sizes: Sequence[int]) -> Cuts:
+    """Cut what comes into pieces of these sizes, over and over, across segments."""
+    cycle = itertools.cycle(sizes)
+
+    def cut(data: bytes) -> Iterator[bytes]:
+        at = 0
+        while at < len(data):
+            size = next(cycle)
+            yield data[at : at + size]
+            at += size
+
+    return cut
+
+
+class Steering:
+    """Both clocks; time passes only when a test says so."""
+
+    def __init__(self) -> None:
+        self.wall = 1_800_000_000.0
+        self.steady = 1000.0
+        self.clocks = Clocks(wall=lambda: self.wall, steady=lambda: self.steady)
+
+
+class ScriptedSource:
+    """A token source that answers what a test wants, in order; the last answer stays."""
+
+    def __init__(self, time: Steering) -> None:
+        self._time = time
+        self.answers: list[str | TokenSourceError] = []
+        self.fetched = 0
+        self.held: asyncio.Event | None = None
+        """While set and not released, fetches hang."""
+
+    def token(self) -> str:
+        """Return a token that no other call returns."""
+        return jwt(self._time.wall + HOUR, AUDIENCE)
+
+    def describe(self) -> str:
+        return "a scripted source"
+
+    async def fetch(self, audience: str) -> str:
+        assert audience == AUDIENCE
+        self.fetched += 1
+        if self.held is not None:
+            await self.held.wait()
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, TokenSourceError):
+            raise answer
+        return answer
+
+    async def account(self) -> str | None:
+        return None
+
+    async def close(self) -> None:
+        pass
+
+
+class _OneCache:
+    """Stands where `Tokens` stands: every route shares one cache over a scripted source."""
+
+    def __init__(self, time: Steering, source: ScriptedSource) -> None:
+        self.one = TokenCache(
+            AUDIENCE,
+            source,
+            clocks=time.clocks,
+            jitter=Random(7),  # noqa: S311 (jitter, not a secret)
+            gate=asyncio.Semaphore(4),
+        )
+
+    def cache(self, *_: object) -> TokenCache:
+        return self.one
+
+
+class _CutDownstream(Http1Downstream):
+    """The codec itself, which gets what its real transport reads in other pieces."""
+
+    __slots__ = ("_cuts",)
+
+    def __init__(self, host: ListenerHost, cuts: Cuts) -> None:
+        super().__init__(host)
+        self._cuts = cuts
+
+    def data_received(self, data: bytes) -> None:
+        for piece in self._cuts(data):
+            # A transport that is closing delivers nothing more.
+            if not self._transport.is_closing():
+                super().data_received(piece)
+
+
+class _CutDetector(Detector):
+    """As `_CutDownstream`, for as long as it is not known what the caller speaks."""
+
+    __slots__ = ("_cuts",)
+
+    def __init__(self, host: ListenerHost, cuts: Cuts) -> None:
+        super().__init__(host, lambda: _CutDownstream(host, cuts))
+        self._cuts = cuts
+
+    def data_received(self, data: bytes) -> None:
+        for piece in self._cuts(data):
+            serving = cast("asyncio.Protocol", self._transport.get_protocol())
+            if serving is self:
+                super().data_received(piece)
+            elif not self._transport.is_closing():
+                serving.data_received(piece)
+
+
+class _CutHost(ListenerHost):
+    def __init__(self, plane: Plane, world: Wired) -> None:
+        super().__init__(plane)
+        self._world = world
+
+    def connection(self) -> Detector:
+        if self._world.cut_requests is whole:
+            return super().connection()
+        return _CutDetector(self, self._world.cut_requests)
+
+
+class _CutUpstream(Http1Upstream):
+    """As `_CutDownstream`, towards the upstream."""
+
+    __slots__ = ()
+
+    cuts: ClassVar[Cuts] = staticmethod(whole)
+
+    def _receive(self, data: bytes) -> None:
+        for piece in type(self).cuts(data):
+            if not self._transport.is_closing():
+                super()._receive(piece)
+
+
+class _Complaints(logging.Handler):
+    """Collects what the data path logs about bugs of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.records: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info:
+            self.records.append(self.format(record))
+
+
+class Wired:
+    """A proxy, its upstream and its callers.
+
+    When it is left, nothing may be in flight any more, every connection must end, and no
+    callback of either side may have failed.
+    """
+
+    def __init__(self, *, automatic: bytes | None = None) -> None:
+        self.time = Steering()
+        self.source = ScriptedSource(self.time)
+        self.source.answers = [self.source.token()]
+        self.upstream = ScriptedUpstream(automatic)
+        self.stats = Stats()
+        self.plane = Plane(self.time.clocks, self.stats, jitter=lambda: 0.5)
+        self.tokens = _OneCache(self.time, self.source)
+        self.builder = Builder(self.plane, cast("Tokens", self.tokens))
+        self.host = _CutHost(self.plane, self)
+        self.cut_requests: Cuts = whole
+        self.config = Config(routes=())
+        self._listener: Listener | None = None
+        self._complaints = _Complaints()
+        self._failures: list[str] = []
+        self._stack = AsyncExitStack()
+        self._patches = pytest.MonkeyPatch()
+
+    # --- setting up
+
+    async def serve(self, **changes: Any) -> None:
+        """Serve one route, ``default``, to the scripted upstream; `changes` are its fields.
+
+        The first call starts everything, later ones are reloads.
+        """
+        upstream = Upstream("http", "127.0.0.1", self.upstream.port)
+        route = Route(
+            name="default", listen=(ANY,), upstream=upstream, auth=Auth.NONE, audience=AUDIENCE
+        )
+        await self.serve_routes(dataclasses.replace(route, **changes))
+
+    async def serve_routes(self, *routes: Route) -> None:
+        """Serve these routes on the one listener."""
+        self.config = Config(routes=routes)
+        self.host.table = self.builder.build(self.config, {})[ANY]
+        self.host.head_limit = max(route.limits.header_bytes for route in routes)
+
+    async def serve_tls(self, ca_file: Path, **changes: Any) -> None:
+        """Serve one route to the scripted upstream, which must have been started with TLS."""
+        upstream = Upstream("https", "localhost", self.upstream.port)
+        await self.serve(upstream=upstream, ca_file=ca_file, **changes)
+
+    def cut_responses(self, cuts: Cuts) -> None:
+        """Cut what comes from upstreams, on connections dialled from here on."""
+        self._patches.setattr("proxy.plane.pool.Http1Upstream", _CutUpstream)
+        self._patches.setattr(_CutUpstream, "cuts", staticmethod(cuts))
+
+    @property
+    def address(self) -> Address:
+        """Where it listens."""
+        assert self._listener is not None
+        return self._listener.address
+
+    async def caller(self) -> RawCaller:
+        """Connect; the connection ends with the test at the latest."""
+        caller = await self.connect()
+        return await self._stack.enter_async_context(caller)
+
+    async def connect(self) -> RawCaller:
+        """Connect; the test enters and leaves the connection."""
+        loop = asyncio.get_running_loop()
+        address = self.address
+        _, caller = await loop.create_connection(RawCaller, address.host, address.port)
+        return caller
+
+    # --- looking
+
+    @property
+    def route_stats(self) -> RouteStats:
+        return self.stats.route("default")
+
+    @property
+    def connections(self) -> Connections:
+        """The upstream connections of the default route."""
+        return self.route_stats.connections()
+
+    @property
+    def refusals(self) -> Counter[str]:
+        """Reasons of all failures so far, by how often."""
+        total: Counter[str] = Counter()
+        for stats in self.stats.routes.values():
+            total += stats.errors
+        return total
+
+    async def until(self, done: Callable[[], object], what: str) -> None:
+        """Let the loop run until `done` is true."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while not done():  # noqa: ASYNC110 (what is waited for has no event)
+                    await asyncio.sleep(0)
+        except TimeoutError:
+            raise AssertionError(f"waited in vain for {what}") from None
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass and have every deadline looked at, once."""
+        self.time.steady += seconds
+        self.time.wall += seconds
+        self.plane.sweeper.sweep()
+
+    # --- the whole life
+
+    async def __aenter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._on_exception)
+        logging.getLogger("proxy").addHandler(self._complaints)
+        await self.upstream.start()
+        self._listener = await listen(ANY, self.host.connection)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._patches.undo()
+        try:
+            await self._stack.aclose()
+            if error is None:
+                await self._assert_quiet()
+        finally:
+            await self._stop()
+        if error is None:
+            assert self._failures == []
+            assert self._complaints.records == []
+
+    async def _assert_quiet(self) -> None:
+        """Fail if an exchange, a connection or a place is left over."""
+        await self.until(lambda: not self.plane.connections, "the end of the callers' connections")
+        await self.until(lambda: not self.plane.exchanges, "the end of the exchanges")
+        for name, route in self.builder.routes.items():
+            numbers = self.stats.route(name)
+            await self.until(
+                lambda numbers=numbers: numbers.connections().busy == 0,  # type: ignore[misc]  # a lambda's default
+                "the end of busy connections",
+            )
+            assert (numbers.in_flight, route.gate.inside, route.gate.waiting) == (0, 0, 0)
+
+    async def _stop(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+        await self.plane.stop()
+        self.builder.close()
+        await self.tokens.one.close()
+        await self.upstream.stop()
+        logging.getLogger("proxy").removeHandler(self._complaints)
+
+    def _on_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        del loop
+        failure = context.get("exception")
+        self._failures.append(f"{context['message']}: {failure!r}")
