@@ -188,12 +188,18 @@ class _Process:
 
     async def _on_quit(self) -> None:
         await self._proxy.admin.quit_asked.wait()
-        log.info("asked to quit: draining")
+        self._end("asked to quit")
+
+    def _end(self, why: str, delay: float = 0.0) -> None:
+        """Begin to drain."""
+        # Before it is said: whoever has read the line can rely on it.
+        self._proxy.drain()
+        self._notifier.stopping()
+        log.info("%s: draining", why)
+        self._delay = delay
         self._ending.set()
 
     async def _drain(self) -> None:
-        self._proxy.drain()
-        self._notifier.stopping()
         cut = await self._proxy.drained(self._proxy.config.drain, self._delay)
         extra = {"fields": {"cut": cut}}
         if cut:
@@ -212,10 +218,8 @@ class _Process:
         self._signalled = True
         if self._ending.is_set():
             log.info("%s: draining already", name)
-            return
-        log.info("%s: draining", name)
-        self._delay = self._proxy.config.sigterm_delay
-        self._ending.set()
+        else:
+            self._end(name, self._proxy.config.sigterm_delay)
 
     # --- reload
 
