@@ -14,14 +14,20 @@ from proxy.plane.head import block, pairs
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
-_EXTENSIONS = rb"(?:;" + _TOKEN + rb"(?:=(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)*"
+_EXTENSIONS = rb"(?:;" + _TOKEN + rb"(?:=(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)+"
 # Sizes of more than 15 digits are beyond what every recipient counts right (2^63).
-_SIZE = re.compile(rb"0*([0-9A-Fa-f]{1,15})" + _EXTENSIONS + rb"\r\n")
+_SIZE_LINE = rb"0*([0-9A-Fa-f]{1,15})(?:" + _EXTENSIONS + rb")?\r\n"
+_SIZE = re.compile(_SIZE_LINE)
+_NEXT_SIZE = re.compile(rb"\r\n" + _SIZE_LINE)
 # What can still become one of those.
-_SIZE_BEGUN = re.compile(rb"[0-9A-Fa-f]*(?:;[\t -~\x80-\xff]*)?\r?")
+_BEGUN = rb"[0-9A-Fa-f]*(?:;[\t -~\x80-\xff]*)?\r?"
+_SIZE_BEGUN = re.compile(_BEGUN)
+_NEXT_SIZE_BEGUN = re.compile(rb"\r?|\r\n" + _BEGUN)
 # RFC 9112, 5.1 and RFC 9110, 5.5: no white space before the colon, no control characters.
 _TRAILERS = re.compile(rb"(?:" + _TOKEN + rb":[\t -~\x80-\xff]*\r\n)+")
 _TRAILERS_BROKEN = re.compile(rb"(?<!\r)\n|\r(?=[^\n])|[\0-\x08\x0b\x0c\x0e-\x1f\x7f]")
+
+_TOO_LARGE = "chunk extensions or trailers are too large"
 
 _LINE_END = b"\r\n"
 _END = b"\r\n\r\n"
@@ -66,29 +72,19 @@ class ChunkedBody:
     """Decodes one chunked body as its bytes come."""
 
     __slots__ = (
-        "_limit",
-        "_line_ends",
-        "_partial",
-        "_remaining",
-        "_slack",
-        "_trailing",
-        "done",
-        "fault",
-        "rest",
+        "_line", "_partial", "_remaining", "_slack", "_trailing", "done", "fault", "rest",
         "trailers",
     )  # fmt: skip
 
     def __init__(self, limit: int) -> None:
         """`limit` bounds the bytes that are not data (bytes)."""
-        self._limit = limit
         self._slack = limit
         """Bytes that are not data and may still come."""
         self._partial = b""
         """The beginning of a line, or of the trailers."""
+        self._line = _SIZE
         self._remaining = 0
         """Bytes of the current chunk that are still to come."""
-        self._line_ends = False
-        """Whether the line end after a chunk's data is still to come."""
         self._trailing = False
         """Whether the last chunk has come."""
         self.done = False
@@ -106,43 +102,51 @@ class ChunkedBody:
             self._remaining -= len(data)
             self._slack += len(data) * _OVERHEAD_PER_BYTE
             return data
-        pieces: list[bytes] = []
-        data, at = self._partial + data, 0
-        self._partial = b""
-        while not (self.done or self.fault) and at < len(data):
+        if self._partial:
+            data = self._partial + data
+            self._partial = b""
+        pieces: list[memoryview] = []
+        view, at = memoryview(data), 0
+        while at < len(data) and not (self.done or self.fault):
             if self._remaining:
-                piece = data[at : at + self._remaining]
+                piece = view[at : at + self._remaining]
                 pieces.append(piece)
-                at += len(piece)
-                self._remaining -= len(piece)
-                self._slack += len(piece) * _OVERHEAD_PER_BYTE
+                size = len(piece)
+                at += size
+                self._remaining -= size
+                self._slack += size * _OVERHEAD_PER_BYTE
             elif self._trailing:
                 at = self._take_trailers(data, at)
             else:
                 at = self._take_line(data, at)
         if self.done:
             self.rest = data[at:]
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return b"".join(pieces)
 
     def _take_line(self, data: bytes, at: int) -> int:
-        """Read the line end after a chunk, or a line with a size; return where reading goes on."""
-        if self._line_ends:
-            if data.startswith(_LINE_END, at):
-                self._line_ends = False
-                self._slack -= 2
-                return at + 2
-            return self._await(data, at, possible=data[at:] == b"\r", what="chunk data")
-        found = _SIZE.match(data, at)
+        """Read the line with a chunk's size, and the line end of the chunk before it."""
+        found = self._line.match(data, at)
         if found is None:
-            possible = (
-                len(data) - at < _LONGEST_LINE and _SIZE_BEGUN.fullmatch(data, at) is not None
-            )
-            return self._await(data, at, possible=possible, what="chunk size")
+            return self._await_line(data, at)
+        end = found.end()
+        self._line = _NEXT_SIZE
         self._remaining = int(found[1], 16)
-        self._trailing = self._remaining == 0
-        self._line_ends = not self._trailing
-        self._spend(found.end() - at)
-        return found.end()
+        self._slack -= end - at
+        if self._slack < 0:
+            self.fault = _TOO_LARGE
+        elif self._remaining == 0:
+            self._trailing = True
+        return end
+
+    def _await_line(self, data: bytes, at: int) -> int:
+        """Keep what may become a whole line with more bytes."""
+        begun = _SIZE_BEGUN if self._line is _SIZE else _NEXT_SIZE_BEGUN
+        size = len(data) - at
+        if size > _LONGEST_LINE or begun.fullmatch(data, at) is None:
+            self.fault = "invalid chunk size, or no line end after a chunk"
+        else:
+            self._keep(data, at)
+        return len(data)
 
     def _take_trailers(self, data: bytes, at: int) -> int:
         """Read the empty line, or the trailers with it; return where reading goes on."""
@@ -151,31 +155,23 @@ class ChunkedBody:
             return at + 2
         end = data.find(_END, at)
         if end < 0:
-            possible = _TRAILERS_BROKEN.search(data, at) is None
-            return self._await(data, at, possible=possible, what="trailer section")
-        if _TRAILERS.fullmatch(data, at, end + 2) is None:
+            if _TRAILERS_BROKEN.search(data, at):
+                self.fault = "invalid trailer section"
+            self._keep(data, at)
+            return len(data)
+        if end + 4 - at > self._slack:
+            self.fault = _TOO_LARGE
+        elif _TRAILERS.fullmatch(data, at, end + 2) is None:
             self.fault = "invalid trailer section"
-            return at
-        self._spend(end + 4 - at)
-        self.trailers = allowed_trailers(list(pairs(_LINE_END + data[at:end])))
-        self.done = not self.fault
+        else:
+            self.trailers = allowed_trailers(list(pairs(_LINE_END + data[at:end])))
+            self.done = True
         return end + 4
 
-    def _await(self, data: bytes, at: int, *, possible: bool, what: str) -> int:
-        """Keep what may become a whole line with more bytes."""
-        if not possible:
-            self.fault = f"invalid {what}"
-        elif len(data) - at > self._slack:
-            self._spend(len(data) - at)
-        else:
-            self._partial = data[at:]
-        return len(data)
-
-    def _spend(self, size: int) -> None:
-        """Count bytes that are not data."""
-        self._slack -= size
-        if self._slack < 0:
-            self.fault = "chunk extensions or trailers are too large"
+    def _keep(self, data: bytes, at: int) -> None:
+        self._partial = data[at:]
+        if len(self._partial) > self._slack:
+            self.fault = _TOO_LARGE
 
 
 def chunk(data: bytes) -> bytes:
