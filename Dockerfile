@@ -2,19 +2,21 @@
 #
 #   docker build --build-arg REVISION="$(git rev-parse HEAD)" -t cloud-run-auth-proxy .
 #
+# --build-arg EXTRAS=[otel] brings along what `pip install cloud-run-auth-proxy[otel]` would.
 # The image listens on nothing but loopback unless its configuration says otherwise.
 
 ARG PYTHON=3.13
 
 FROM python:${PYTHON}-slim-bookworm AS build
+ARG EXTRAS=
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY proxy ./proxy
 # Only ready-made wheels of the dependencies: nothing is compiled, so no compiler is needed.
-RUN pip --no-cache-dir wheel --only-binary :all: --wheel-dir /wheels . \
+RUN pip --no-cache-dir wheel --only-binary :all: --wheel-dir /wheels ".${EXTRAS}" \
  && python -m venv --without-pip /opt/auth-proxy \
  && pip --python /opt/auth-proxy/bin/python install --no-cache-dir --no-index \
-      --find-links /wheels cloud-run-auth-proxy \
+      --find-links /wheels "cloud-run-auth-proxy${EXTRAS}" \
 # Bytecode that is valid whatever happens to file times on the way into a registry.
  && python -m compileall -q -f --invalidation-mode unchecked-hash /opt/auth-proxy/lib
 
@@ -33,7 +35,7 @@ ENV PATH=/opt/auth-proxy/bin:$PATH \
 # write any: starting would compile it each time.  Loading the program once keeps what it needs.
 # An image without CA certificates would build and then trust nobody.
 RUN test -s /etc/ssl/certs/ca-certificates.crt \
- && python -c "import proxy.cli, proxy.server, proxy.demo" \
+ && python -c "import uvloop, proxy.cli, proxy.demo, proxy.ops.admin, proxy.ops.metrics" \
  && cloud-run-auth-proxy --version
 # By number: Kubernetes' runAsNonRoot cannot judge a name.
 USER 65532:65532
