@@ -64,6 +64,8 @@ class Tracing:
         self._recorder: Recorder | None = None
         self._early: deque[_Early] = deque(maxlen=EARLY)
         self._opening: asyncio.Task[None] | None = None
+        self._stuck = False
+        """Whether a flush was given up: then the end need not wait for another."""
         self._asked = is_asked_for(environ)
         if self._asked and _is_installed():
             plane.on_finished = self._finished
@@ -80,12 +82,15 @@ class Tracing:
 
     async def flush(self) -> None:
         """Export what has ended, for `FLUSH_SECONDS` at most."""
-        await self._finish(FLUSH_SECONDS, lambda recorder: recorder.flush())
+        self._stuck = True  # Also where this is cancelled because the drain is over.
+        self._stuck = not await self._within(FLUSH_SECONDS, lambda recorder: recorder.flush())
 
     async def close(self) -> None:
         """Export what is left, for `CLOSE_SECONDS` at most, and record nothing more."""
         self._plane.on_finished = None
-        await self._finish(CLOSE_SECONDS, lambda recorder: recorder.close())
+        seconds = 0.0 if self._stuck else CLOSE_SECONDS
+        if not await self._within(seconds, lambda recorder: recorder.close()):
+            log.warning("spans were lost: they could not be exported in time")
 
     def _finished(self, exchange: Attempting, seconds: float, error: ProxyError | None) -> None:
         """Record an exchange that took `seconds`."""
@@ -116,16 +121,18 @@ class Tracing:
         while self._early:
             self._record(*self._early.popleft())
 
-    async def _finish(self, seconds: float, work: Callable[[Recorder], None]) -> None:
+    async def _within(self, seconds: float, work: Callable[[Recorder], None]) -> bool:
+        """Do `work` once everything is recorded; return whether there was time for it."""
         if self._opening is None:
-            return
+            return True
         try:
             async with asyncio.timeout(seconds):
                 await asyncio.shield(self._opening)
                 if self._recorder is not None:
                     await _in_thread(work, self._recorder)
         except TimeoutError:
-            log.warning("spans were lost: they could not be exported within %g s", seconds)
+            return False
+        return True
 
 
 def _is_installed() -> bool:
