@@ -71,4 +71,5 @@ class Services:
     def _unresolved(self, route: Route) -> Unresolved:
         error = self._errors.get(route.name)
         detail = error.detail if error else f"service {route.service} is not resolved yet"
-        return Unresolved(route.name, f"The {detail}.", error.hint if error else None, self._ask)
+        hint = error.hint if error else None
+        return Unresolved(route.name, f"The {detail}.", hint, self._ask, language=route.errors)

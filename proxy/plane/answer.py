@@ -63,19 +63,27 @@ def write_error(
 class Refusal:
     """A `RequestSink` for a request that has no route: it answers and ignores the rest."""
 
-    __slots__ = ("_down", "_error", "_head", "_route")
+    __slots__ = ("_down", "_error", "_head", "_language", "_route")
 
     def __init__(
-        self, down: DownstreamCodec, head: RequestHead, error: ProxyError, route: str = ""
+        self,
+        down: DownstreamCodec,
+        head: RequestHead,
+        error: ProxyError,
+        route: str = "",
+        language: ErrorFormat = ErrorFormat.AUTO,
     ) -> None:
         self._down = down
         self._head = head
         self._error = error
         self._route = route
+        self._language = language
 
     def start(self, *, ended: bool) -> None:  # noqa: ARG002 (the interface)
         """Answer at once."""
-        write_error(self._down, self._error, self._head, route=self._route)
+        write_error(
+            self._down, self._error, self._head, route=self._route, language=self._language
+        )
 
     def request_data(self, data: bytes) -> None:
         """Ignore it."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 
 from proxy.clock import Clocks
-from proxy.config.model import Route
+from proxy.config.model import ErrorFormat, Route
 from proxy.errors import InternalError, MethodNotAllowed, ProxyError, RouteNotFound
 from proxy.plane.answer import Refusal
 from proxy.plane.attempting import Attempting
@@ -80,11 +80,16 @@ class Plane:
             await self._next_change()
 
     def refuse(
-        self, codec: DownstreamCodec, head: RequestHead, error: ProxyError, route: str = ""
+        self,
+        codec: DownstreamCodec,
+        head: RequestHead,
+        error: ProxyError,
+        route: str = "",
+        language: ErrorFormat = ErrorFormat.AUTO,
     ) -> Refusal:
         """Return what answers a request that has no route, or one that leads nowhere yet."""
         self._reporter.refused(head, codec.protocol, error, route)
-        return Refusal(codec, head, error, route)
+        return Refusal(codec, head, error, route, language)
 
     def drain(self) -> None:
         """Go on serving, but ask callers to go elsewhere; HTTP/1.1 ones with their next response.
@@ -179,7 +184,8 @@ class ListenerHost:
             detail = f"No route matches {host} and the path {head.path.decode('latin-1')[:200]}."
             return self._plane.refuse(codec, head, RouteNotFound(detail))
         if isinstance(route, Unresolved):
-            return self._plane.refuse(codec, head, route.failure(), route.name)
+            failure = route.failure()
+            return self._plane.refuse(codec, head, failure, route.name, route.language)
         return Exchange(self._plane, codec, head, route)
 
     def reject(self, codec: DownstreamCodec, error: ProxyError, head: RequestHead = NOBODY) -> None:
