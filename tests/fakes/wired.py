@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import itertools
 import logging
+import ssl
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
@@ -198,7 +199,10 @@ class Wired:
     callback of either side may have failed.
     """
 
-    def __init__(self, *, automatic: bytes | None = None) -> None:
+    def __init__(
+        self, *, automatic: bytes | None = None, tls: ssl.SSLContext | None = None
+    ) -> None:
+        self._tls = tls
         self.time = Steering()
         self.source = ScriptedSource(self.time)
         self.source.answers = [self.source.token()]
@@ -209,6 +213,8 @@ class Wired:
         self.builder = Builder(self.plane, cast("Tokens", self.tokens))
         self.host = _CutHost(self.plane, self)
         self.cut_requests: Cuts = whole
+        self.half_open = False
+        """Whether exchanges may wait for the upstream to close too, as tunnels do."""
         self.config = Config(routes=())
         self._listener: Listener | None = None
         self._complaints = _Complaints()
@@ -291,6 +297,10 @@ class Wired:
         except TimeoutError:
             raise AssertionError(f"waited in vain for {what}") from None
 
+    async def plane_turn(self) -> None:
+        """Let the loop run once."""
+        await asyncio.sleep(0)
+
     def pass_time(self, seconds: float) -> None:
         """Let time pass and have every deadline looked at, once."""
         self.time.steady += seconds
@@ -303,7 +313,7 @@ class Wired:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._on_exception)
         logging.getLogger("proxy").addHandler(self._complaints)
-        await self.upstream.start()
+        await self.upstream.start(self._tls)
         self._listener = await listen(ANY, self.host.connection)
         return self
 
@@ -316,6 +326,8 @@ class Wired:
         self._patches.undo()
         try:
             await self._stack.aclose()
+            if self.half_open:
+                await self.upstream.stop()
             if error is None:
                 await self._assert_quiet()
         finally:

@@ -1,39 +1,24 @@
 """Reading and writing chunked bodies (RFC 9112, 7.1); requests and responses have the same.
 
-Read here rather than by llhttp, which says that a message ended but not at which byte.  What
-is accepted is the RFC's grammar without its optional white space: a line ends in CRLF, a size
-is hexadecimal digits, an extension is tokens and quoted strings (and is dropped, 7.1.1), a
-trailer is a field line like those of a head.
+llhttp reads them.  It says that a message ended, not at which byte; but a chunked body always
+ends with CRLF CRLF (the line end of the last chunk or trailer and the empty line), so it is fed
+in pieces that end at each such place: the one after which llhttp reports the end is the end.
 """
 
 from __future__ import annotations
 
-import re
+from httptools import HttpParserError, HttpRequestParser
 
-from proxy.plane.head import block, pairs
+from proxy.plane.head import block
 
-_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
-_EXTENSIONS = rb"(?:;" + _TOKEN + rb"(?:=(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)+"
-# Sizes of more than 15 digits are beyond what every recipient counts right (2^63).
-_SIZE_LINE = rb"0*([0-9A-Fa-f]{1,15})(?:" + _EXTENSIONS + rb")?\r\n"
-_SIZE = re.compile(_SIZE_LINE)
-_NEXT_SIZE = re.compile(rb"\r\n" + _SIZE_LINE)
-# What can still become one of those.
-_BEGUN = rb"[0-9A-Fa-f]*(?:;[\t -~\x80-\xff]*)?\r?"
-_SIZE_BEGUN = re.compile(_BEGUN)
-_NEXT_SIZE_BEGUN = re.compile(rb"\r?|\r\n" + _BEGUN)
-# RFC 9112, 5.1 and RFC 9110, 5.5: no white space before the colon, no control characters.
-_TRAILERS = re.compile(rb"(?:" + _TOKEN + rb":[\t -~\x80-\xff]*\r\n)+")
-_TRAILERS_BROKEN = re.compile(rb"(?<!\r)\n|\r(?=[^\n])|[\0-\x08\x0b\x0c\x0e-\x1f\x7f]")
-
-_TOO_LARGE = "chunk extensions or trailers are too large"
-
-_LINE_END = b"\r\n"
+# A constant head that makes a fresh parser expect a chunked body.
+_PRIMER = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
 _END = b"\r\n\r\n"
 
-# Go's limit for the line of one chunk; nobody is known to send longer ones.
-_LONGEST_LINE = 4096
+_SIZE_DIGITS = 15  # Hexadecimal: below 2^60.
+_TAIL = 64  # Bytes that are remembered; a size with a longer extension is not looked at.
+
+_TOO_LARGE = "chunk extensions or trailers are too large"
 
 # Chunk-size lines, extensions and trailers may be this many times as long as the data they
 # carry, beyond the limit of a head: one byte per chunk is 5 bytes of framing to 1 of data.
@@ -72,106 +57,105 @@ class ChunkedBody:
     """Decodes one chunked body as its bytes come."""
 
     __slots__ = (
-        "_line", "_partial", "_remaining", "_slack", "_trailing", "done", "fault", "rest",
-        "trailers",
+        "_open", "_parser", "_pieces", "_sized", "_slack", "_tail", "_trailers", "done", "fault",
+        "rest",
     )  # fmt: skip
 
     def __init__(self, limit: int) -> None:
         """`limit` bounds the bytes that are not data (bytes)."""
         self._slack = limit
         """Bytes that are not data and may still come."""
-        self._partial = b""
-        """The beginning of a line, or of the trailers."""
-        self._line = _SIZE
-        self._remaining = 0
-        """Bytes of the current chunk that are still to come."""
-        self._trailing = False
-        """Whether the last chunk has come."""
+        self._pieces: list[bytes] = []
+        self._trailers: list[tuple[bytes, bytes]] = []
+        self._tail = b""
+        """The last bytes that came: CRLF CRLF, or a chunk's size, may begin in them."""
+        self._open = 0
+        """Bytes that came of the current chunk."""
+        self._sized = False
+        """Whether a chunk began in the bytes that are being fed."""
         self.done = False
         self.fault = ""
         """Why the bytes are no chunked body, once that is known: nothing more is read then."""
         self.rest = b""
         """After the end: the bytes that came with it and do not belong to the body."""
-        self.trailers = b""
-        """The field block of the trailers that may be passed on, known once `done`."""
+        self._parser = HttpRequestParser(self)
+        self._parser.feed_data(_PRIMER)
+        self._trailers.clear()
+
+    def on_chunk_header(self) -> None:
+        """Take the begin of a chunk from llhttp."""
+        self._sized = True
+        self._open = 0
+
+    def on_body(self, data: bytes) -> None:
+        """Take a piece from llhttp."""
+        self._pieces.append(data)
+        self._open += len(data)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a trailer from llhttp."""
+        self._trailers.append((name, value))
+
+    def on_message_complete(self) -> None:
+        """Take the end from llhttp."""
+        self.done = True
 
     def feed(self, data: bytes) -> bytes:
         """Return the part of the body that `data` holds, up to the end or the fault in it."""
-        if self._remaining > len(data):
-            # The common case: within a large chunk.
-            self._remaining -= len(data)
-            self._slack += len(data) * _OVERHEAD_PER_BYTE
-            return data
-        if self._partial:
-            data = self._partial + data
-            self._partial = b""
-        pieces: list[memoryview] = []
-        view, at = memoryview(data), 0
-        while at < len(data) and not (self.done or self.fault):
-            if self._remaining:
-                piece = view[at : at + self._remaining]
-                pieces.append(piece)
-                size = len(piece)
-                at += size
-                self._remaining -= size
-                self._slack += size * _OVERHEAD_PER_BYTE
-            elif self._trailing:
-                at = self._take_trailers(data, at)
-            else:
-                at = self._take_line(data, at)
-        if self.done:
-            self.rest = data[at:]
-        return b"".join(pieces)
-
-    def _take_line(self, data: bytes, at: int) -> int:
-        """Read the line with a chunk's size, and the line end of the chunk before it."""
-        found = self._line.match(data, at)
-        if found is None:
-            return self._await_line(data, at)
-        end = found.end()
-        self._line = _NEXT_SIZE
-        self._remaining = int(found[1], 16)
-        self._slack -= end - at
-        if self._slack < 0:
-            self.fault = _TOO_LARGE
-        elif self._remaining == 0:
-            self._trailing = True
-        return end
-
-    def _await_line(self, data: bytes, at: int) -> int:
-        """Keep what may become a whole line with more bytes."""
-        begun = _SIZE_BEGUN if self._line is _SIZE else _NEXT_SIZE_BEGUN
-        size = len(data) - at
-        if size > _LONGEST_LINE or begun.fullmatch(data, at) is None:
-            self.fault = "invalid chunk size, or no line end after a chunk"
+        self._sized = False
+        before = self._tail
+        try:
+            self._feed(data)
+        except HttpParserError as error:
+            self.fault = str(error)
         else:
-            self._keep(data, at)
-        return len(data)
-
-    def _take_trailers(self, data: bytes, at: int) -> int:
-        """Read the empty line, or the trailers with it; return where reading goes on."""
-        if data.startswith(_LINE_END, at):
-            self.done = True
-            return at + 2
-        end = data.find(_END, at)
-        if end < 0:
-            if _TRAILERS_BROKEN.search(data, at):
-                self.fault = "invalid trailer section"
-            self._keep(data, at)
-            return len(data)
-        if end + 4 - at > self._slack:
+            if self._sized and not self.done:
+                self._check_size(before + data)
+        pieces = self._pieces
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        self._slack -= len(data) - len(self.rest) - len(body) * (1 + _OVERHEAD_PER_BYTE)
+        if self._slack < 0 and not self.fault:
             self.fault = _TOO_LARGE
-        elif _TRAILERS.fullmatch(data, at, end + 2) is None:
-            self.fault = "invalid trailer section"
-        else:
-            self.trailers = allowed_trailers(list(pairs(_LINE_END + data[at:end])))
-            self.done = True
-        return end + 4
+        return body
 
-    def _keep(self, data: bytes, at: int) -> None:
-        self._partial = data[at:]
-        if len(self._partial) > self._slack:
-            self.fault = _TOO_LARGE
+    def _feed(self, data: bytes) -> None:
+        """Feed up to the end of the body, or all."""
+        view = memoryview(data)
+        start, end = 0, self._straddling(data)
+        while True:
+            if end == 0:
+                found = data.find(_END, start)
+                end = len(data) if found < 0 else found + len(_END)
+            self._parser.feed_data(view[start:end])
+            if self.done:
+                self.rest = data[end:]
+                return
+            if end == len(data):
+                self._tail = (self._tail + data[-_TAIL:])[-_TAIL:]
+                return
+            start, end = end, 0
+
+    def _straddling(self, data: bytes) -> int:
+        """Return how many bytes complete a CRLF CRLF begun in earlier data, 0 if none do."""
+        for size in range(1, min(len(data), 3) + 1):
+            if (self._tail[-3:] + data[:size])[-4:] == _END:
+                return size
+        return 0
+
+    def _check_size(self, came: bytes) -> None:
+        """Refuse a chunk that no recipient counts right: llhttp counts in 64 bits, others in 63.
+
+        `came` ends within the chunk, or behind it where the next one has not begun.
+        """
+        line = came[: len(came) - self._open].removesuffix(b"\r\n").rpartition(b"\r\n")[2]
+        if len(line.partition(b";")[0].lstrip(b"0")) > _SIZE_DIGITS:
+            self.fault = "a chunk size is beyond what can be counted"
+
+    @property
+    def trailers(self) -> bytes:
+        """The field block of the trailers that may be passed on, known once `done`."""
+        return allowed_trailers(self._trailers)
 
 
 def chunk(data: bytes) -> bytes:

@@ -360,8 +360,10 @@ class Http1Upstream(asyncio.BufferedProtocol):
         if self._transport.can_write_eof():
             self._transport.write_eof()
         else:
-            # TLS knows no half-close here; the upstream sees the end of both directions.
-            self._fail(UpstreamReset("The caller ended the tunnel."))
+            # A TLS transport cannot leave one half open: the end of one is the end of both.
+            sink, self._sink = cast("ResponseSink", self._sink), None
+            self.close()
+            sink.response_end(b"")
 
     def _reset(self) -> ProxyError:
         if self.answered:
