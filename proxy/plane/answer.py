@@ -81,9 +81,7 @@ class Refusal:
 
     def start(self, *, ended: bool) -> None:  # noqa: ARG002 (the interface)
         """Answer at once."""
-        write_error(
-            self._down, self._error, self._head, route=self._route, language=self._language
-        )
+        write_error(self._down, self._error, self._head, route=self._route, language=self._language)
 
     def request_data(self, data: bytes) -> None:
         """Ignore it."""
