@@ -72,7 +72,7 @@ class ChunkedBody:
         self._open = 0
         """Bytes that came of the current chunk."""
         self._sized = False
-        """Whether a chunk began in the bytes that are being fed."""
+        """Whether a chunk began in the bytes that are being fed, and has not ended."""
         self.done = False
         self.fault = ""
         """Why the bytes are no chunked body, once that is known: nothing more is read then."""
@@ -95,6 +95,10 @@ class ChunkedBody:
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a trailer from llhttp."""
         self._trailers.append((name, value))
+
+    def on_chunk_complete(self) -> None:
+        """Take the end of a chunk from llhttp."""
+        self._sized = False
 
     def on_message_complete(self) -> None:
         """Take the end from llhttp."""
@@ -146,11 +150,12 @@ class ChunkedBody:
     def _check_size(self, came: bytes) -> None:
         """Refuse a chunk that no recipient counts right: llhttp counts in 64 bits, others in 63.
 
-        `came` ends within the chunk, or behind it where the next one has not begun.
+        `came` ends within the chunk.
         """
         line = came[: len(came) - self._open].removesuffix(b"\r\n").rpartition(b"\r\n")[2]
         if len(line.partition(b";")[0].lstrip(b"0")) > _SIZE_DIGITS:
             self.fault = "a chunk size is beyond what can be counted"
+            self._pieces[:] = [b"".join(self._pieces).removesuffix(came[len(came) - self._open :])]
 
     @property
     def trailers(self) -> bytes:
