@@ -34,6 +34,9 @@ _SENTENCES = (
     "The requested URL was not found on this server.",
     "Rate exceeded.",
 )
+PERIMETER = ("vpcServiceControlsUniqueIdentifier", "VPC_SERVICE_CONTROLS")
+"""What Google says, as HTML or as JSON, where VPC Service Controls refuse a call."""
+
 _LINES = ("Rate exceeded.", "Service Unavailable", "upstream connect error or disconnect/reset")
 
 _LOWEST_ERROR = 400
@@ -86,6 +89,8 @@ class Answer:
         )
 
     def _is_a_page(self) -> bool:
+        if any(words in self.body for words in PERIMETER):
+            return True
         if not self.fields.get("content-type", "").lower().startswith("text/html"):
             return self.body.startswith(_LINES)
         if not self.body:  # HEAD. The front end stands in `Server` whoever answers.

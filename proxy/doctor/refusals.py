@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from proxy.config.model import IdentityHeader
 from proxy.config.resolve import default_audience
+from proxy.doctor.answers import PERIMETER
 from proxy.doctor.call import Call
 from proxy.doctor.clock import SHOW_CLOCKS, TOLERATED
 from proxy.doctor.findings import Advice
@@ -18,7 +19,6 @@ from proxy.doctor.smells import audience_smell
 from proxy.doctor.words import is_address, span
 from proxy.plane.explain import grant_command
 
-_PERIMETER = ("vpcServiceControlsUniqueIdentifier", "VPC_SERVICE_CONTROLS", "VPC Service Controls")
 _URL = "--format='value(status.url)'"
 
 
@@ -137,7 +137,7 @@ _UNAUTHORIZED: tuple[Callable[[Call], Advice | None], ...] = (
 
 
 def _perimeter(call: Call) -> Advice | None:
-    if not any(words in call.answer.body for words in _PERIMETER):
+    if not any(words in call.answer.body for words in PERIMETER):
         return None
     return Advice(
         reason="vpc_service_controls",

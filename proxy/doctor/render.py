@@ -62,7 +62,7 @@ def style_for(columns: int, encoding: str | None, *, colour: bool) -> Style:
 
 def render(report: Report, style: Style) -> str:
     """Return one route's report, with an empty line after it."""
-    lines = [_heading(report.route)]
+    lines = list(_heading(report.route, style.width))
     for finding in report.findings:
         lines += _finding(finding, style)
     return _shown([*lines, ""], style)
@@ -83,10 +83,15 @@ def summary(reports: Iterable[Report], style: Style) -> str:
     return _shown(textwrap.wrap(line, style.width), style)
 
 
-def _heading(route: Route) -> str:
+def _heading(route: Route, width: int) -> Iterator[str]:
     where = str(route.upstream) if route.upstream is not None else f"service {route.service}"
     how = "no ID token" if route.auth is Auth.NONE else f"ID token in {route.header.value}"
-    return f"{route.name} → {where}  ({how})"
+    line = f"{route.name} → {where}"
+    if len(f"{line}  ({how})") <= width:
+        yield f"{line}  ({how})"
+    else:
+        yield line
+        yield f"  ({how})"
 
 
 def _finding(finding: Finding, style: Style) -> Iterator[str]:
