@@ -152,7 +152,11 @@ class ChunkedBody:
 
         `came` ends within the chunk.
         """
-        line = came[: len(came) - self._open].removesuffix(b"\r\n").rpartition(b"\r\n")[2]
+        framing = came[: len(came) - self._open]
+        line = framing.removesuffix(b"\r\n").rpartition(b"\r\n")[2]
+        # Where the size is 0, what follows its line are trailers, which have a colon.
+        if not framing.endswith(b"\r\n") or b":" in line.partition(b";")[0]:
+            return
         if len(line.partition(b";")[0].lstrip(b"0")) > _SIZE_DIGITS:
             self.fault = "a chunk size is beyond what can be counted"
             self._pieces[:] = [b"".join(self._pieces).removesuffix(came[len(came) - self._open :])]
