@@ -29,8 +29,9 @@ log = logging.getLogger("proxy.supervisor")
 # Seconds for an answer with numbers: a worker that is that busy is counted by its last ones.
 _ASK_WITHIN: Final = 1.0
 
-# Seconds beyond the drain that workers get to flush what is written and to end.
-_END_WITHIN: Final = 3.0
+# Seconds beyond the drain that workers get to flush what is written and to end. With the default
+# drain of 8 s that leaves half a second until Cloud Run's SIGKILL, 10 s after its SIGTERM.
+_END_WITHIN: Final = 1.5
 
 
 class _CrewLifecycle(Lifecycle):
