@@ -11,7 +11,6 @@ import json
 import re
 
 from proxy.dialects.base import (
-    REASON_FIELD,
     Answer,
     Caller,
     common_fields,
@@ -38,9 +37,8 @@ def answer(error: ProxyError, caller: Caller) -> Answer:
     """Return the error as the end of a stream where the caller opened one, else as JSON."""
     said = {"code": code_of(error).label, "message": sentence(error)}
     if stream_type := _stream_type(caller):
-        # In the metadata too: it is what clients show of a stream beside code and message.
-        end = {"error": said, "metadata": {REASON_FIELD: [error.reason]}}
-        body = enveloped(_END_OF_STREAM, json.dumps(end).encode())
+        # Without `metadata`: clients add the fields of the head to it by themselves.
+        body = enveloped(_END_OF_STREAM, json.dumps({"error": said}).encode())
         return Answer(200, common_fields(error, stream_type, body), body)
     body = json.dumps(said).encode()
     return Answer(error.status, common_fields(error, "application/json", body), body)

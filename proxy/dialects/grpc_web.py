@@ -10,7 +10,6 @@ import base64
 import re
 
 from proxy.dialects.base import (
-    REASON_FIELD,
     Answer,
     Caller,
     common_fields,
@@ -33,13 +32,10 @@ def recognises(caller: Caller) -> bool:
 
 def answer(error: ProxyError, caller: Caller) -> Answer:
     """Return the error as trailers in the body, in base64 for the text variant."""
-    trailers = {
-        "grpc-status": str(int(code_of(error))),
-        "grpc-message": percent_encoded(sentence(error)),
-        REASON_FIELD: error.reason,
-    }
-    lines = "".join(f"{name}:{value}\r\n" for name, value in trailers.items())
-    body = enveloped(_TRAILERS, lines.encode("ascii"))
+    # The reason is a field of the head alone: clients put both into one set of metadata.
+    status, message = int(code_of(error)), percent_encoded(sentence(error))
+    trailers = f"grpc-status:{status}\r\ngrpc-message:{message}\r\n"
+    body = enveloped(_TRAILERS, trailers.encode("ascii"))
     content_type = _answer_type(caller)
     if "-text" in content_type:
         body = base64.b64encode(body)

@@ -28,10 +28,9 @@ def test_the_status_stands_in_a_frame_of_the_body(reason: str, kind: str) -> Non
 
     trailers = web_trailers(answer)
     assert answer.status == 200
-    assert set(trailers) == {"grpc-status", "grpc-message", "x-auth-proxy-error"}
+    assert set(trailers) == {"grpc-status", "grpc-message"}
     assert trailers["grpc-status"] == str(NUMBERS[expected_code(reason)])
     assert unquote(trailers["grpc-message"]) == sentence(error)
-    assert trailers["x-auth-proxy-error"] == reason
     assert "grpc-status" not in fields_of(answer)
 
 
