@@ -250,7 +250,7 @@ class _Process:
         except ConfigError as error:
             fields = {"problems": [str(problem) for problem in error.problems]}
             # The operator needs the places in the file, not a traceback.
-            log.error("%s: %s", _REFUSED, error, extra={"fields": fields})  # noqa: TRY400
+            log.error("%s: %s", _REFUSED, error, extra={"fields": fields})  # noqa: TRY400 (see above)
         except OSError as error:
             log.error("%s: %s", _REFUSED, error)  # noqa: TRY400 (as above)
         except Exception:

@@ -196,14 +196,14 @@ def test_the_file_in_the_usual_place_is_found(
         (
             ["chek"],
             (
-                "chek: is neither a command (run, check, demo, schema) nor a URL such as "
+                "chek: is neither a command (run, check, doctor, token, wait, shutdown, demo, schema) nor a URL such as "
                 "https://HOST; did you mean 'check'?"
             ),
         ),
         (
             ["orders.example.com"],
             (
-                "orders.example.com: is neither a command (run, check, demo, schema) "
+                "orders.example.com: is neither a command (run, check, doctor, token, wait, shutdown, demo, schema) "
                 "nor a URL such as https://HOST"
             ),
         ),
