@@ -119,13 +119,30 @@ def cause_of(error: ProxyError) -> str:
 def allowed(cause: str | int, attempt: Attempt, policy: Retries, budget: RetryBudget) -> bool:
     """Tell whether the policy repeats this failed attempt; takes from the budget if so.
 
-    A failure to connect is repeated for every method: nothing was sent.
+    An attempt that failed within its answer is never repeated; a status is an answer that the
+    caller has seen nothing of.
     """
     return (
         attempt.number < policy.attempts
         and cause in policy.on
         and attempt.replayable
-        and (attempt.method.decode("ascii") in policy.methods or cause == "connect_failed")
+        and (isinstance(cause, int) or not attempt.answered)
+        and attempt.method.decode("ascii") in policy.methods
+        and budget.withdraw()
+    )
+
+
+def redials(error: ProxyError, attempt: Attempt, policy: Retries, budget: RetryBudget) -> bool:
+    """Tell whether to dial again; takes from the budget if so.
+
+    An upstream that could not be connected is dialled once more even without a retry policy:
+    nothing was sent, and a port that opens a moment later is the commonest cause.  Not so one
+    that took too long, which would let the caller wait twice `timeouts.connect`.
+    """
+    least = 2 if isinstance(error, UpstreamConnectFailed) else 1
+    return (
+        attempt.number < max(policy.attempts, least)
+        and cause_of(error) in policy.on
         and budget.withdraw()
     )
 

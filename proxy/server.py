@@ -17,6 +17,7 @@ from proxy.ops.numbers import Numbers, TokenMetrics, token_view
 from proxy.ops.tracing import Tracing
 from proxy.plane.build import Builder
 from proxy.plane.dial import tls_context
+from proxy.plane.host import head_limit
 from proxy.plane.listen import Listener, open_listener
 from proxy.plane.plane import ListenerHost, Plane
 from proxy.plane.stats import Stats
@@ -262,7 +263,7 @@ class Server:
     def _head_limit(self, address: Address) -> int:
         """Return the largest head that a route of the listener takes."""
         return max(
-            route.limits.header_bytes for route in self.config.routes if address in route.listen
+            head_limit(route.limits) for route in self.config.routes if address in route.listen
         )
 
     async def _prefetch(self) -> None:

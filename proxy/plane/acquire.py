@@ -17,7 +17,7 @@ from proxy.plane.codec import UpstreamCodec
 from proxy.plane.gate import GateFull
 from proxy.plane.pools import Source
 from proxy.plane.prepared import PreparedRoute
-from proxy.retry import Attempt, allowed, cause_of, pause_before
+from proxy.retry import Attempt, cause_of, pause_before, redials
 
 
 @dataclass(slots=True)
@@ -88,11 +88,10 @@ class Pursuit:
             try:
                 return await self.source.acquire(route.config.timeouts.connect, fresh=self.fresh)
             except ProxyError as error:
-                cause = cause_of(error)
                 failed = Attempt(number, self.attempt.method, self.attempt.replayable)
-                if not allowed(cause, failed, policy, route.budget):
+                if not redials(error, failed, policy, route.budget):
                     raise
-                route.stats.retries[cause] += 1
+                route.stats.retries[cause_of(error)] += 1
                 await rest(pause_before(number, policy, None, self.jitter))
 
 

@@ -65,10 +65,10 @@ class Attempting(ABC):
     """One request on its way to an answer."""
 
     __slots__ = (
-        "_down", "_ended", "_half", "_held", "_keeper", "_prepared", "_refused", "_replay",
-        "_sent_at", "_source", "_task", "_token", "_total_at", "_trailers", "_up", "attempts",
-        "deadline", "entered", "head", "origin", "request_bytes", "response_bytes", "route",
-        "started_at", "state", "status",
+        "_answered", "_down", "_ended", "_half", "_held", "_keeper", "_prepared", "_refused",
+        "_replay", "_sent_at", "_source", "_task", "_token", "_total_at", "_trailers", "_up",
+        "attempts", "deadline", "entered", "head", "origin", "request_bytes", "response_bytes",
+        "route", "started_at", "state", "status",
     )  # fmt: skip
 
     def __init__(
@@ -99,6 +99,8 @@ class Attempting(ABC):
         self._replay: Replay | None = None
         """What is kept of the body; None as long as nothing of it has come."""
         self._trailers = b""
+        self._answered = False
+        """Whether the caller has got anything of an answer, a 1xx included: no repeat then."""
         self._task: asyncio.Task[None] | None = None
         # For one attempt
         self._up: UpstreamCodec | None = None
@@ -237,7 +239,7 @@ class Attempting(ABC):
     def _repeats(self, cause: str | int, attempt: Attempt, retry_after: float = 0.0) -> bool:
         """Begin another attempt if the route's policy allows one; return whether."""
         policy = self.route.config.retries
-        if not allowed(cause, attempt, policy, self.route.budget):
+        if self._answered or not allowed(cause, attempt, policy, self.route.budget):
             return False
         self.route.stats.retries[str(cause)] += 1
         self._drop_upstream()
@@ -257,7 +259,7 @@ class Attempting(ABC):
     def _intercept(self, head: ResponseHead) -> bool:
         """Keep a response from the caller because the attempt may be repeated; return whether."""
         if head.status == 401 and self.route.tokens is not None:  # noqa: PLR2004 (RFC 9110)
-            if not self._refused and may_be_platform(head):
+            if not (self._refused or self._answered) and may_be_platform(head):
                 self._move_to(HOLDING)
                 self._held = Held(head)
                 return True

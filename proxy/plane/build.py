@@ -9,6 +9,7 @@ from pathlib import Path
 from proxy.config.model import Address, Auth, Config, Route, Upstream
 from proxy.identity.tokens import Tokens
 from proxy.plane.dial import Dialler
+from proxy.plane.host import head_limit
 from proxy.plane.http2.pool import StreamPool
 from proxy.plane.plane import Plane, Table
 from proxy.plane.pool import Pool
@@ -27,7 +28,7 @@ class _PoolKey:
     upstream: Upstream
     ca_file: Path | None
     connections: int
-    header_bytes: int
+    head_limit: int
 
 
 class Builder:
@@ -81,7 +82,7 @@ class Builder:
 
     def _pools_of(self, route: Route, upstream: Upstream, old: dict[_PoolKey, Pools]) -> Pools:
         limits = route.limits
-        key = _PoolKey(route.name, upstream, route.ca_file, limits.connections, limits.header_bytes)
+        key = _PoolKey(route.name, upstream, route.ca_file, limits.connections, head_limit(limits))
         pools = self._pools[key] = old.get(key) or self._new_pools(key)
         self._plane.stats.route(route.name).connections = pools.connections
         return pools
@@ -91,7 +92,7 @@ class Builder:
         http1 = Pool(
             Dialler(key.upstream, key.ca_file),
             limit=key.connections,
-            head_limit=key.header_bytes,
+            head_limit=key.head_limit,
             sweeper=sweeper,
             stats=stats,
         )
@@ -99,7 +100,7 @@ class Builder:
             Dialler(key.upstream, key.ca_file, ("h2", "http/1.1")),
             http1,
             limit=key.connections,
-            head_limit=key.header_bytes,
+            head_limit=key.head_limit,
             sweeper=sweeper,
             stats=stats,
         )

@@ -21,8 +21,9 @@ from proxy.plane import guard
 from proxy.plane.answer import write_error
 from proxy.plane.attempting import Attempting
 from proxy.plane.head import ResponseHead
+from proxy.plane.host import head_limit
 from proxy.plane.replay import Replay
-from proxy.plane.state import ATTEMPTING, FINISHED, RELAYING, TUNNELLING, WAITING
+from proxy.plane.state import ATTEMPTING, FINISHED, HOLDING, RELAYING, TUNNELLING, WAITING
 from proxy.retry import cause_of, stale_connection, unprocessed
 
 # Bytes of a body that may wait for an upstream before the caller is asked to pause.
@@ -67,7 +68,7 @@ class Exchange(Attempting):
         if limit and self.request_bytes > limit and self.state < TUNNELLING:
             self.broken(BodyTooLarge(f"The request body is larger than {limit} bytes."))
         elif self._up is not None:
-            if self.state is ATTEMPTING:
+            if self.state is ATTEMPTING or self.state is HOLDING:
                 self._body().sent(data)
             self._up.send_data(data)
         elif self.state is WAITING:
@@ -88,7 +89,8 @@ class Exchange(Attempting):
             self._half_closed("downstream")
             return
         self._ended = True
-        self._trailers = trailers
+        if trailers:
+            trailers = self._trailers = self.route.trailers(trailers)
         if self._up is not None:
             self._up.send_end(trailers)
             self._touch()
@@ -127,7 +129,8 @@ class Exchange(Attempting):
     # --- the upstream's half: ResponseSink -----------------------------------------------
 
     def informational(self, head: ResponseHead) -> None:
-        """Pass on a 1xx."""
+        """Pass on a 1xx; after it the caller has seen a part of this attempt's answer."""
+        self._answered = True
         self._down.write_informational(head)
 
     def response_head(self, head: ResponseHead) -> None:
@@ -209,6 +212,8 @@ class Exchange(Attempting):
             detail = f"The exchange was not done within {timeouts.total:g} s (timeouts.total)."
         elif self.state is ATTEMPTING and self._ended:
             detail = f"No response came within {timeouts.response:g} s (timeouts.response)."
+            if self._repeats("timeout", self._history()):
+                return
         else:
             detail = f"Nothing came for {timeouts.idle:g} s (timeouts.idle)."
         self.fail(UpstreamTimedOut(detail))
@@ -276,7 +281,7 @@ class Exchange(Attempting):
             ProxyError: the request may not pass.
         """
         head, limits = self.head, self.route.config.limits
-        if head.raw_size > limits.header_bytes:
+        if head.raw_size > head_limit(limits):
             raise HeadersTooLarge(f"The request head is larger than {limits.header_bytes} bytes.")
         if limits.body_bytes and (head.length or 0) > limits.body_bytes:
             raise BodyTooLarge(f"The request body is larger than {limits.body_bytes} bytes.")

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Protocol
 
+from proxy.config.model import Limits
 from proxy.errors import ProxyError
 from proxy.plane.codec import DownstreamCodec, RequestSink
 from proxy.plane.head import NOBODY, RequestHead
 from proxy.plane.sweeper import Sweeper
+
+
+def head_limit(limits: Limits) -> int:
+    """Return the bytes of the largest head that `limits` lets pass."""
+    return limits.header_bytes or sys.maxsize
 
 
 class Connection(Protocol):

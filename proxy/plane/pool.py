@@ -15,10 +15,6 @@ from proxy.plane.sweeper import Sweeper
 
 IDLE_TIMEOUT = 90.0  # Seconds: CONTRACT, data path. Well below any front end's own (600 s).
 
-# Seconds of idleness after which a connection is looked at before use: it may have ended
-# while Cloud Run had withdrawn the CPU, with nobody running to hear of it.
-_CHECK_AFTER = 1.0
-
 
 class Beside(Protocol):
     """The pool of the other protocol to the same upstream."""
@@ -82,9 +78,14 @@ class Pool:
         while idle:
             connection = idle.pop()
             age = self._sweeper.clock() - connection.idle_since
-            if age < _CHECK_AFTER or (age < IDLE_TIMEOUT and connection.is_quiet()):
+            # Asked each time, for half a microsecond: the far end may have sent FIN, or bytes
+            # that nobody asked for, and the loop not have come to read them. Above all after
+            # Cloud Run had withdrawn the CPU.
+            if age < IDLE_TIMEOUT and connection.is_quiet():
                 self._busy += 1
                 return connection
+            # It is out of the idle ones already: count it as `lost` will uncount it.
+            self._busy += 1
             connection.close(abort=True)
         return None
 

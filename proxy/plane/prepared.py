@@ -135,6 +135,10 @@ class PreparedRoute:
             head, self._authority, self._target(head.target), fields + moved + self._set
         )
 
+    def trailers(self, fields: bytes) -> bytes:
+        """Return what of the request's trailers reaches the upstream, both as field blocks."""
+        return self._cut.sub(b"", fields)
+
     def _move_authorization(self, fields: bytes) -> tuple[bytes, bytes]:
         carried = values(fields, b"authorization")
         if not carried:
