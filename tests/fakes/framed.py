@@ -147,15 +147,16 @@ class FramedEnd(End):
             self.send_frame("WINDOW_UPDATE", 0, 0, struct.pack(">I", self._window - 65535))
 
     def encode(self, pairs: Iterable[tuple[str, str]], never: Iterable[str] = ()) -> bytes:
-        """Return a header block; the fields named in `never` may not be indexed."""
-        block: bytes = self._encoder.encode(
-            [hpack.NeverIndexedHeaderTuple(*pair) if pair[0] in never else pair for pair in pairs]
-        )
-        return block
+        """Return a header block; strings are bytes in Latin-1.
 
-    def encode_raw(self, pairs: Sequence[tuple[bytes, bytes]]) -> bytes:
-        """Return a header block of bytes that need not be valid."""
-        block: bytes = self._encoder.encode(pairs)
+        The fields named in `never` may not be indexed.
+        """
+        block: bytes = self._encoder.encode(
+            [
+                (name.encode("latin-1"), value.encode("latin-1"), name in never)
+                for name, value in pairs
+            ]
+        )
         return block
 
     def send_headers(

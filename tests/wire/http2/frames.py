@@ -118,13 +118,7 @@ def _request(end: FramedEnd, change: dict[str, Any], body: str | None) -> bytes:
     pairs = [(name, values.get(name, value)) for name, value in pairs]
     pairs = [*map(tuple, change.get("first", ())), *pairs, *map(tuple, change.get("add", ()))]
     flags = framed.END_HEADERS | (framed.END_STREAM if body is None else 0)
-    result = frame("HEADERS", 1, flags, _encode_raw(end, pairs))
+    result = frame("HEADERS", 1, flags, end.encode(pairs))
     if body is not None:
         result += frame("DATA", 1, framed.END_STREAM, body.encode("latin-1"))
     return result
-
-
-def _encode_raw(end: FramedEnd, pairs: list[tuple[str, str]]) -> bytes:
-    """Encode bytes as they stand: the corpus writes them in Latin-1."""
-    raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in pairs]
-    return end.encode_raw(raw)
