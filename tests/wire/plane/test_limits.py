@@ -1,0 +1,303 @@
+"""Limits: each below, at and above, and who waits gets its turn."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxy.config.model import Limits, Timeouts
+from tests.fakes.wired import Wired
+
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+def head_of(size: int) -> bytes:
+    """Return a request of `size` bytes."""
+    bare = b"GET / HTTP/1.1\r\nHost: a\r\nX: \r\n\r\n"
+    return bare.replace(b"X: ", b"X: " + b"x" * (size - len(bare)))
+
+
+# --- header_bytes
+
+
+@pytest.mark.parametrize("size", [8191, 8192])
+async def test_a_head_up_to_the_limit_passes(wired: Wired, size: int) -> None:
+    wired.upstream.automatic = OK
+    await wired.serve(limits=Limits(header_bytes=8192))
+    caller = await wired.caller()
+
+    assert (await caller.ask(head_of(size))).status == 200
+
+
+async def test_a_head_above_the_limit_is_refused(wired: Wired) -> None:
+    await wired.serve(limits=Limits(header_bytes=8192))
+    caller = await wired.caller()
+    caller.send(head_of(8193))
+
+    await caller.refusal(431, "headers_too_large")
+
+
+async def test_a_head_that_does_not_end_is_refused_at_the_limit(wired: Wired) -> None:
+    await wired.serve(limits=Limits(header_bytes=8192))
+    caller = await wired.caller()
+    caller.send(head_of(20_000)[:8193])
+
+    await caller.refusal(431, "headers_too_large")
+
+
+async def test_a_url_of_30_kilobytes_passes_by_default(wired: Wired) -> None:
+    wired.upstream.automatic = OK
+    caller = await wired.caller()
+    target = b"/trpc/" + b",".join([b"a.b"] * 5000) + b"?batch=1&input=" + b"%7B" * 3500
+    assert len(target) > 30_000
+
+    assert (await caller.ask(b"GET " + target + b" HTTP/1.1\r\nHost: a\r\n\r\n")).status == 200
+    assert wired.upstream.requests[0].start == b"GET " + target + b" HTTP/1.1"
+
+
+async def test_zero_is_no_limit_of_heads(wired: Wired) -> None:
+    size = 300_000
+    wired.upstream.automatic = b"HTTP/1.1 200 OK\r\nX: %b\r\nContent-Length: 0\r\n\r\n" % (
+        b"x" * size
+    )
+    await wired.serve(limits=Limits(header_bytes=0))
+    wired.host.head_limit = 1 << 40
+    caller = await wired.caller()
+
+    answer = await caller.ask(head_of(size))
+    assert (answer.status, len(answer.value("x"))) == (200, size)
+
+
+@pytest.mark.parametrize(("size", "status"), [(8191, 200), (8192, 200), (8193, 502)])
+async def test_a_response_head_is_limited_too(wired: Wired, size: int, status: int) -> None:
+    bare = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX: \r\n\r\n"
+    wired.upstream.automatic = bare.replace(b"X: ", b"X: " + b"x" * (size - len(bare)))
+    await wired.serve(limits=Limits(header_bytes=8192))
+    caller = await wired.caller()
+
+    assert (await caller.ask(GET)).status == status
+    assert wired.refusals == ({} if status == 200 else {"upstream_malformed": 1})
+
+
+@pytest.mark.parametrize(("size", "status"), [(8000, 200), (9000, 400)])
+async def test_trailers_are_limited_like_heads(wired: Wired, size: int, status: int) -> None:
+    wired.upstream.automatic = OK
+    await wired.serve(limits=Limits(header_bytes=8192))
+    caller = await wired.caller()
+    caller.send(
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: %b\r\n\r\n"
+        % (b"x" * size)
+    )
+
+    assert (await caller.answer()).status == status
+
+
+async def test_chunk_extensions_without_end_are_refused(wired: Wired) -> None:
+    caller = await wired.caller()
+    caller.send(
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5;a=" + b"x" * 100_000
+    )
+
+    await caller.refusal(400, "request_malformed")
+
+
+async def test_many_small_chunks_are_no_attack(wired: Wired) -> None:
+    wired.upstream.automatic = OK
+    caller = await wired.caller()
+    caller.send(
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+        + b"1\r\nx\r\n" * 50_000
+        + b"0\r\n\r\n"
+    )
+
+    assert (await caller.answer()).status == 200
+    assert wired.upstream.requests[0].body == b"x" * 50_000
+
+
+# --- body_bytes
+
+
+@pytest.mark.parametrize(("size", "status"), [(99, 200), (100, 200), (101, 413)])
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_body_is_limited(wired: Wired, size: int, status: int, chunked: bool) -> None:  # noqa: FBT001 (a parameter)
+    wired.upstream.automatic = OK
+    await wired.serve(limits=Limits(body_bytes=100))
+    caller = await wired.caller()
+    if chunked:
+        head = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % size
+        caller.send(b"POST / HTTP/1.1\r\nHost: a\r\n" + head + bytes(size) + b"\r\n0\r\n\r\n")
+    else:
+        head = b"Content-Length: %d\r\n\r\n" % size
+        caller.send(b"POST / HTTP/1.1\r\nHost: a\r\n" + head + bytes(size))
+
+    answer = await caller.answer()
+    assert answer.status == status
+    assert answer.values("x-auth-proxy-error") == ([] if status == 200 else ["body_too_large"])
+    assert len(wired.upstream.requests) == (status == 200)
+
+
+async def test_an_announced_body_that_is_too_large_is_refused_before_it_comes(
+    wired: Wired,
+) -> None:
+    await wired.serve(limits=Limits(body_bytes=100))
+    caller = await wired.caller()
+    caller.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5000000000\r\n\r\n")
+
+    await caller.refusal(413, "body_too_large")
+    assert wired.upstream.connections == []
+
+
+# --- in_flight and queue
+
+
+async def test_what_is_beyond_in_flight_and_queue_is_shed(wired: Wired) -> None:
+    await wired.serve(limits=Limits(in_flight=2, queue=1))
+    callers = [await wired.caller() for _ in range(3)]
+    for caller in callers:
+        caller.send(GET)
+    first = await wired.upstream.accept()
+    await first.head()
+    await (await wired.upstream.accept()).head()
+    gate = wired.builder.routes["default"].gate
+    await wired.until(lambda: gate.waiting == 1, "the third to wait")
+
+    late = await wired.caller()
+    answer = await late.ask(GET)
+    assert (answer.status, answer.value("x-auth-proxy-error")) == (503, "overloaded")
+    assert answer.value("retry-after") == "1"
+
+    first.send(OK)
+    await callers[0].take(OK)
+    await first.head()  # The third: a place became free.
+    first.send(OK)
+    await callers[2].take(OK)
+
+
+async def test_the_queue_is_served_in_the_order_of_arrival(wired: Wired) -> None:
+    await wired.serve(limits=Limits(in_flight=1, queue=10))
+    gate = wired.builder.routes["default"].gate
+    callers = []
+    for number in range(4):
+        caller = await wired.caller()
+        caller.send(b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % number)
+        callers.append(caller)
+        await wired.until(lambda n=number: gate.inside + gate.waiting == n + 1, "its place")  # type: ignore[misc]  # a lambda's default
+
+    upstream = await wired.upstream.accept()
+    for number, caller in enumerate(callers):
+        assert (await upstream.head()).startswith(b"GET /%d " % number)
+        upstream.send(OK)
+        await caller.take(OK)
+
+
+async def test_the_queue_is_left_after_the_connect_timeout(wired: Wired) -> None:
+    await wired.serve(limits=Limits(in_flight=1, queue=1), timeouts=Timeouts(connect=0.05))
+    first, second = await wired.caller(), await wired.caller()
+    first.send(GET)
+    await (await wired.upstream.accept()).head()
+
+    answer = await second.ask(GET)
+    assert (answer.status, answer.value("x-auth-proxy-error")) == (503, "overloaded")
+
+
+async def test_a_caller_that_goes_away_leaves_the_queue(wired: Wired) -> None:
+    await wired.serve(limits=Limits(in_flight=1, queue=1))
+    gate = wired.builder.routes["default"].gate
+    first, second = await wired.caller(), await wired.caller()
+    first.send(GET)
+    upstream = await wired.upstream.accept()
+    await upstream.head()
+    second.send(GET)
+    await wired.until(lambda: gate.waiting == 1, "the second to wait")
+
+    second.close()
+    await wired.until(lambda: gate.waiting == 0, "its going")
+    third = await wired.caller()
+    third.send(GET)
+    await wired.until(lambda: gate.waiting == 1, "the third to wait")
+    upstream.send(OK)
+    await first.take(OK)
+    await upstream.head()
+    upstream.send(OK)
+    await third.take(OK)
+
+
+# --- connections
+
+
+async def test_connections_are_bounded_and_waited_for_in_order(wired: Wired) -> None:
+    await wired.serve(limits=Limits(connections=1))
+    callers = []
+    for number in range(4):
+        caller = await wired.caller()
+        caller.send(b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % number)
+        callers.append(caller)
+        await wired.until(lambda n=number: wired.connections.waiting == n, "its turn")  # type: ignore[misc]  # a lambda's default
+
+    upstream = await wired.upstream.accept()
+    for number, caller in enumerate(callers):
+        assert (await upstream.head()).startswith(b"GET /%d " % number)
+        upstream.send(OK)
+        await caller.take(OK)
+    assert len(wired.upstream.connections) == 1
+
+
+async def test_the_place_of_a_lost_connection_goes_to_who_waits(wired: Wired) -> None:
+    await wired.serve(limits=Limits(connections=1))
+    first, second = await wired.caller(), await wired.caller()
+    first.send(GET)
+    upstream = await wired.upstream.accept()
+    await upstream.head()
+    second.send(GET)
+    await wired.until(lambda: wired.connections.waiting == 1, "the second to wait")
+
+    upstream.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+    await (await wired.upstream.accept()).serve(OK)
+    await second.take(OK)
+    assert (await first.answer()).status == 200
+
+
+async def test_who_waits_too_long_for_a_connection_is_told(wired: Wired) -> None:
+    await wired.serve(limits=Limits(connections=1), timeouts=Timeouts(connect=0.05))
+    first, second = await wired.caller(), await wired.caller()
+    first.send(GET)
+    upstream = await wired.upstream.accept()
+    await upstream.head()
+
+    answer = await second.ask(GET)
+    assert (answer.status, answer.value("x-auth-proxy-error")) == (503, "overloaded")
+    upstream.send(OK)
+    await first.take(OK)
+    assert wired.connections.waiting == 0
+
+
+async def test_a_caller_that_goes_away_while_it_waits_takes_no_connection(wired: Wired) -> None:
+    await wired.serve(limits=Limits(connections=1))
+    first, second, third = [await wired.caller() for _ in range(3)]
+    first.send(GET)
+    upstream = await wired.upstream.accept()
+    await upstream.head()
+    second.send(GET)
+    await wired.until(lambda: wired.connections.waiting == 1, "the second to wait")
+    third.send(b"GET /third HTTP/1.1\r\nHost: a\r\n\r\n")
+    await wired.until(lambda: wired.connections.waiting == 2, "the third to wait")
+
+    second.close()
+    await wired.until(lambda: wired.route_stats.requests["h1", 499], "its going")
+    upstream.send(OK)
+    await first.take(OK)
+    assert (await upstream.head()).startswith(b"GET /third ")
+    upstream.send(OK)
+    await third.take(OK)
+
+
+async def test_zero_is_no_limit_of_connections(wired: Wired) -> None:
+    await wired.serve(limits=Limits(connections=0))
+    callers = [await wired.caller() for _ in range(50)]
+    for caller in callers:
+        caller.send(GET)
+    await wired.until(lambda: len(wired.upstream.connections) == 50, "50 connections")
+    for upstream in wired.upstream.connections:
+        await upstream.serve(OK)
+    for caller in callers:
+        await caller.take(OK)

@@ -1,0 +1,296 @@
+"""Connections to the upstream: reused while they are good, and never trusted beyond that."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import pytest
+
+from proxy.config.model import Limits
+from tests.fakes.raw import RawCaller, UpstreamEnd
+from tests.fakes.wired import Wired
+
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+async def warm(wired: Wired) -> tuple[RawCaller, UpstreamEnd]:
+    """Serve one request; return its caller and the connection that is idle then."""
+    caller = await wired.caller()
+    caller.send(GET)
+    upstream = await wired.upstream.accept()
+    await upstream.serve(OK)
+    await caller.take(OK)
+    await wired.until(lambda: wired.connections.idle >= 1, "the return of the connection")
+    return caller, upstream
+
+
+def at_once(end: UpstreamEnd) -> socket.socket:
+    """Return the socket of an end, to act on without a turn of the loop."""
+    return socket.socket(fileno=os.dup(end._transport.get_extra_info("socket").fileno()))
+
+
+async def test_a_connection_is_used_again(wired: Wired) -> None:
+    caller, upstream = await warm(wired)
+
+    for _ in range(3):
+        caller.send(GET)
+        await upstream.serve(OK)
+        await caller.take(OK)
+    assert len(wired.upstream.connections) == 1
+
+
+async def test_the_connection_used_last_is_used_next(wired: Wired) -> None:
+    callers = [await wired.caller() for _ in range(3)]
+    ends = []
+    for caller in callers:
+        caller.send(GET)
+        ends.append(await wired.upstream.accept())
+    for caller, end in zip(callers, ends, strict=True):
+        await end.serve(OK)
+        await caller.take(OK)
+
+    callers[0].send(GET)
+    await ends[2].serve(OK)
+    await callers[0].take(OK)
+
+
+async def test_an_idle_connection_is_closed_after_90_seconds(wired: Wired) -> None:
+    caller, upstream = await warm(wired)
+
+    wired.pass_time(89)
+    assert wired.connections.idle == 1
+    wired.pass_time(1)
+    await upstream.take_all()
+    assert wired.connections.idle == 0
+    caller.send(GET)
+    await (await wired.upstream.accept()).serve(OK)
+    await caller.take(OK)
+
+
+async def test_use_prolongs_the_life_of_a_connection(wired: Wired) -> None:
+    caller, upstream = await warm(wired)
+
+    for _ in range(3):
+        wired.pass_time(60)
+        caller.send(GET)
+        await upstream.serve(OK)
+        await caller.take(OK)
+    assert len(wired.upstream.connections) == 1
+
+
+async def test_a_connection_that_expired_while_nobody_ran_is_not_used(wired: Wired) -> None:
+    caller, _ = await warm(wired)
+
+    wired.time.steady += 100  # The processor was withdrawn: no sweep has happened.
+    caller.send(GET)
+    await (await wired.upstream.accept()).serve(OK)
+    await caller.take(OK)
+    assert wired.connections.busy == 0
+
+
+async def test_an_upstream_that_closes_an_idle_connection_costs_nothing(wired: Wired) -> None:
+    caller, upstream = await warm(wired)
+
+    upstream.close()
+    await wired.until(lambda: wired.connections.idle == 0, "the end of the connection")
+    caller.send(POST)
+    await (await wired.upstream.accept()).serve(OK)
+    await caller.take(OK)
+    assert wired.route_stats.retries == {}
+
+
+async def test_a_fin_that_nobody_has_read_yet_is_noticed_before_use(wired: Wired) -> None:
+    caller, upstream = await warm(wired)
+
+    # In one go, without a turn of the loop: the proxy's side gets both at once.
+    caller.send(POST)
+    with at_once(upstream) as sock:
+        sock.shutdown(socket.SHUT_WR)
+    await (await wired.upstream.accept()).serve(OK)
+    await caller.take(OK)
+    assert wired.route_stats.retries == {}
+    assert wired.connections.busy == 0
+
+
+async def test_bytes_that_nobody_asked_for_close_the_connection(wired: Wired) -> None:
+    caller, upstream = await warm(wired)
+
+    upstream.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+    await upstream.until(lambda: upstream.ended, "the end of the connection")
+    assert wired.connections.idle == 0
+    caller.send(GET)
+    await (await wired.upstream.accept()).serve(OK)
+    await caller.take(OK)
+
+
+async def test_bytes_that_nobody_has_read_yet_never_answer_the_next_request(wired: Wired) -> None:
+    caller, upstream = await warm(wired)
+
+    caller.send(GET)
+    with at_once(upstream) as sock:
+        sock.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+    await (await wired.upstream.accept()).serve(OK)
+    await caller.take(OK)
+
+
+async def test_surplus_of_one_answer_never_answers_a_pipelined_request(wired: Wired) -> None:
+    caller = await wired.caller()
+    caller.send(GET + GET)
+    upstream = await wired.upstream.accept()
+    await upstream.head()
+
+    upstream.send(OK + b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+    await (await wired.upstream.accept()).serve(OK)
+    await caller.take(OK + OK)
+
+
+# --- connections that die when they are used again
+
+
+@pytest.mark.parametrize("end", ["finish", "reset"])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"])
+async def test_an_idempotent_request_on_a_stale_connection_is_repeated(
+    wired: Wired, method: str, end: str
+) -> None:
+    caller, stale = await warm(wired)
+    caller.send(b"%b /x HTTP/1.1\r\nHost: a\r\n\r\n" % method.encode())
+    await stale.head()
+
+    getattr(stale, end)()
+    fresh = await wired.upstream.accept()
+    assert (await fresh.request()).start == b"%b /x HTTP/1.1" % method.encode()
+    fresh.send(b"HTTP/1.1 204 No Content\r\n\r\n")
+    await caller.take(b"HTTP/1.1 204 No Content\r\n\r\n")
+    assert wired.route_stats.retries == {"stale": 1}
+
+
+async def test_the_body_is_repeated_too(wired: Wired) -> None:
+    caller, stale = await warm(wired)
+    caller.send(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello")
+    await stale.head()
+    await stale.take(b"hello")
+
+    stale.reset()
+    fresh = await wired.upstream.accept()
+    await fresh.head()
+    await fresh.take(b"hello")
+    caller.send(b"world")
+    await fresh.take(b"world")
+    fresh.send(OK)
+    await caller.take(OK)
+
+
+async def test_a_body_that_was_not_kept_is_not_repeated(wired: Wired) -> None:
+    caller, stale = await warm(wired)
+    size = 64 * 1024 + 1
+    caller.send(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size + bytes(size))
+    await stale.request()
+
+    stale.reset()
+    answer = await caller.answer()
+    assert (answer.status, answer.value("x-auth-proxy-error")) == (502, "upstream_reset")
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH", "FROB"])
+async def test_a_request_that_may_have_been_executed_is_not_repeated(
+    wired: Wired, method: str
+) -> None:
+    caller, stale = await warm(wired)
+    caller.send(POST.replace(b"POST", method.encode()))
+    await stale.request()
+
+    stale.reset()
+    answer = await caller.answer()
+    assert (answer.status, answer.value("x-auth-proxy-error")) == (502, "upstream_reset")
+    assert len(wired.upstream.connections) == 1
+
+
+async def test_nothing_is_repeated_once_an_answer_has_begun(wired: Wired) -> None:
+    caller, stale = await warm(wired)
+    caller.send(GET)
+    await stale.head()
+
+    stale.send(b"HTTP/1.1 200")
+    await wired.until(lambda: True, "a turn")
+    stale.finish()
+    answer = await caller.answer()
+    assert (answer.status, answer.value("x-auth-proxy-error")) == (502, "upstream_reset")
+    assert len(wired.upstream.connections) == 1
+
+
+async def test_a_fresh_connection_that_dies_is_no_stale_one(wired: Wired) -> None:
+    caller = await wired.caller()
+    caller.send(GET)
+    upstream = await wired.upstream.accept()
+    await upstream.head()
+
+    upstream.reset()
+    answer = await caller.answer()
+    assert (answer.status, answer.value("x-auth-proxy-error")) == (502, "upstream_reset")
+    assert len(wired.upstream.connections) == 1
+
+
+async def test_several_stale_connections_cost_one_repeat(wired: Wired) -> None:
+    callers = [await wired.caller() for _ in range(3)]
+    ends = []
+    for caller in callers:
+        caller.send(GET)
+        ends.append(await wired.upstream.accept())
+    for caller, end in zip(callers, ends, strict=True):
+        await end.serve(OK)
+        await caller.take(OK)
+    callers[0].send(GET)
+    await ends[2].head()
+
+    # The first repeat goes over a connection that is certainly fresh.
+    ends[2].reset()
+    await (await wired.upstream.accept()).serve(OK)
+    await callers[0].take(OK)
+    assert wired.route_stats.retries == {"stale": 1}
+
+
+async def test_an_upstream_that_answers_before_it_has_read_all_is_not_used_again(
+    wired: Wired,
+) -> None:
+    caller = await wired.caller()
+    caller.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello")
+    upstream = await wired.upstream.accept()
+    await upstream.head()
+    upstream.send(OK)
+
+    await caller.take(OK)
+    await upstream.until(lambda: upstream.ended, "the end of the connection")
+    assert wired.connections.idle == 0
+
+
+async def test_keep_alive_probes_are_on(wired: Wired) -> None:
+    await warm(wired)
+
+    (pool,) = wired.builder._pools.values()
+    (connection,) = pool._http1._idle
+    sock = connection._transport.get_extra_info("socket")
+    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+
+
+async def test_a_reload_keeps_idle_connections(wired: Wired) -> None:
+    caller, upstream = await warm(wired)
+
+    await wired.serve(strip_path=False, set_headers=(("X-Set", "1"),))
+    caller.send(GET)
+    assert (await upstream.serve(OK)).value("x-set") == "1"
+    await caller.take(OK)
+
+
+async def test_a_reload_to_another_upstream_lets_running_exchanges_end(wired: Wired) -> None:
+    caller, upstream = await warm(wired)
+    caller.send(GET)
+    await upstream.head()
+
+    await wired.serve(limits=Limits(connections=7))
+    upstream.send(OK)
+    await caller.take(OK)
+    await upstream.until(lambda: upstream.ended, "the end of the old connection")
