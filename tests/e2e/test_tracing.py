@@ -260,6 +260,33 @@ async def test_what_is_left_is_exported_when_the_proxy_ends(
     assert len(collector.spans) == 3
 
 
+async def test_an_exchange_that_is_cut_at_the_end_of_the_drain_is_exported_too(
+    collector: Collector, proxies: Proxies, service: ProtectedService
+) -> None:
+    env = collector.environ(OTEL_BSP_SCHEDULE_DELAY="600000")
+    proxy = await proxies.to(service, env=env, drain="200ms")
+    stream = f"{proxy.url}/stream?lines=1000"
+    async with aiohttp.ClientSession() as session, session.get(stream) as response:
+        await response.content.readline()
+
+        await proxy.stop()
+
+    assert values_of((await collector.span()).attributes)["error.type"] == "draining"
+
+
+async def test_every_worker_exports_its_own(
+    collector: Collector, proxies: Proxies, service: ProtectedService
+) -> None:
+    env = collector.environ(OTEL_BSP_SCHEDULE_DELAY="600000")
+    proxy = await proxies.to(service, env=env, workers=2)
+    for _ in range(8):
+        await call(proxy.url)
+
+    await proxy.stop()
+
+    assert len(collector.spans) == 8
+
+
 @pytest.mark.parametrize("drain", ["200ms", "8s"])
 async def test_a_collector_that_does_not_answer_delays_the_end_a_little(
     collector: Collector, proxies: Proxies, service: ProtectedService, drain: str
