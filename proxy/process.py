@@ -173,6 +173,8 @@ class _Process:
         return 0
 
     async def _start(self) -> None:
+        if self._ending.is_set():
+            return  # The signal came before there was anything to start.
         await self._proxy.start()
         # What is alive at this point stays alive: the collector need not look at it again.
         gc.collect()

@@ -148,10 +148,11 @@ class Channel:
                 await self._writer.wait_closed()
 
     def close(self) -> None:
-        """Close this end; the far one notices."""
+        """Close this end, whatever has not left yet; the far one notices."""
         if self._writer is not None:
-            self._writer.close()
-        self._control.close()
+            self._writer.transport.abort()
+        else:
+            self._control.close()
         self._passing.close()
 
 

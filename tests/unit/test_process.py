@@ -1,0 +1,234 @@
+"""The process around a proxy, here around one that only takes notes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import cast
+
+import pytest
+
+from proxy.administration import Administration
+from proxy.config.model import Config, Log, Route, Upstream
+from proxy.config.problems import ConfigError, Problem
+from proxy.notify import Notifier
+from proxy.plane.listen import ListenFailed
+from proxy.process import _Logging, _Process, _Signals
+
+CONFIG = Config(
+    routes=(Route(name="a", listen=(), upstream=Upstream("http", "127.0.0.1", 9)),),
+    sigterm_delay=3.0,
+)
+
+
+class NotedAdministration:
+    def __init__(self) -> None:
+        self.quit_asked = asyncio.Event()
+
+    def announce(self) -> None:
+        pass
+
+
+class NotedProxy:
+    """Does nothing but note what it is asked for, in order."""
+
+    def __init__(self) -> None:
+        self.config = CONFIG
+        self.notes: list[str] = []
+        self.admin = cast("Administration", NotedAdministration())
+        self.start_error: Exception | None = None
+        self.reload_error: Exception | None = None
+        self.hold_start = False
+        self.started = asyncio.Event()
+        self.delay = -1.0
+
+    async def start(self) -> None:
+        self.notes.append("start")
+        self.started.set()
+        if self.start_error is not None:
+            raise self.start_error
+        if self.hold_start:
+            await asyncio.Event().wait()
+
+    async def reload(self, config: Config) -> None:
+        self.notes.append(f"reload {config.source}")
+        await asyncio.sleep(0)
+        if self.reload_error is not None:
+            error, self.reload_error = self.reload_error, None
+            raise error
+        self.config = config
+
+    def drain(self) -> None:
+        self.notes.append("drain")
+
+    async def drained(self, seconds: float, delay: float) -> int:
+        assert seconds == self.config.drain
+        self.delay = delay
+        self.notes.append("drained")
+        return 0
+
+    async def stop(self) -> None:
+        self.notes.append("stop")
+
+    def abandon(self) -> None:
+        self.notes.append("abandon")
+
+
+class Around:
+    """A process and what a test does to it."""
+
+    def __init__(self, read: Callable[[], Config] | None = None) -> None:
+        self.proxy = NotedProxy()
+        self.signals = _Signals()
+        self.logging = _Logging(CONFIG.log)
+        notifier = Notifier({}, lambda: 0.0)
+        self.process = _Process(self.proxy, read, self.signals, self.logging, notifier)
+
+    async def run(self) -> int:
+        return await self.process.run()
+
+
+@pytest.fixture(autouse=True)
+def handlers_as_before() -> Iterator[None]:
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+    for handler_ in [each for each in root.handlers if each not in handlers]:
+        handler_.close()
+    root.setLevel(level)
+
+
+def kill(number: signal.Signals) -> None:
+    os.kill(os.getpid(), number)
+
+
+async def test_a_life_is_start_drain_and_stop() -> None:
+    around = Around()
+    run = asyncio.ensure_future(around.run())
+    await around.proxy.started.wait()
+    kill(signal.SIGTERM)
+
+    assert await run == 0
+    assert around.proxy.notes == ["start", "drain", "drained", "stop"]
+    assert around.proxy.delay == CONFIG.sigterm_delay
+
+
+async def test_a_request_to_quit_waits_for_no_delay() -> None:
+    around = Around()
+    run = asyncio.ensure_future(around.run())
+    await around.proxy.started.wait()
+    around.proxy.admin.quit_asked.set()
+
+    assert await run == 0
+    assert around.proxy.delay == 0.0
+
+
+async def test_a_signal_that_came_before_anybody_could_act_counts() -> None:
+    around = Around()
+    around.proxy.hold_start = True
+    kill(signal.SIGTERM)
+
+    assert await around.run() == 0
+    assert around.proxy.notes == ["drain", "drained", "stop"]
+
+
+async def test_a_start_that_fails_is_what_the_process_fails_with() -> None:
+    around = Around()
+    around.proxy.start_error = ListenFailed("127.0.0.1:1", "no")
+
+    with pytest.raises(ListenFailed):
+        await around.run()
+    assert around.proxy.notes == ["start", "stop"]
+
+
+async def test_a_reload_that_came_before_the_start_had_ended_comes_after_it() -> None:
+    around = Around(lambda: replace(CONFIG, source="second"))
+    kill(signal.SIGHUP)
+    run = asyncio.ensure_future(around.run())
+    await _until(lambda: "reload second" in around.proxy.notes)
+    kill(signal.SIGTERM)
+    await run
+
+    assert around.proxy.notes[:2] == ["start", "reload second"]
+
+
+async def test_reloads_that_are_asked_for_during_one_are_one_more() -> None:
+    reading, go_on, read = threading.Semaphore(0), threading.Semaphore(0), 0
+
+    def slowly() -> Config:
+        nonlocal read
+        read += 1
+        reading.release()
+        go_on.acquire()
+        return replace(CONFIG, source=str(read))
+
+    around = Around(slowly)
+    run = asyncio.ensure_future(around.run())
+    await around.proxy.started.wait()
+    kill(signal.SIGHUP)
+    await asyncio.to_thread(reading.acquire)
+    for _ in range(5):
+        kill(signal.SIGHUP)
+        await asyncio.sleep(0)
+    go_on.release(10)
+    await _until(lambda: "reload 2" in around.proxy.notes)
+    kill(signal.SIGTERM)
+    await run
+
+    assert around.proxy.notes == ["start", "reload 1", "reload 2", "drain", "drained", "stop"]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ConfigError([Problem("f.yaml", 1, 2, "is wrong")]), "f.yaml:1:2: is wrong"),
+        (OSError("the disk is gone"), "the disk is gone"),
+        (RuntimeError("planted"), "a bug in the reload"),
+    ],
+)
+async def test_a_reload_that_fails_is_logged_and_the_next_one_works(
+    error: Exception, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    around = Around(lambda: replace(CONFIG, source="next"))
+    around.proxy.reload_error = error
+    run = asyncio.ensure_future(around.run())
+    await around.proxy.started.wait()
+    kill(signal.SIGHUP)
+    await _until(lambda: said in caplog.text)
+    assert around.proxy.config is CONFIG
+    kill(signal.SIGHUP)
+    await _until(lambda: around.proxy.config.source == "next")
+    kill(signal.SIGTERM)
+
+    assert await run == 0
+
+
+async def test_the_log_follows_only_what_was_taken() -> None:
+    around = Around(lambda: replace(CONFIG, log=Log(level="debug")))
+    around.proxy.reload_error = OSError("no")
+    run = asyncio.ensure_future(around.run())
+    await around.proxy.started.wait()
+    ours = logging.getLogger("proxy")
+    kill(signal.SIGHUP)
+    await _until(lambda: around.proxy.reload_error is None)
+    assert ours.level == logging.INFO
+    kill(signal.SIGHUP)
+    await _until(lambda: ours.level == logging.DEBUG)
+    kill(signal.SIGTERM)
+
+    assert await run == 0
+
+
+async def _until(done: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not done():  # noqa: ASYNC110 (signals and threads tell no event)
+            await asyncio.sleep(0)

@@ -1,0 +1,156 @@
+"""One server in this process: all or nothing at the start and at a reload."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.config.loading import parse
+from proxy.config.model import Config
+from proxy.emulator.faults import Answer, Held
+from proxy.emulator.metadata import MetadataServer
+from proxy.ops.lifecycle import State
+from proxy.plane.build import Builder
+from proxy.plane.listen import ListenFailed
+from proxy.server import Server
+from tests.fakes.lifelines import OK, scripted, status_of, url_of
+
+
+def config(routes: dict[str, Any], **top: Any) -> Config:
+    document = {"listen": "127.0.0.1:0", "admin": "off", "routes": routes, **top}
+    return parse(json.dumps(document), source="test", env={})
+
+
+@asynccontextmanager
+async def running(config: Config, environ: dict[str, str] | None = None) -> AsyncIterator[Server]:
+    server = Server(config, environ or {})
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+def at(server: Server, listener: int = 0) -> str:
+    return str(server.addresses[listener])
+
+
+async def test_a_server_goes_from_starting_to_stopped() -> None:
+    async with scripted(OK) as upstream:
+        server = Server(config({"a": {"upstream": url_of(upstream)}}), {})
+        states = [server.lifecycle.state]
+        server.lifecycle.on_change(lambda _, new: states.append(new))
+        await server.start()
+        assert await status_of(at(server), "/") == 200
+        server.drain()
+        assert await server.drained() == 0
+        await server.stop()
+        # A second time, nothing is left to be done.
+        await server.stop()
+
+        assert states == [State.STARTING, State.SERVING, State.DRAINING, State.STOPPED]
+        assert server.addresses == []
+
+
+async def test_a_start_that_lacks_one_address_opens_none(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        routes = {
+            "free": {"listen": f"unix:{tmp_path}/a.sock", "upstream": "http://127.0.0.1:9"},
+            "taken": {
+                "listen": f"127.0.0.1:{taken.getsockname()[1]}",
+                "upstream": "http://127.0.0.1:9",
+            },
+        }
+        server = Server(config(routes), {})
+        with pytest.raises(ListenFailed, match="Address already in use"):
+            await server.start()
+
+    assert server.addresses == []
+    assert not list(tmp_path.iterdir())
+    assert server.lifecycle.state is State.STOPPED
+
+
+async def test_a_start_that_is_cancelled_leaves_nothing_open(
+    metadata: MetadataServer, tmp_path: Path
+) -> None:
+    metadata.inject(Held(asyncio.Event()))
+    routes = {"a": {"listen": f"unix:{tmp_path}/a.sock", "upstream": "https://a.test"}}
+    server = Server(config(routes), metadata.environ)
+    start = asyncio.ensure_future(server.start())
+    await metadata.requests.reached(1)
+    assert await status_of(f"unix:{tmp_path}/a.sock", "/nowhere", "CONNECT") == 405
+    start.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await start
+
+    assert not list(tmp_path.iterdir())
+    assert server.lifecycle.state is State.STOPPED
+
+
+async def test_a_bug_while_routes_are_built_leaves_the_old_ones_in_place(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async with scripted(OK) as upstream:
+        route = {"upstream": url_of(upstream)}
+        async with running(config({"a": route})) as server:
+
+            def broken(*_: object) -> None:
+                raise RuntimeError("a planted bug")
+
+            more = {"a": route, "b": {"listen": f"unix:{tmp_path}/b.sock", **route}}
+            with monkeypatch.context() as patch:
+                patch.setattr(Builder, "build", broken)
+                with pytest.raises(RuntimeError):
+                    await server.reload(config(more))
+
+            assert len(server.addresses) == 1
+            assert not list(tmp_path.iterdir())
+            assert await status_of(at(server), "/") == 200
+
+            await server.reload(config(more))
+            assert await status_of(f"unix:{tmp_path}/b.sock", "/") == 200
+
+
+async def test_a_reload_is_not_undone_by_a_service_that_is_resolved_meanwhile(
+    metadata: MetadataServer,
+) -> None:
+    async with scripted(OK) as upstream:
+        metadata.inject(Answer(status=503), times=100)
+        named = {"named": {"service": "billing", "auth": "none"}}
+        async with running(config(named), metadata.environ) as server:
+            metadata.clear_faults()
+            held = asyncio.Event()
+            metadata.inject(Held(held))
+            before = len(metadata.requests)
+            # Asks for another try, which then waits for the metadata server.
+            server._services._not_before = 0.0
+            assert await status_of(at(server), "/") == 502
+            await metadata.requests.reached(before + 1)
+            await server.reload(config({"a": {"upstream": url_of(upstream)}}))
+            held.set()
+            await asyncio.gather(*server.plane._tasks)
+
+            assert [route.name for route in server.config.routes] == ["a"]
+            assert await status_of(at(server), "/") == 200
+
+
+async def test_a_listener_that_no_route_uses_any_more_tells_its_connections_to_go() -> None:
+    async with scripted(OK) as upstream:
+        route = {"upstream": url_of(upstream)}
+        async with running(config({"a": route})) as server:
+            (old,) = server._hosts.values()
+            told = [old.draining]
+            await server.reload(config({"a": route}, listen="127.0.0.2:0"))
+            (other,) = server._hosts.values()
+            told += [old.draining, other.draining]
+            server.drain()
+            told += [other.draining]
+
+            assert told == [False, True, False, True]
