@@ -67,17 +67,21 @@ async def _examine(
         async with gate:
             return await examine(route, world, question)
 
+    # No TaskGroup: it would wrap what printing raises, such as a reader that has gone.
+    tasks = [asyncio.ensure_future(one(route)) for route in routes]
     reports: list[Report] = []
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(one(route), name=route.name) for route in routes]
+    try:
         for task in tasks:
-            report = await task
-            reports.append(report)
+            reports.append(await task)
             if style is not None:
-                _print(render(report, style))
+                _print(render(reports[-1], style))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await world.tokens.close()
     if style is not None:
         _print(summary(reports, style))
-    await world.tokens.close()
     return reports
 
 

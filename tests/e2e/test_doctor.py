@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
 import re
+import signal
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -20,6 +24,7 @@ from proxy.emulator.claims import CALLER
 from proxy.emulator.faults import Answer, Held, Minted
 from proxy.emulator.metadata import MetadataServer
 from proxy.emulator.pages import INVALID_TOKEN
+from tests.fakes.child import Child, plain_environment
 from tests.fakes.doctoring import (
     DOMAIN,
     HASHED,
@@ -32,7 +37,7 @@ from tests.fakes.doctoring import (
     silent,
 )
 from tests.fakes.google import FakeGoogle
-from tests.fakes.program import command
+from tests.fakes.program import COMMAND, command
 from tests.fakes.tls import HTTP2, foreign_authority, server_context
 
 
@@ -445,6 +450,46 @@ async def test_a_name_or_an_address_that_leads_nowhere_is_told(doctor: Doctor) -
     assert time.monotonic() - began < 10
 
 
+async def test_of_several_addresses_the_first_that_accepts_is_taken(doctor: Doctor) -> None:
+    # It listens on 127.0.0.1 alone, which is the second address of this name.
+    port = await doctor.answering(plain(200), tls=False)
+    routes: dict[str, Route] = {
+        "open": {"upstream": f"http://two.example.com:{port}", "auth": "none"},
+        "closed": {"upstream": "http://two.example.com:9", "auth": "none"},
+    }
+
+    seen = await doctor.examine(routes)
+
+    assert seen.step("open", "dns")["facts"]["addresses"] == ["127.0.0.2", "127.0.0.1"]
+    assert seen.step("open", "tcp")["facts"]["address"] == "127.0.0.1"
+    assert seen.step("open", "request")["outcome"] == "ok"
+    closed = seen.step("closed", "tcp")
+    assert closed["outcome"] == "failed"
+    assert sorted([closed["text"], *closed["notes"]]) == [
+        "127.0.0.1:9: connection refused",
+        "127.0.0.2:9: connection refused",
+    ]
+
+
+async def test_an_address_that_swallows_packets_is_given_up(doctor: Doctor) -> None:
+    with contextlib.ExitStack() as stack:
+        # Linux drops what comes for a listener whose queue is full.
+        full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(2):
+            caller = stack.enter_context(socket.socket())
+            caller.setblocking(False)  # noqa: FBT003 (socket's own way)
+            caller.connect_ex(full.getsockname())
+        upstream = f"http://127.0.0.1:{full.getsockname()[1]}"
+
+        seen = await doctor.examine(
+            {"search": {"upstream": upstream, "timeouts": {"connect": "300ms"}}}
+        )
+
+    step = seen.step("search", "tcp")
+    assert step["reason"] == "connect_timed_out"
+    assert "no answer within 3" in step["text"]
+
+
 async def test_an_upstream_that_gives_no_answer_is_told(doctor: Doctor) -> None:
     async def closing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -701,6 +746,45 @@ async def test_a_bad_configuration_is_told_as_check_tells_it(doctor: Doctor) -> 
     assert "unknown key 'upstreem'; did you mean 'upstream'?" in text.err
     assert json.loads(done.out)["problems"][0]["line"] == 1
     assert [each["file"] for each in json.loads(nobody.out)["problems"]] == ["nobody", "order"]
+
+
+async def test_a_reader_that_has_seen_enough_is_no_failure(doctor: Doctor) -> None:
+    port = await doctor.answering(plain(200), tls=False)
+    read, write = os.pipe()
+    os.close(read)
+    process = await asyncio.create_subprocess_exec(
+        COMMAND,
+        "doctor",
+        f"http://127.0.0.1:{port}",
+        stdout=write,
+        stderr=asyncio.subprocess.PIPE,
+        env=plain_environment(doctor.home, {}),
+        cwd=doctor.home,
+    )
+    os.close(write)
+
+    _, err = await process.communicate()
+
+    assert (process.returncode, err) == (0, b"")
+
+
+async def test_ctrl_c_ends_it_at_once(doctor: Doctor) -> None:
+    arrived = asyncio.Event()
+
+    async def hang(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        arrived.set()
+        await reader.read()
+
+    url = f"http://127.0.0.1:{await doctor.serve(hang)}"
+    child = Child([COMMAND, "doctor", url], env=plain_environment(doctor.home, {}))
+    await child.spawn()
+    await arrived.wait()
+
+    child.signal(signal.SIGINT)
+
+    assert await child.exit_code() == 130
+    assert child.output == ""
 
 
 async def test_a_terminal_without_unicode_gets_words(doctor: Doctor) -> None:

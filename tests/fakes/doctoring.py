@@ -25,14 +25,16 @@ HASHED = "orders-abc123-uc.a.run.app"
 DOMAIN = "orders.example.com"
 NAMES = (RUN_APP, HASHED, f"green---{HASHED}", DOMAIN, "localhost", "127.0.0.1")
 
-# Python imports this module before the command: the names of the tests are this machine's, and
-# one name server never answers.
+# Python imports this module before the command: the names of the tests are this machine's, one
+# has two addresses, and one name server never answers.
 RESOLVER = """
 import socket, threading
 ask = socket.getaddrinfo
 def getaddrinfo(host, port, *more, **named):
     if host == "silent.example.com":
         threading.Event().wait()
+    if host == "two.example.com":
+        return ask("127.0.0.2", port, *more, **named) + ask("127.0.0.1", port, *more, **named)
     here = isinstance(host, str) and host.endswith((".run.app", ".example.com"))
     return ask("127.0.0.1" if here else host, port, *more, **named)
 socket.getaddrinfo = getaddrinfo
