@@ -18,6 +18,8 @@ from proxy.config.overrides import NAMES
 from proxy.config.problems import ConfigError
 from proxy.config.schema import schema
 
+COMMANDS = "run, check, doctor, token, wait, shutdown, demo, schema"
+
 Reload = Callable[[], Config] | None
 
 
@@ -196,14 +198,14 @@ def test_the_file_in_the_usual_place_is_found(
         (
             ["chek"],
             (
-                "chek: is neither a command (run, check, doctor, token, wait, shutdown, demo, schema) nor a URL such as "
+                f"chek: is neither a command ({COMMANDS}) nor a URL such as "
                 "https://HOST; did you mean 'check'?"
             ),
         ),
         (
             ["orders.example.com"],
             (
-                "orders.example.com: is neither a command (run, check, doctor, token, wait, shutdown, demo, schema) "
+                f"orders.example.com: is neither a command ({COMMANDS}) "
                 "nor a URL such as https://HOST"
             ),
         ),
