@@ -128,6 +128,18 @@ async def test_the_language_of_the_route_wins_over_the_callers() -> None:
     assert json.loads(answer.body)["code"] == "resource_exhausted"
 
 
+async def test_grpc_without_http_2_is_told_in_an_answer_that_ends(caller: RawCaller) -> None:
+    for reason in ("draining", "overloaded"):
+        answer = await caller.ask(
+            f"POST /{reason}/a.B/C HTTP/1.1\r\nHost: a\r\n"
+            "Content-Type: application/grpc\r\nContent-Length: 0\r\n\r\n".encode()
+        )
+
+        assert (answer.status, answer.body) == (200, b"")
+        assert answer.value("content-length") == "0"
+        assert answer.value("x-auth-proxy-error") == reason
+
+
 # --- JSON-RPC: the body says what an answer belongs to
 
 
