@@ -75,8 +75,15 @@ class Plane:
             self._changed()
 
     async def idle(self) -> None:
-        """Wait until no exchange is in flight."""
-        while self.exchanges:
+        """Wait until no exchange is in flight and no response waits for its caller's window.
+
+        (That an HTTP/2 connection has none any more is seen when it closes, as it does while
+        we drain.)
+        """
+        while self.exchanges or any(
+            isinstance(connection, Http2Downstream) and connection.streams
+            for connection in self.connections
+        ):
             await self._next_change()
 
     def refuse(

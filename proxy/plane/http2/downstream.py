@@ -130,9 +130,15 @@ class Http2Downstream(Endpoint, asyncio.Protocol):
         self.flush()
 
     def shut(self) -> None:
-        """End the connection because the process ends."""
-        self._close(frames.goaway(self._highest, Code.NO_ERROR))
-        self._transport.close()
+        """End the connection because the process ends; finished responses may still leave."""
+        if not self.is_closed:
+            self._leave_finally()
+            for stream in list(self.streams.values()):
+                if not stream.is_stalled:
+                    stream.reset(Code.CANCEL)
+                    stream.lost(None)
+        if self.is_closed:
+            self._transport.close()
 
     def fail(self, fault: ConnectionFault) -> None:
         """Tell the caller what it did, and close."""
