@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from random import Random
 
@@ -145,19 +146,35 @@ class Server:
         self._close(self._listeners)
 
     async def drained(self, seconds: float | None = None, delay: float = 0.0) -> int:
-        """Wait until nothing is in flight, after `delay` seconds at the soonest.
+        """Wait until nothing is in flight, after `delay` seconds at the soonest; serve no more.
 
         What is left after `seconds`, by default the configuration's `drain`, is cut; returns
         how many exchanges that were.
         """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + (self.config.drain if seconds is None else seconds)
         try:
-            async with asyncio.timeout(self.config.drain if seconds is None else seconds):
+            async with asyncio.timeout_at(deadline):
                 await asyncio.sleep(delay)
                 await self.plane.idle()
-                await self._tracing.flush()
         except TimeoutError:
-            return self.plane.cut()
-        return 0
+            return self._end_traffic()
+        cut = self._end_traffic()
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline):
+                await self._tracing.flush()
+        return cut
+
+    def _end_traffic(self) -> int:
+        """Serve nobody from here on; return how many exchanges were cut.
+
+        One step, so that no exchange begins unseen between the look and the end.
+        """
+        self.refuse_more()
+        cut = self.plane.cut()
+        for connection in list(self.plane.connections):
+            connection.shut()
+        return cut
 
     async def stop(self) -> None:
         """Close everything, whatever is in flight."""

@@ -123,6 +123,9 @@ class Place:
 
     async def _pause(self, how: str, lived: float) -> None:
         seconds = self._pauses.after(lived)
+        if seconds:
+            # Callers shall go to the others. Who waits in the queue is lost with the worker.
+            self.give_up([each for each in self.sockets if self._crew.can_spare(self, each)])
         log.error(
             "worker %d %s: starting another in %g s",
             self.number,
@@ -130,12 +133,9 @@ class Place:
             seconds,
             extra={"fields": {"worker": self.number, "ended": how}},
         )
-        if not seconds:
-            return
-        spare = [each for each in self.sockets if self._crew.can_spare(self, each)]
-        self.give_up(spare)
-        await asyncio.sleep(seconds)
-        self._crew.restore(self)
+        if seconds:
+            await asyncio.sleep(seconds)
+            self._crew.restore(self)
 
     def give_up(self, addresses: Iterable[Address]) -> None:
         """Close the sockets of these listeners."""
