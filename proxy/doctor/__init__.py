@@ -15,8 +15,9 @@ The report as JSON (``--format json``) is one object, whose keys are stable:
       concern the route is left out;
     - ``outcome``: ``ok``, ``warning``, ``failed`` or ``skipped``;
     - ``text`` and ``notes``: what people read;
-    - ``reason``: the stable name of what is wrong; ``why``, ``fix``, ``command``: sentences, and
-      a line for a shell.  Null where nothing is wrong or there is nothing to type;
+    - ``reason``: the stable name of what is wrong, one of `findings.Reason`; ``why``, ``fix``,
+      ``command``: sentences, and a line for a shell.  Null where nothing is wrong or there is
+      nothing to type;
     - ``facts``: an object, for each step that was taken:
       ``service``: ``upstream``;
       ``credentials``: ``source`` (``metadata``, ``file``, ``token_file``), ``host`` or ``file``

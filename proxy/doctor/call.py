@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from proxy.config.model import Route
+from proxy.doctor.again import again
 from proxy.doctor.answers import Answer
 from proxy.doctor.clock import skew_of
 from proxy.doctor.request import Question
@@ -53,6 +54,8 @@ class Call:
     fixed_audience: bool = False
     """Whether the token's audience could not be chosen."""
     workload: Workload | None = None
+    source: str = ""
+    """Where the configuration came from: `Config.source`."""
 
     @property
     def host(self) -> str:
@@ -85,7 +88,8 @@ class Call:
         """The command that shows why the service did what it did."""
         if self.is_cloud_run:
             return self.gcloud("logs read", "--limit=20")
-        return by_hand(self.route, self.question, with_token=self.token is not None)
+        minted = again("token", self.route, self.source) if self.token is not None else ""
+        return by_hand(self.route, self.question, minted)
 
     @property
     def where_names_are(self) -> str:
@@ -96,13 +100,13 @@ class Call:
         return f"`gcloud run services list | grep {label}` shows SERVICE and REGION."
 
 
-def by_hand(route: Route, question: Question, *, with_token: bool) -> str:
-    """Return the command that makes the same call; it shows no token."""
+def by_hand(route: Route, question: Question, minted: str) -> str:
+    """Return the command that makes the same call; it shows no token.
+
+    `minted` is the command that prints the token, empty for a call without.
+    """
     method = [] if question.method == "GET" else ["-X", question.method]
     ca_file = ["--cacert", str(route.ca_file)] if route.ca_file else []
     url = f"{route.upstream}{question.path}"
     words = shlex.join(["curl", "-iv", *method, *ca_file, url])
-    if not with_token:
-        return words
-    minted = f"$(cloud-run-auth-proxy token {shlex.quote(route.name)})"
-    return f'{words} -H "{route.header.value}: Bearer {minted}"'
+    return f'{words} -H "{route.header.value}: Bearer $({minted})"' if minted else words

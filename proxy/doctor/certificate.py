@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from proxy.doctor.findings import Reason
 from proxy.doctor.words import printable, span
 
 _NO_CHECK_TIME = 0x200000  # X509_V_FLAG_NO_CHECK_TIME, see x509_vfy.h; Python has no name for it.
@@ -140,7 +141,7 @@ _UNKNOWN_ISSUER = frozenset({2, 18, 19, 20, 21})
 _OTHER_NAME = frozenset({62, 64})
 
 
-def explain(code: int, host: str, shown: Certificate | None) -> tuple[str, str, str]:
+def explain(code: int, host: str, shown: Certificate | None) -> tuple[Reason, str, str]:
     """Return what OpenSSL's verification error `code` means for `host`.
 
     That is the reason for machines, one sentence why, and what to change.

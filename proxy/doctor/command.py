@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from proxy.config.model import Config, Route
 from proxy.config.problems import ConfigError, Problem
@@ -15,7 +15,7 @@ from proxy.config.suggest import nearest
 from proxy.doctor import running
 from proxy.doctor.examination import examine
 from proxy.doctor.findings import Report
-from proxy.doctor.identity import open_world
+from proxy.doctor.identity import World, open_world
 from proxy.doctor.machine import as_json
 from proxy.doctor.render import Style, render, style_for, summary
 from proxy.doctor.request import Question
@@ -37,7 +37,8 @@ def main(
     routes = select(config, names)
     question = Question(method, path)
     style = _style() if as_text else None
-    reports = running.run(_examine(routes, question, os.environ, style))
+    world = open_world(os.environ, config.source)
+    reports = running.run(_examine(routes, question, world, style))
     if style is None:
         sys.stdout.write(json.dumps(as_json(reports), indent=2) + "\n")
     return 0 if all(report.ok for report in reports) else FAILED
@@ -57,10 +58,9 @@ def select(config: Config, names: Sequence[str]) -> list[Route]:
 
 
 async def _examine(
-    routes: Sequence[Route], question: Question, environ: Mapping[str, str], style: Style | None
+    routes: Sequence[Route], question: Question, world: World, style: Style | None
 ) -> list[Report]:
     """Examine the routes; with a `style`, print each report as soon as it is its turn."""
-    world = open_world(environ)
     gate = asyncio.Semaphore(AT_ONCE)
 
     async def one(route: Route) -> Report:

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from proxy.config.model import Auth, Protocol, Route, Upstream
 from proxy.config.resolve import default_audience
+from proxy.doctor.again import again
 from proxy.doctor.answers import Answer
 from proxy.doctor.call import Call, by_hand, workload_of
 from proxy.doctor.clock import clock_finding, skew_of, skew_of_token
@@ -111,7 +112,8 @@ async def _call(
     answer = await ask(target, question, within, world.clocks)
     clock = _clock(target, answer, world.clocks.wall())
     if isinstance(answer, Silence):
-        return [_silent(target, question, answer), *clock]
+        minted = again("token", route, world.source) if target.token is not None else ""
+        return [_silent(question, answer, by_hand(route, question, minted)), *clock]
     call = Call(
         route=route,
         question=question,
@@ -120,17 +122,18 @@ async def _call(
         account=identity.account,
         fixed_audience=identity.fixed_audience,
         workload=workload_of(world.environ),
+        source=world.source,
     )
     return [judge(call), *clock]
 
 
-def _silent(target: Target, question: Question, silence: Silence) -> Finding:
+def _silent(question: Question, silence: Silence, command: str) -> Finding:
     path = question.path.partition("?")[0]
     advice = Advice(
         reason=silence.reason,
         why=sentence(f"the upstream took the request, but {silence.text}"),
         fix=REASONS[silence.reason].default_hint,
-        command=by_hand(target.route, question, with_token=target.token is not None),
+        command=command,
     )
     return failed(Step.REQUEST, f"{question.method} {path}: {silence.text}", advice)
 

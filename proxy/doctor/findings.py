@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Literal
 
 from proxy.config.model import Route
 
@@ -35,12 +36,73 @@ class Step(StrEnum):
     CLOCK = "clock"
 
 
+Reason = Literal[
+    # configuration
+    "audience_suspicious",
+    # service
+    "service_unresolved",
+    # credentials, account, token
+    "credentials_missing",
+    "credentials_unusable",
+    "account_missing",
+    "token_unavailable",
+    "token_timed_out",
+    # dns, tcp
+    "dns_failed",
+    "dns_timed_out",
+    "connection_refused",
+    "connect_timed_out",
+    "connect_failed",
+    # tls
+    "certificate_ended",
+    "certificate_ends_soon",
+    "certificate_for_other_name",
+    "certificate_issuer_unknown",
+    "certificate_not_yet_valid",
+    "certificate_refused",
+    "http2_not_offered",
+    "tls_failed",
+    "tls_not_spoken",
+    "tls_timed_out",
+    # request: no answer
+    "upstream_connect_failed",
+    "upstream_malformed",
+    "upstream_reset",
+    "upstream_timed_out",
+    # request: Google's front end
+    "audience_fixed",
+    "audience_refused",
+    "custom_domain",
+    "front_end_refused",
+    "header_not_read",
+    "ingress_internal",
+    "instance_failed",
+    "no_instance",
+    "not_invoker",
+    "service_timed_out",
+    "token_expired",
+    "token_not_sent",
+    "token_not_yet_valid",
+    "token_refused",
+    "vpc_service_controls",
+    # request: Identity-Aware Proxy
+    "iap_audience_refused",
+    "iap_header_not_read",
+    "iap_not_accessor",
+    # request: the service itself
+    "service_failed",
+    "service_refused",
+    # clock
+    "clock_skew",
+]
+"""What can be wrong, by the step where it shows.  These names are stable: programs know them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Advice:
     """Why a step failed, and what to do about it."""
 
-    reason: str
-    """Stable, in snake case: the name for machines."""
+    reason: Reason
     why: str
     """One sentence."""
     fix: str = ""

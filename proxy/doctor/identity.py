@@ -10,6 +10,7 @@ from random import Random
 
 from proxy.clock import Clocks
 from proxy.config.model import Auth, Route
+from proxy.doctor.again import again
 from proxy.doctor.clock import SHOW_CLOCKS
 from proxy.doctor.credentials import EMAIL_KEY, account_found, find_origin
 from proxy.doctor.findings import Advice, Finding, Outcome, Step, failed, skipped
@@ -32,16 +33,19 @@ class World:
 
     environ: Mapping[str, str]
     clocks: Clocks
+    source: str
+    """Where the configuration came from: `Config.source`."""
     tokens: Tokens
     metadata: Metadata
 
 
-def open_world(environ: Mapping[str, str]) -> World:
+def open_world(environ: Mapping[str, str], source: str = "") -> World:
     """Return what a running proxy would look at the world with."""
     clocks, jitter = Clocks(), Random()  # noqa: S311 (spreads attempts over time)
     return World(
         environ=environ,
         clocks=clocks,
+        source=source,
         tokens=Tokens(clocks=clocks, jitter=jitter, environ=environ),
         metadata=Metadata(environ, jitter),
     )
@@ -72,9 +76,13 @@ async def identify(route: Route, world: World, within: float) -> Identity:
         return Identity((origin.finding, *accounts, skipped(Step.TOKEN, "not asked for")))
     cache = world.tokens.cache(route.credentials, route.audience)
     account = origin.account or await _account(cache.source, within)
-    finding, token = await _fetch(route, cache, origin.finding, world.clocks, within)
-    if token is not None and token.email and not account.facts:
-        account = account_found(email(token.email))
+    token, error = await _fetch(route, cache, within)
+    if token is None:
+        finding = _no_token(route, error, _look_closer(route, origin.finding, world.source))
+    else:
+        finding = _token(token, cache.source, world.clocks.wall())
+        if token.email and not account.facts:
+            account = account_found(email(token.email))
     return Identity(
         findings=(origin.finding, account, finding),
         token=token,
@@ -93,45 +101,43 @@ async def _account(source: TokenSource, within: float) -> Finding:
 
 
 async def _fetch(
-    route: Route, cache: TokenCache, origin: Finding, clocks: Clocks, within: float
-) -> tuple[Finding, IdToken | None]:
+    route: Route, cache: TokenCache, within: float
+) -> tuple[IdToken | None, ProxyError | None]:
+    """Make one attempt; return the token, or why there is none."""
     error: ProxyError | None
     try:
         async with asyncio.timeout(within):
             error = await cache.prefetch(route.name)
     except TimeoutError:
         error = TokenTimedOut(f"{cache.source.describe()}: no answer within {span(within)}")
-    token = cache.current(route.name)
-    if token is None:
-        return _no_token(route, error, origin), None
-    return _token(token, cache.source, clocks.wall()), token
+    return cache.current(route.name), error
 
 
-def _no_token(route: Route, error: ProxyError | None, origin: Finding) -> Finding:
+def _no_token(route: Route, error: ProxyError | None, look_closer: str) -> Finding:
     detail = error.detail if error else "it expired at once"
     hint = error.hint if error and error.hint != error.default_hint else None  # Run this command.
     fix, command = advice_in(hint)
     if hint and "clock" in hint:
         command = SHOW_CLOCKS
     advice = Advice(
-        reason=error.reason if error else "token_unavailable",
+        reason="token_timed_out" if isinstance(error, TokenTimedOut) else "token_unavailable",
         why=sentence(f"no ID token for {route.audience}: {detail}"),
         fix=fix,
-        command=command or _look_closer(route, origin),
+        command=command or look_closer,
     )
     return failed(Step.TOKEN, "none", advice)
 
 
-def _look_closer(route: Route, origin: Finding) -> str:
+def _look_closer(route: Route, origin: Finding, source: str) -> str:
     """Return the command that shows more of why there is no token, and no token."""
     match origin.facts.get("source"):
         case "metadata":
             url = f"http://{origin.facts['host']}/computeMetadata/v1/{EMAIL_KEY}"
-            return f"curl -i -H 'Metadata-Flavor: Google' {url}"
+            return f"curl -i -H 'Metadata-Flavor: Google' {shlex.quote(url)}"
         case "token_file":
             return f"ls -l {shlex.quote(str(origin.facts['file']))}"
         case _:
-            return f"cloud-run-auth-proxy token {shlex.quote(route.name)} --claims"
+            return f"{again('token', route, source)} --claims"
 
 
 def _token(token: IdToken, source: TokenSource, now: float) -> Finding:
@@ -150,7 +156,7 @@ def _token(token: IdToken, source: TokenSource, now: float) -> Finding:
         notes=tuple(notes),
         facts={
             "aud": audience,
-            "email": token.email,
+            "email": email(token.email) or None,
             "issued_at": token.claims.get("iat"),
             "expires_at": token.expires_at,
             "expires_in": round(left),

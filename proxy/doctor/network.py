@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from proxy.config.model import Route, Upstream
 from proxy.doctor.certificate import Place
-from proxy.doctor.findings import Advice, Finding, Outcome, Step, failed, skipped
+from proxy.doctor.findings import Advice, Finding, Outcome, Reason, Step, failed, skipped
 from proxy.doctor.tls import handshake
 from proxy.doctor.words import span
 
@@ -82,6 +82,7 @@ async def _resolve(upstream: Upstream, deadline: float, findings: list[Finding])
 
 
 def _unresolved(host: str, error: Exception, seconds: float) -> Finding:
+    reason: Reason
     if isinstance(error, TimeoutError):
         reason, what = "dns_timed_out", f"no answer within {span(seconds)}"
         why = f"The name server did not say within {span(seconds)} where {host} is."
@@ -157,8 +158,8 @@ def _connected(place: Place, errors: dict[Place, str], seconds: float) -> Findin
 def _unreachable(errors: dict[Place, str], silent: Sequence[Place], seconds: float) -> Finding:
     said = [f"{_shown(place)}: {error}" for place, error in errors.items()]
     said += [f"{_shown(place)}: no answer within {span(seconds)}" for place in silent]
-    refused = "connection refused" in errors.values()
-    if refused:
+    reason: Reason
+    if "connection refused" in errors.values():
         reason, why = "connection_refused", "Nothing listens at that address."
         fix = "Check the route's upstream and its port, and that the service runs."
     elif silent:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from proxy.config.model import IdentityHeader
 from proxy.config.resolve import default_audience
+from proxy.doctor.again import again
 from proxy.doctor.answers import PERIMETER
 from proxy.doctor.call import Call
 from proxy.doctor.clock import SHOW_CLOCKS, TOLERATED
@@ -151,12 +152,11 @@ def _perimeter(call: Call) -> Advice | None:
 def _no_token(call: Call) -> Advice | None:
     if call.token is not None:
         return None
-    name = shlex.quote(call.route.name)
     return Advice(
         reason="token_not_sent",
         why="The service is private, and this route sends no ID token (auth: none).",
         fix="Set auth: id_token on the route; this tries it:",
-        command=f"AUTH_PROXY_AUTH=id_token cloud-run-auth-proxy doctor {name}",
+        command=f"AUTH_PROXY_AUTH=id_token {again('doctor', call.route, call.source)}",
     )
 
 

@@ -17,6 +17,7 @@ from proxy.clock import Clocks
 from proxy.config.model import Route, Upstream
 from proxy.doctor.answers import Answer
 from proxy.doctor.certificate import Place
+from proxy.doctor.findings import Reason
 from proxy.doctor.words import span
 from proxy.identity.token import IdToken
 from proxy.plane.dial import tls_context
@@ -42,7 +43,7 @@ class Question:
 class Silence:
     """There was no answer."""
 
-    reason: str
+    reason: Reason
     text: str
 
 

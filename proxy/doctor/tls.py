@@ -8,7 +8,7 @@ import ssl
 from proxy.config.model import Protocol, Route, Upstream
 from proxy.doctor import certificate
 from proxy.doctor.certificate import Certificate, Place
-from proxy.doctor.findings import Advice, Finding, Outcome, Step, failed
+from proxy.doctor.findings import Advice, Finding, Outcome, Reason, Step, failed
 from proxy.doctor.words import is_address, span
 from proxy.identity.quote import redact
 from proxy.plane.dial import tls_context
@@ -106,6 +106,7 @@ _NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL"
 
 
 def _broken_off(upstream: Upstream, error: Exception) -> Finding:
+    reason: Reason
     command = _inspect(upstream)
     if isinstance(error, TimeoutError):
         text, reason = "no answer to the handshake in time", "tls_timed_out"

@@ -260,7 +260,7 @@ async def test_each_way_of_refusing_a_token_is_told_apart(doctor: Doctor) -> Non
         "gcloud run services describe orders --region=us-central1 --format='value(status.url)'"
     )
     assert seen.step("none", "request")["command"] == (
-        "AUTH_PROXY_AUTH=id_token cloud-run-auth-proxy doctor none"
+        f"AUTH_PROXY_AUTH=id_token cloud-run-auth-proxy doctor none --config {doctor.file}"
     )
     assert seen.step("expired", "clock")["reason"] == "clock_skew"
 
@@ -732,7 +732,7 @@ async def test_unusable_arguments_are_one_line_and_exit_64(
     done = await doctor.run({"orders": {"upstream": f"https://{RUN_APP}"}}, *arguments)
 
     assert (done.code, done.out) == (64, "")
-    assert done.err == says.format(file=doctor.home / "proxy.yaml")
+    assert done.err == says.format(file=doctor.file)
 
 
 async def test_a_bad_configuration_is_told_as_check_tells_it(doctor: Doctor) -> None:

@@ -75,6 +75,7 @@ class Doctor:
     def __init__(self, metadata: MetadataServer, home: Path, stack: AsyncExitStack) -> None:
         self.metadata = metadata
         self.home = home
+        self.file = home / "proxy.yaml"
         self.ca = str(ca_file(home))
         self._stack = stack
         (home / "sitecustomize.py").write_text(RESOLVER)
@@ -83,15 +84,14 @@ class Doctor:
         self, routes: Mapping[str, Route], *arguments: str, env: Mapping[str, str] | None = None
     ) -> Done:
         """Run it with a configuration of these routes; it shows no token."""
-        file = self.home / "proxy.yaml"
         numbered = {
             name: {"path": f"/{number}", **route}
             for number, (name, route) in enumerate(routes.items())
         }
-        file.write_text(json.dumps({"routes": numbered}))
+        self.file.write_text(json.dumps({"routes": numbered}))
         machine = {"HOME": str(self.home), "PYTHONPATH": str(self.home), **self.metadata.environ}
         environment = {**machine, **(env or {})}
-        done = await command("doctor", "--config", str(file), *arguments, env=environment)
+        done = await command("doctor", "--config", str(self.file), *arguments, env=environment)
         assert A_TOKEN.search(done.out + done.err) is None, "a token is in the report"
         return done
 

@@ -75,18 +75,18 @@ def test_a_service_that_refuses_or_fails_is_blamed_itself(status: int, expected:
 def test_outside_cloud_run_the_call_is_repeated_by_hand(tmp_path: Path) -> None:
     route = patient(f"ca_file: {ca_file(tmp_path)}", DOMAIN)
 
-    with_token = command(verdict(route, answer(500)))
+    with_token = command(verdict(route, answer(500), source="/etc/proxy.yaml"))
     without = command(verdict(patient("auth: none", DOMAIN), answer(500), token=None))
 
     assert with_token == (
-        f"curl -iv --cacert {route.ca_file} {DOMAIN}/ "
-        '-H "X-Serverless-Authorization: Bearer $(cloud-run-auth-proxy token a)"'
+        f'curl -iv --cacert {route.ca_file} {DOMAIN}/ -H "X-Serverless-Authorization: Bearer '
+        '$(cloud-run-auth-proxy token a --config /etc/proxy.yaml)"'
     )
     assert without == f"curl -iv {DOMAIN}/"
 
 
 def test_a_call_by_hand_is_quoted_for_the_shell() -> None:
-    said = by_hand(patient(), Question("POST", "/x;id?a=1&b=2"), with_token=False)
+    said = by_hand(patient(), Question("POST", "/x;id?a=1&b=2"), "")
 
     assert said == f"curl -iv -X POST '{URL}/x;id?a=1&b=2'"
 
