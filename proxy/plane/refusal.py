@@ -11,6 +11,9 @@ from proxy.plane.head import ResponseHead, values
 # The sentence of the front end's HTML page (seen in many reports, documented nowhere).
 _SENTENCE = b"Your client does not have permission to the requested URL"
 
+# Bytes of a page in which the sentence stands, if anywhere; the front end's page is 300 long.
+_PAGE_BYTES = 4096
+
 
 class Held:
     """A response that is held back while it is decided what to make of it."""
@@ -25,7 +28,9 @@ class Held:
 
     def is_decidable(self) -> bool:
         """Tell whether enough has come to tell whose answer it is."""
-        return _names_token(self.head) or bool(self.pieces) or self.ended
+        if self.ended or _names_token(self.head):
+            return True
+        return sum(map(len, self.pieces)) >= _PAGE_BYTES or self.is_platform()
 
     def is_platform(self) -> bool:
         """Tell whether the front end made it."""

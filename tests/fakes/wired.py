@@ -29,7 +29,7 @@ from proxy.plane.http1.upstream import Http1Upstream
 from proxy.plane.listen import Listener, listen
 from proxy.plane.plane import ListenerHost, Plane
 from proxy.plane.stats import Connections, RouteStats, Stats
-from tests.fakes.raw import PATIENCE, RawCaller, ScriptedUpstream
+from tests.fakes.raw import PATIENCE, RawCaller, ScriptedUpstream, UpstreamEnd
 from tests.unit.identity.steering import HOUR, jwt
 
 ANY = Address("127.0.0.1", 0)
@@ -296,6 +296,11 @@ class Wired:
                     await asyncio.sleep(0)
         except TimeoutError:
             raise AssertionError(f"waited in vain for {what}") from None
+
+    async def upstream_of_repeat(self, first: UpstreamEnd) -> UpstreamEnd:
+        """Return the connection on which an attempt is repeated: `first` again, or another."""
+        await self.until(lambda: first.received or len(self.upstream.connections) > 1, "the repeat")
+        return first if first.received else await self.upstream.accept()
 
     async def plane_turn(self) -> None:
         """Let the loop run once."""

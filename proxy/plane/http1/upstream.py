@@ -9,7 +9,7 @@ from typing import ClassVar, Protocol, cast
 
 from proxy.errors import ProxyError, UpstreamMalformed, UpstreamReset
 from proxy.plane.codec import ResponseSink, UpstreamHead
-from proxy.plane.head import tokens
+from proxy.plane.http1.asking import are_offered, connection_fields
 from proxy.plane.http1.begun import check_response
 from proxy.plane.http1.chunked import ChunkedBody, chunk, last_chunk
 from proxy.plane.http1.heads import ParsedResponse, parse_response
@@ -54,8 +54,8 @@ class Http1Upstream(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_choked", "_chunked_body", "_chunked_request", "_keep_alive", "_keeper", "_limit",
-        "_method", "_offers", "_out", "_partial", "_phase", "_poll", "_remaining", "_request_ended",
-        "_sink", "_transport", "answered", "idle_since", "reused", "wrote",
+        "_method", "_offers", "_out", "_partial", "_paused", "_phase", "_poll", "_remaining",
+        "_request_ended", "_sink", "_transport", "answered", "idle_since", "reused", "wrote",
     )  # fmt: skip
 
     def __init__(self, keeper: Keeper, head_limit: int) -> None:
@@ -67,6 +67,8 @@ class Http1Upstream(asyncio.BufferedProtocol):
         self.idle_since = 0.0
         self._choked = False
         """Whether the upstream does not read what was written."""
+        self._paused = False
+        """Whether nothing is read from it."""
         # For one attempt
         self._phase = IDLE
         self._sink: ResponseSink | None = None
@@ -102,7 +104,7 @@ class Http1Upstream(asyncio.BufferedProtocol):
                 head.target,
                 head.authority,
                 head.fields,
-                _connection_fields(head)
+                connection_fields(head)
                 if self._chunked_request or head.upgrade or head.has_trailers_te
                 else b"",
             )
@@ -138,12 +140,14 @@ class Http1Upstream(asyncio.BufferedProtocol):
 
     def pause_response(self) -> None:
         """Stop reading."""
-        if self._phase is not CLOSED:
+        if self._phase is not CLOSED and not self._paused:
+            self._paused = True
             self._transport.pause_reading()
 
     def resume_response(self) -> None:
         """Go on reading."""
-        if self._phase is not CLOSED:
+        if self._phase is not CLOSED and self._paused:
+            self._paused = False
             self._transport.resume_reading()
 
     # --- the pool's side -----------------------------------------------------------------
@@ -267,7 +271,7 @@ class Http1Upstream(asyncio.BufferedProtocol):
         """Deliver a head and enter the phase of what follows it; return what is left of `rest`."""
         head = parsed.head
         if head.status == 101:  # noqa: PLR2004 (RFC 9110, 15.2.2)
-            if not (self._request_ended and _are_offered(head.switching, self._offers)):
+            if not (self._request_ended and are_offered(head.switching, self._offers)):
                 raise UpstreamMalformed("The upstream switched protocols although nobody asked.")
             self._phase = TUNNEL
             sink.response_head(head)
@@ -346,6 +350,7 @@ class Http1Upstream(asyncio.BufferedProtocol):
         if self._keep_alive and self._request_ended and not surplus and not self._choked:
             self._phase = IDLE
             self.reused = True
+            self.resume_response()
             self._keeper.release(self)
         else:
             self.close(abort=not self._request_ended)
@@ -370,27 +375,3 @@ class Http1Upstream(asyncio.BufferedProtocol):
         if self.answered:
             return UpstreamReset("The upstream closed the connection within its response.")
         return UpstreamReset("The upstream closed the connection without a response.")
-
-
-def _are_offered(protocols: bytes, offers: bytes) -> bool:
-    """RFC 9110, 7.8: a server must not switch to a protocol that the client did not name."""
-    switched = tokens(protocols)
-    return bool(switched) and set(switched) <= set(tokens(offers))
-
-
-def _connection_fields(head: UpstreamHead) -> bytes:
-    """Return the fields that are about this connection: framing, upgrade, trailers."""
-    options = []
-    lines = b""
-    if head.length is None:
-        lines += b"\r\nTransfer-Encoding: chunked"
-    if head.has_trailers_te:
-        # RFC 9110, 10.1.4: a sender of TE must name it in Connection.
-        options.append(b"TE")
-        lines += b"\r\nTE: trailers"
-    if head.upgrade:
-        options.append(b"Upgrade")
-        lines += b"\r\nUpgrade: " + head.upgrade
-    if options:
-        lines += b"\r\nConnection: " + b", ".join(options)
-    return lines

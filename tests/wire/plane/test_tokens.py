@@ -1,0 +1,249 @@
+"""The ID token: on every request, in one place, never from the caller, or nothing is sent."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from proxy.config.model import Auth, IdentityHeader, Timeouts
+from proxy.identity.source import TokenSourceError
+from tests.fakes.raw import RawCaller, UpstreamEnd
+from tests.fakes.wired import Cuts, Wired, bytewise, whole
+
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+PAGE = (
+    b"<html><head> <title>401 Unauthorized</title> </head> <body> <h1>Error: Unauthorized</h1>"
+    b" <h2>Your client does not have permission to the requested URL <code>/</code>.</h2>"
+    b" </body></html>"
+)
+REFUSED_PAGE = (
+    b"HTTP/1.1 401 Unauthorized\r\nContent-Type: text/html; charset=UTF-8\r\n"
+    b"Content-Length: %d\r\n\r\n" % len(PAGE) + PAGE
+)
+REFUSED_FIELD = (
+    b'HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Bearer error="invalid_token"'
+    b' error_description="The access token could not be verified"\r\nContent-Length: 0\r\n\r\n'
+)
+
+
+async def begin(
+    wired: Wired, request: bytes = GET, **route: object
+) -> tuple[RawCaller, UpstreamEnd]:
+    """Serve with tokens, send a request, and return both ends."""
+    await wired.serve(auth=Auth.ID_TOKEN, **route)
+    caller = await wired.caller()
+    caller.send(request)
+    return caller, await wired.upstream.accept()
+
+
+@pytest.mark.parametrize("header", list(IdentityHeader))
+async def test_the_token_travels_in_the_identity_header(
+    wired: Wired, header: IdentityHeader
+) -> None:
+    caller, upstream = await begin(wired, header=header)
+
+    message = await upstream.serve(OK)
+    assert message.values(header.value) == [f"Bearer {wired.source.answers[0]}"]
+    await caller.take(OK)
+
+
+@pytest.mark.parametrize("header", list(IdentityHeader))
+@pytest.mark.parametrize(
+    "smuggled",
+    [
+        b"%b: Bearer evil",
+        b"Connection: %b\r\n%b: Bearer evil",
+        b"Connection: close, %b",
+        b"%b: a\r\n%b: b",
+    ],
+)
+async def test_the_caller_can_neither_set_nor_remove_it(
+    wired: Wired, header: IdentityHeader, smuggled: bytes
+) -> None:
+    for name in (header.value, header.value.upper(), header.value.replace("-", "_")):
+        fields = smuggled.replace(b"%b", name.encode())
+        caller = await wired.caller()
+        wired.upstream.automatic = OK
+        await wired.serve(auth=Auth.ID_TOKEN, header=header)
+        assert (await caller.ask(b"GET / HTTP/1.1\r\nHost: a\r\n" + fields + b"\r\n\r\n")).status
+        message = wired.upstream.requests.pop()
+        assert message.values(header.value) == [f"Bearer {wired.source.answers[0]}"]
+        kept = b"\r\n".join(
+            line
+            for line in message.head.split(b"\r\n")
+            if not line.lower().startswith(b"x-forwarded-authorization:")
+        )
+        assert b"evil" not in kept
+        underscored = header.value.lower().replace("-", "_").encode()
+        assert "-" not in header.value or underscored not in kept.lower()
+
+
+async def test_a_callers_authorization_is_not_lost(wired: Wired) -> None:
+    request = b"GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer mine\r\n\r\n"
+    caller, upstream = await begin(wired, request, header=IdentityHeader.AUTHORIZATION)
+
+    message = await upstream.serve(OK)
+    assert message.values("x-forwarded-authorization") == ["Bearer mine"]
+    assert message.values("authorization") == [f"Bearer {wired.source.answers[0]}"]
+    await caller.take(OK)
+
+
+async def test_a_callers_authorization_passes_beside_the_identity_header(wired: Wired) -> None:
+    request = b"GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer mine\r\n\r\n"
+    caller, upstream = await begin(wired, request)
+
+    message = await upstream.serve(OK)
+    assert message.values("authorization") == ["Bearer mine"]
+    await caller.take(OK)
+
+
+async def test_without_a_token_nothing_is_sent(wired: Wired) -> None:
+    wired.source.answers = [TokenSourceError("no luck")]
+    await wired.serve(auth=Auth.ID_TOKEN)
+    caller = await wired.caller()
+    answer = await caller.ask(GET)
+
+    assert (answer.status, answer.value("x-auth-proxy-error")) == (503, "token_unavailable")
+    assert wired.upstream.connections == []
+
+
+async def test_a_token_that_does_not_come_in_time_is_told(wired: Wired) -> None:
+    wired.source.held = asyncio.Event()
+    await wired.serve(auth=Auth.ID_TOKEN, timeouts=Timeouts(connect=0.0))
+    caller = await wired.caller()
+    answer = await caller.ask(GET)
+
+    assert (answer.status, answer.value("x-auth-proxy-error")) == (504, "token_timed_out")
+    assert wired.upstream.connections == []
+
+
+async def test_a_body_that_comes_while_the_token_is_awaited_is_kept(wired: Wired) -> None:
+    wired.source.held = asyncio.Event()
+    await wired.serve(auth=Auth.ID_TOKEN)
+    caller = await wired.caller()
+    size = 1024 * 1024
+    caller.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size + bytes(size))
+    for _ in range(100):
+        await wired.plane_turn()
+    assert wired.route_stats.request_bytes < 600_000
+
+    wired.source.held.set()
+    upstream = await wired.upstream.accept()
+    assert (await upstream.serve(OK)).body == bytes(size)
+    await caller.take(OK)
+
+
+# --- a token that Google's front end refuses
+
+
+@pytest.mark.parametrize("cuts", [whole, bytewise])
+@pytest.mark.parametrize("refusal", [REFUSED_PAGE, REFUSED_FIELD], ids=["page", "field"])
+async def test_a_refused_token_is_replaced_once(wired: Wired, refusal: bytes, cuts: Cuts) -> None:
+    wired.cut_responses(cuts)
+    first, second = wired.source.token(), wired.source.token()
+    wired.source.answers = [first, second]
+    caller, upstream = await begin(wired)
+    assert (await upstream.request()).value("x-serverless-authorization") == f"Bearer {first}"
+    upstream.send(refusal)
+
+    again = await wired.upstream_of_repeat(upstream)
+    message = await again.serve(OK)
+    assert message.value("x-serverless-authorization") == f"Bearer {second}"
+    await caller.take(OK)
+    assert wired.route_stats.retries == {"token_refused": 1}
+
+
+async def test_a_second_refusal_is_the_callers(wired: Wired) -> None:
+    wired.source.answers = [wired.source.token() for _ in range(3)]
+    caller, upstream = await begin(wired)
+    await upstream.serve(REFUSED_PAGE)
+    again = await wired.upstream_of_repeat(upstream)
+    await again.serve(REFUSED_PAGE)
+
+    await caller.take(REFUSED_PAGE)
+    assert wired.source.fetched == 2
+
+
+async def test_a_token_that_comes_back_unchanged_is_not_tried_again(wired: Wired) -> None:
+    caller, upstream = await begin(wired)
+    await upstream.serve(REFUSED_PAGE)
+
+    await caller.take(REFUSED_PAGE)
+    assert wired.source.fetched == 2
+    assert wired.route_stats.retries == {}
+
+
+async def test_a_fetch_that_fails_leaves_the_callers_401(wired: Wired) -> None:
+    wired.source.answers = [wired.source.token(), TokenSourceError("no luck")]
+    caller, upstream = await begin(wired)
+    await upstream.serve(REFUSED_FIELD)
+
+    await caller.take(REFUSED_FIELD)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 401 No\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}",
+        b"HTTP/1.1 401 No\r\nContent-Type: text/html\r\nContent-Length: 5\r\n\r\nlogin",
+        b"HTTP/1.1 401 No\r\nWWW-Authenticate: Basic\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 401 No\r\nContent-Type: text/html\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 403 No\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n" % len(PAGE)
+        + PAGE,
+        b"HTTP/1.1 401 No\r\nContent-Type: text/html\r\nContent-Length: 50000\r\n\r\n"
+        + bytes(50_000),
+    ],
+)
+async def test_an_applications_401_is_the_callers(wired: Wired, answer: bytes) -> None:
+    caller, upstream = await begin(wired)
+    await upstream.serve(answer)
+
+    await caller.take(answer)
+    assert wired.source.fetched == 1
+
+
+async def test_the_body_is_replayed_with_the_new_token(wired: Wired) -> None:
+    wired.source.answers = [wired.source.token(), wired.source.token()]
+    request = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"
+    caller, upstream = await begin(wired, request)
+    await upstream.serve(REFUSED_PAGE)
+
+    again = await wired.upstream_of_repeat(upstream)
+    assert (await again.serve(OK)).body == b"hello"
+    await caller.take(OK)
+
+
+async def test_a_body_that_is_too_large_is_not_replayed(wired: Wired) -> None:
+    wired.source.answers = [wired.source.token(), wired.source.token()]
+    size = 64 * 1024 + 1
+    request = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size + bytes(size)
+    caller, upstream = await begin(wired, request)
+    await upstream.serve(REFUSED_PAGE)
+
+    await caller.take(REFUSED_PAGE)
+    # The next one has another token all the same.
+    caller.send(GET)
+    message = await upstream.serve(OK)
+    assert message.value("x-serverless-authorization") == f"Bearer {wired.source.answers[-1]}"
+    await caller.take(OK)
+
+
+async def test_a_body_that_comes_while_the_answer_is_held_is_replayed_whole(wired: Wired) -> None:
+    wired.source.answers = [wired.source.token(), wired.source.token()]
+    request = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello"
+    caller, upstream = await begin(wired, request)
+    await upstream.head()
+    await upstream.take(b"hello")
+    head, _, page = REFUSED_PAGE.partition(b"\r\n\r\n")
+    upstream.send(head + b"\r\n\r\n" + page[:20])
+    for _ in range(20):
+        await wired.plane_turn()
+    caller.send(b"world")
+    await upstream.take(b"world")
+    upstream.send(page[20:])
+
+    again = await wired.upstream_of_repeat(upstream)
+    assert (await again.serve(OK)).body == b"helloworld"
+    await caller.take(OK)
