@@ -89,6 +89,8 @@ async def _fetch(order: Order, environ: Mapping[str, str]) -> tuple[IdToken, boo
     except TimeoutError:
         source = world.tokens.source(order.credentials).describe()
         raise TokenTimedOut(f"{source}: no answer within {within:g} s", hint="") from None
+    finally:
+        await world.tokens.close()
     return token, isinstance(cache.source, FixedAudience) and bool(cache.source.fixed_audience)
 
 
