@@ -41,7 +41,7 @@ class Crew(Protocol):
         """Return what workers serve by."""
 
     def restore(self, place: Place) -> None:
-        """Give the place the sockets that it lacks."""
+        """Give the place the sockets that it lacks; raises OSError."""
 
     def can_spare(self, place: Place, address: Address) -> bool:
         """Tell whether others take the listener's callers while the place gives up its sockets."""
@@ -100,6 +100,7 @@ class Place:
     async def _fill(self) -> str:
         """Have one worker serve for its whole life; return how it ended."""
         try:
+            self._crew.restore(self)
             worker = await WorkerProcess.spawn(self._crew.spawning)
         except OSError as error:
             return f"could not be started ({error.strerror or error})"
@@ -135,7 +136,6 @@ class Place:
         )
         if seconds:
             await asyncio.sleep(seconds)
-            self._crew.restore(self)
 
     def give_up(self, addresses: Iterable[Address]) -> None:
         """Close the sockets of these listeners."""

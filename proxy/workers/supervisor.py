@@ -99,6 +99,8 @@ class Supervisor:
                 loop.create_task(place.keep(), name=f"keep worker {place.number}")
                 for place in self._places
             ]
+            for keeping in self._keeping:
+                keeping.add_done_callback(self._on_kept)
             await self.admin.start(self._sockets.admin)
             await self._all_serve()
         except BaseException:
@@ -171,7 +173,7 @@ class Supervisor:
         return replace(self.config, admin=None)
 
     def restore(self, place: Place) -> None:
-        """Give the place the sockets that it lacks."""
+        """Give the place the sockets that it lacks; raises OSError."""
         for address in self._real:
             if address not in place.sockets:
                 share = next(p.sockets[address] for p in self._places if address in p.sockets)
@@ -187,6 +189,12 @@ class Supervisor:
         self._cut += worker.cut
         if worker.numbers is not None:
             self._retired = add_up([self._retired, _without_gauges(worker.numbers)])
+
+    def _on_kept(self, keeping: asyncio.Task[None]) -> None:
+        """Say that a place stays empty because of a bug; during the start, `start` raises it."""
+        if not keeping.cancelled() and (error := keeping.exception()) and self.complete.is_set():
+            extra = {"reason": "internal_error"}
+            log.error("a bug in the keeping of a worker", exc_info=error, extra=extra)
 
     # --- sockets
 
