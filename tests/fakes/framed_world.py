@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from proxy.config.model import Upstream
+from proxy.plane.http2.upstream import Http2Upstream
 from tests.fakes.framed import WIDE, FramedCaller, FramedUpstream
 from tests.fakes.wired import Wired
 
@@ -53,6 +54,11 @@ class Framed(Wired):
             upstream = Upstream("http", "127.0.0.1", self.framed.port)
         fields = {"upstream": upstream, "ca_file": self._ca_file, **self._route, **changes}
         await super().serve(**fields)
+
+    @property
+    def http2_connections(self) -> list[Http2Upstream]:
+        """The proxy's connections to the upstream that take streams."""
+        return self.builder.routes["default"]._pools._streams._connections
 
     async def frames(self, **windows: int) -> FramedCaller:
         """Connect; the connection ends with the test at the latest."""
