@@ -119,8 +119,8 @@ def _trailers(row: Row) -> bytes:
 # --- responses
 
 
-async def run_response(wired: Wired, row: Row, cuts: Cuts) -> None:
-    """Answer a request with the row's bytes and compare what the caller gets."""
+async def run_response(wired: Wired, row: Row, cuts: Cuts) -> bytes:
+    """Answer a request with the row's bytes and compare what the caller gets; return it."""
     wired.cut_responses(cuts)
     async with await wired.connect() as caller:
         asks = str(row.keys.get("asks", PLAIN_GET)).encode()
@@ -135,6 +135,7 @@ async def run_response(wired: Wired, row: Row, cuts: Cuts) -> None:
             await _compare_pool(wired, row, upstream)
     upstream.close()
     await wired.until(lambda: wired.connections.idle == 0, "the end of the upstream connection")
+    return bytes(caller.history)
 
 
 async def _compare_response(row: Row, caller: RawCaller, asks: bytes) -> None:

@@ -44,7 +44,9 @@ async def test_a_response_is_refused_or_is_one_response_to_the_caller(
     await run_response(wired, row, cuts)
 
 
-def run_cut(run: Callable[[Wired, Row, Cuts], Awaitable[None]], row: Row, sizes: list[int]) -> None:
+def run_cut(
+    run: Callable[[Wired, Row, Cuts], Awaitable[object]], row: Row, sizes: list[int]
+) -> None:
     """Run a row in pieces of these sizes, in a proxy of its own."""
 
     async def main() -> None:
