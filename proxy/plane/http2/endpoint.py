@@ -196,8 +196,6 @@ class Endpoint(FrameReader):
     def _on_data(self, stream: int, payload: bytes, size: int, *, ended: bool) -> None:
         self._window_in -= size
         if self._window_in <= CONNECTION_WINDOW >> 1:
-            if self._window_in < 0:
-                raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "More DATA than the window allows.")
             self.out.append(frames.window_update(0, CONNECTION_WINDOW - self._window_in))
             self._window_in = CONNECTION_WINDOW
             self.flush()

@@ -25,8 +25,9 @@ LOW_WATER = 16 * 1024
 LARGEST_GRANT = 256 * 1024
 """Bytes that a sender may be ahead of its reader.
 
-Each stream begins with the standard's 64 KiB; the grant doubles as the stream proves that it
-is read, so that a thousand streams that nobody reads hold a quarter of what they could.
+Each stream begins with the standard's 64 KiB; from the second time that it is granted more, the
+grant doubles: by then it is read, so that a thousand streams that nobody reads hold a third of
+what they could.
 """
 
 ANY_LENGTH = -1
@@ -36,9 +37,9 @@ class Stream(ABC):
     """One stream of an `Endpoint`."""
 
     __slots__ = (
-        "_ended", "_expected", "_grant", "_head", "_paused", "_queue", "_queued", "_sent_end",
-        "_slow", "_trailers", "_window_in", "endpoint", "id", "is_closed", "never_indexed",
-        "remote_ended", "touched", "waits", "window",
+        "_ended", "_expected", "_grant", "_head", "_paused", "_proven", "_queue", "_queued",
+        "_sent_end", "_slow", "_trailers", "_window_in", "endpoint", "id", "is_closed",
+        "never_indexed", "remote_ended", "touched", "waits", "window",
     )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint) -> None:
@@ -65,6 +66,8 @@ class Stream(ABC):
         # Receiving
         self.remote_ended = False
         self._window_in = self._grant = frames.WINDOW
+        self._proven = False
+        """Whether the peer was granted window before."""
         self._expected = ANY_LENGTH
         """Bytes of body that Content-Length still announces."""
         self._paused = False
@@ -214,7 +217,9 @@ class Stream(ABC):
             self.endpoint.flush()
 
     def _replenish(self) -> None:
-        if self._grant < LARGEST_GRANT:
+        if not self._proven:
+            self._proven = True
+        elif self._grant < LARGEST_GRANT:
             self._grant = min(self._grant * 2, LARGEST_GRANT)
         increment = self._grant - self._window_in
         self._window_in = self._grant
