@@ -1,0 +1,166 @@
+"""What a request meets before any upstream: routes, paths, headers, and the proxy's own answers."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from proxy.config.model import Auth, Limits, Route, Upstream
+from tests.fakes.raw import Message
+from tests.fakes.wired import ANY, Wired
+
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+def route(wired: Wired, name: str, **more: object) -> Route:
+    upstream = Upstream("http", "127.0.0.1", wired.upstream.port)
+    plain = Route(name=name, listen=(ANY,), upstream=upstream, auth=Auth.NONE)
+    return dataclasses.replace(plain, **more)  # type: ignore[arg-type]  # fields of a route
+
+
+async def ask(wired: Wired, target: str, host: str = "a") -> Message:
+    caller = await wired.caller()
+    return await caller.ask(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+
+
+async def test_an_absolute_target_is_routed_by_its_authority(wired: Wired) -> None:
+    wired.upstream.automatic = OK
+    orders = route(wired, "orders", host=("orders.internal",), set_headers=(("X-Route", "orders"),))
+    others = route(wired, "others", set_headers=(("X-Route", "others"),))
+    await wired.serve_routes(orders, others)
+
+    await ask(wired, "http://orders.internal/x", host="orders.internal")
+    await ask(wired, "/x", host="ORDERS.internal:8080")
+    await ask(wired, "/x", host="b")
+    assert [m.value("x-route") for m in wired.upstream.requests] == ["orders", "orders", "others"]
+
+
+async def test_a_request_without_a_route_is_told(wired: Wired) -> None:
+    await wired.serve_routes(route(wired, "orders", path="/orders"))
+    answer = await ask(wired, "/ordersx")
+
+    assert (answer.status, answer.value("x-auth-proxy-error")) == (404, "route_not_found")
+    assert answer.value("content-type") == "application/problem+json"
+    problem = json.loads(answer.body)
+    assert (problem["status"], problem["reason"], problem["route"]) == (404, "route_not_found", "")
+
+
+async def test_a_connection_survives_the_proxys_own_answers(wired: Wired) -> None:
+    wired.upstream.automatic = OK
+    await wired.serve_routes(route(wired, "orders", path="/orders"))
+    caller = await wired.caller()
+    for _ in range(3):
+        assert (await caller.ask(GET)).status == 404
+        assert (await caller.ask(b"GET /orders HTTP/1.1\r\nHost: a\r\n\r\n")).status == 200
+
+
+async def test_the_answer_to_head_has_no_body(wired: Wired) -> None:
+    await wired.serve_routes(route(wired, "orders", path="/orders"))
+    caller = await wired.caller()
+    answer = await caller.ask(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n")
+
+    assert answer.status == 404
+    assert int(answer.value("content-length")) > 0
+    assert (await caller.ask(GET)).status == 404
+
+
+STRIPPED = {"path": "/orders", "strip_path": True}
+
+
+@pytest.mark.parametrize(
+    ("config", "base", "target", "seen"),
+    [
+        (STRIPPED, "", "/orders/a%2Fb?x=1&x=2", "/a%2Fb?x=1&x=2"),
+        (STRIPPED, "", "/orders", "/"),
+        (STRIPPED, "", "/orders?x", "/?x"),
+        (STRIPPED, "", "/orders/", "/"),
+        (STRIPPED, "", "/orders//x", "//x"),
+        (STRIPPED, "/base", "/orders/x", "/base/x"),
+        (STRIPPED, "/base", "/orders", "/base/"),
+        ({"path": "/orders"}, "", "/orders/x", "/orders/x"),
+        ({}, "/base", "/x", "/base/x"),
+        ({"strip_path": True}, "/base", "/x", "/base/x"),
+    ],
+)
+async def test_the_path_is_forwarded_as_configured(
+    wired: Wired, config: dict[str, object], base: str, target: str, seen: str
+) -> None:
+    wired.upstream.automatic = OK
+    upstream = Upstream("http", "127.0.0.1", wired.upstream.port, base)
+    await wired.serve_routes(route(wired, "orders", upstream=upstream, **config))
+
+    assert (await ask(wired, target)).status == 200
+    assert wired.upstream.requests[0].start == f"GET {seen} HTTP/1.1".encode()
+
+
+async def test_headers_are_set_and_removed_as_configured(wired: Wired) -> None:
+    wired.upstream.automatic = OK
+    await wired.serve(set_headers=(("X-Set", "ours"),), remove_headers=("X-Gone",))
+    caller = await wired.caller()
+    caller.send(
+        b"POST / HTTP/1.1\r\nHost: a\r\nx-set: theirs\r\nX_Set: theirs\r\n"
+        b"X-GONE: 1\r\nx_gone: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-Gone: 3\r\nX-Set: theirs\r\nX-Kept: 4\r\n\r\n"
+    )
+    await caller.take(OK)
+
+    message = wired.upstream.requests[0]
+    assert message.values("x-set") == ["ours"]
+    assert b"gone" not in message.raw.lower()
+    assert message.trailers == b"X-Kept: 4"
+
+
+async def test_connections_end_with_their_next_response_while_draining(wired: Wired) -> None:
+    wired.upstream.automatic = OK
+    caller = await wired.caller()
+    await caller.ask(GET)
+    wired.plane.draining = True
+
+    answer = await caller.ask(GET)
+    assert answer.value("connection") == "close"
+    assert await caller.take_all() == b""
+
+
+async def test_what_is_left_is_cut_when_the_drain_is_over(wired: Wired) -> None:
+    begun, waiting = await wired.caller(), await wired.caller()
+    begun.send(GET)
+    upstream = await wired.upstream.accept()
+    await upstream.head()
+    upstream.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
+    await begun.take(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
+    waiting.send(GET)
+    await (await wired.upstream.accept()).head()
+    wired.plane.draining = True
+
+    assert wired.plane.cut() == 2
+    assert await begun.take_all() == b""
+    answer = await waiting.answer()
+    assert (answer.status, answer.value("x-auth-proxy-error")) == (503, "draining")
+
+
+async def test_refusals_are_counted_and_say_no_query(
+    wired: Wired, caplog: pytest.LogCaptureFixture
+) -> None:
+    await wired.serve(limits=Limits(body_bytes=1))
+    caller = await wired.caller()
+    caller.send(b"POST /x?secret=1 HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi")
+    assert (await caller.answer()).status == 413
+
+    assert wired.route_stats.errors == {"body_too_large": 1}
+    assert wired.route_stats.requests == {("h1", 413): 1}
+    assert "secret" not in caplog.text
+    assert "/x" in caplog.text
+
+
+async def test_bytes_are_counted_without_framing(wired: Wired) -> None:
+    wired.upstream.automatic = (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+    )
+    caller = await wired.caller()
+    await caller.ask(
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+    )
+
+    assert (wired.route_stats.request_bytes, wired.route_stats.response_bytes) == (5, 3)
