@@ -40,7 +40,12 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """To the worker: the end is near; say when you are idle, and go on serving."""
+    """To the worker: the end is near; go on serving."""
+
+
+@dataclass(frozen=True, slots=True)
+class AskIdle:
+    """To the worker: say as soon as nothing is in flight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +74,10 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    """From the worker: after `Drain`, nothing was in flight for once."""
+    """From the worker: nothing is in flight."""
+
+    at_once: bool
+    """Whether that was so when it was asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +87,7 @@ class Finished:
     cut: int
 
 
-Message = Serve | Ask | Drain | Finish | Serving | Report | Idle | Finished
+Message = Serve | Ask | Drain | AskIdle | Finish | Serving | Report | Idle | Finished
 
 
 class Channel:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import proxy
 from proxy.config.model import Address, Config
@@ -19,6 +19,7 @@ from proxy.ops.numbers import Numbers
 from proxy.plane.listen import Sockets
 from proxy.workers.channel import (
     Ask,
+    AskIdle,
     Channel,
     Drain,
     Finish,
@@ -45,6 +46,9 @@ _CODE: Final = (
 PARENTS_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
+T = TypeVar("T")
+
+
 def _ignore() -> None:
     pass
 
@@ -56,8 +60,6 @@ class WorkerProcess:
         self.pid = process.pid
         self.serves = asyncio.Event()
         """Set once it serves."""
-        self.idle = asyncio.Event()
-        """Set once nothing was in flight after `drain`, or when it has ended."""
         self.cut = 0
         """Exchanges that it cut in the end."""
         self.config: Config | None = None
@@ -70,6 +72,7 @@ class WorkerProcess:
         self._channel = channel
         self._ended = asyncio.Event()
         self._serving: deque[asyncio.Future[str]] = deque()
+        self._idle: deque[asyncio.Future[bool]] = deque()
         self._report: asyncio.Future[None] | None = None
 
     @classmethod
@@ -123,6 +126,15 @@ class WorkerProcess:
         """Tell it that the end is near."""
         self._send(Drain())
 
+    async def idle(self) -> bool:
+        """Wait until nothing is in flight, or it has ended; return whether that was so at once."""
+        if self._ended.is_set():
+            return True
+        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._idle.append(answer)
+        self._send(AskIdle())
+        return await answer
+
     def finish(self, seconds: float) -> None:
         """Have it end within so many seconds."""
         self._send(Finish(seconds))
@@ -151,14 +163,13 @@ class WorkerProcess:
             case Serving(config, failure):
                 self.config = config
                 self._serves()
-                if not (answer := self._serving.popleft()).done():
-                    answer.set_result(failure)
+                _answer(self._serving, result=failure)
             case Report(numbers, config):
                 self.config = config
                 self.numbers = transfer.load(numbers)
                 self._reported()
-            case Idle():
-                self.idle.set()
+            case Idle(at_once):
+                _answer(self._idle, result=at_once)
             case Finished(cut):
                 self.cut = cut
             case _:
@@ -186,12 +197,18 @@ class WorkerProcess:
     def _end(self) -> None:
         """Let nobody wait for a process that has ended."""
         self._ended.set()
-        self.idle.set()
         self._channel.close()
         self._reported()
         while self._serving:
-            if not (answer := self._serving.popleft()).done():
-                answer.set_result("")
+            _answer(self._serving, result="")
+        while self._idle:
+            _answer(self._idle, result=True)
+
+
+def _answer(waiting: deque[asyncio.Future[T]], *, result: T) -> None:
+    """Answer whoever asked first, unless nobody waits any more."""
+    if not (future := waiting.popleft()).done():
+        future.set_result(result)
 
 
 async def _start(descriptors: list[int]) -> asyncio.subprocess.Process:

@@ -147,7 +147,7 @@ class Supervisor:
         with suppress(TimeoutError):
             async with asyncio.timeout_at(deadline):
                 await asyncio.sleep(delay)
-                await asyncio.gather(*(worker.idle.wait() for worker in self._workers()))
+                await self._all_idle()
         await self._end_workers(max(0.0, deadline - loop.time()))
         return self._cut
 
@@ -247,6 +247,14 @@ class Supervisor:
         if failure := await worker.serve(self.config_of_workers(), sockets):
             log.error("worker %d could not reload and is replaced: %s", place.number, failure)
             worker.kill()
+
+    async def _all_idle(self) -> None:
+        """Wait until no worker has anything in flight, all at the same time.
+
+        Asked in rounds: one that was idle a while ago may have something to do again.
+        """
+        while not all(await asyncio.gather(*(worker.idle() for worker in self._workers()))):
+            pass
 
     async def _end_workers(self, seconds: float) -> None:
         """End all workers within so many seconds, and a little more."""

@@ -24,6 +24,7 @@ from proxy.plane.listen import Sockets
 from proxy.server import Server
 from proxy.workers.channel import (
     Ask,
+    AskIdle,
     Channel,
     Drain,
     Finish,
@@ -113,7 +114,9 @@ class _Worker:
                 case Ask():
                     self._report()
                 case Drain():
-                    _ = self._spawn(self._drain(), "drain")
+                    self._drain()
+                case AskIdle():
+                    _ = self._spawn(self._say_when_idle(), "say when idle")
                 case Finish(seconds):
                     self._left = seconds
                     return
@@ -156,11 +159,20 @@ class _Worker:
                 Report(transfer.dump(self._server.numbers()), self._server.config),
             )
 
-    async def _drain(self) -> None:
+    def _drain(self) -> None:
         if self._server is not None:
             self._server.drain()
-            await self._server.plane.idle()
-        self._channel.send(Idle())
+
+    async def _say_when_idle(self) -> None:
+        at_once = True
+        if self._server is not None:
+            try:
+                async with asyncio.timeout(0):
+                    await self._server.plane.idle()
+            except TimeoutError:
+                at_once = False
+                await self._server.plane.idle()
+        self._channel.send(Idle(at_once))
 
     async def _end(self) -> None:
         server, seconds, cut = self._server, self._left, 0

@@ -548,6 +548,8 @@ async def _until_refused(program: Program) -> None:
                     pass
             except ConnectionRefusedError:
                 return
+            except ConnectionResetError:
+                pass  # Into the queue in the moment in which it was closed.
 
 
 # --- what stands in the way of a start

@@ -52,7 +52,14 @@ async def ends() -> AsyncIterator[tuple[Channel, Channel]]:
 
 
 async def test_messages_arrive_in_order_and_equal() -> None:
-    sent: list[Message] = [Ask(), Drain(), Finish(1.5), Idle(), Finished(3), Serving(CONFIG, "why")]
+    sent: list[Message] = [
+        Ask(),
+        Drain(),
+        Finish(1.5),
+        Idle(at_once=True),
+        Finished(3),
+        Serving(CONFIG, "why"),
+    ]
     async with ends() as (parent, worker):
         for message in sent:
             parent.send(message)
