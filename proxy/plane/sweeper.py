@@ -71,7 +71,10 @@ class Sweeper:
         self._handle = self._loop.call_later(self.tick, self._on_tick)
 
     def _on_tick(self) -> None:
-        self._handle = None
-        self.sweep()
-        if self.watched:
-            self._schedule()
+        # The handle stays until the end: what is added meanwhile must not begin a second timer.
+        try:
+            self.sweep()
+        finally:
+            self._handle = None
+            if self.watched:
+                self._schedule()

@@ -102,7 +102,8 @@ async def test_headers_are_set_and_removed_as_configured(wired: Wired) -> None:
     caller = await wired.caller()
     caller.send(
         b"POST / HTTP/1.1\r\nHost: a\r\nx-set: theirs\r\nX_Set: theirs\r\n"
-        b"X-GONE: 1\r\nx_gone: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-Gone: 3\r\nX-Set: theirs\r\nX-Kept: 4\r\n\r\n"
+        b"X-GONE: 1\r\nx_gone: 2\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"0\r\nX-Gone: 3\r\nX-Set: theirs\r\nX-Kept: 4\r\n\r\n"
     )
     await caller.take(OK)
 

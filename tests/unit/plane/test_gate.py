@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from proxy.plane.gate import Gate, GateFull
+
+
+async def waiting(gate: Gate, count: int) -> list[asyncio.Task[None]]:
+    """Return `count` tasks that wait for a place."""
+    tasks = [asyncio.ensure_future(gate.enter()) for _ in range(count)]
+    await asyncio.sleep(0)
+    assert gate.waiting == count
+    return tasks
+
+
+@pytest.mark.parametrize("inside", [1, 2])
+def test_there_are_as_many_places_as_the_limit(inside: int) -> None:
+    gate = Gate(limit=2, queue=0)
+
+    assert all(gate.try_enter() for _ in range(inside))
+    assert gate.try_enter() is (inside < 2)
+
+
+def test_zero_is_no_limit() -> None:
+    gate = Gate(limit=0, queue=0)
+
+    assert all(gate.try_enter() for _ in range(1000))
+
+
+async def test_nobody_overtakes_who_waits() -> None:
+    gate = Gate(limit=1, queue=2)
+    gate.try_enter()
+    first, second = await waiting(gate, 2)
+    gate.leave()
+
+    assert not gate.try_enter()
+    await first
+    assert not second.done()
+    gate.leave()
+    await second
+    assert gate.inside == 1
+
+
+async def test_a_full_queue_refuses() -> None:
+    gate = Gate(limit=1, queue=1)
+    gate.try_enter()
+    (task,) = await waiting(gate, 1)
+
+    with pytest.raises(GateFull):
+        await gate.enter()
+    task.cancel()
+    await asyncio.wait([task])
+    assert gate.waiting == 0
+
+
+async def test_a_place_given_to_somebody_who_has_just_left_goes_on() -> None:
+    gate = Gate(limit=1, queue=2)
+    gate.try_enter()
+    first, second = await waiting(gate, 2)
+
+    gate.leave()
+    first.cancel()
+    await second
+    assert (gate.inside, gate.waiting) == (1, 0)
+    gate.leave()
+    assert gate.inside == 0
