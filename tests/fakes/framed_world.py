@@ -17,7 +17,7 @@ from tests.fakes.wired import Wired
 async def frame_caller(
     wired: Wired, *, window: int = WIDE, connection_window: int = WIDE
 ) -> FramedCaller:
-    """Connect to the proxy of `wired`; the test enters and leaves the connection."""
+    """Connect and exchange settings; the test enters and leaves the connection."""
     loop = asyncio.get_running_loop()
     address = wired.address
     _, caller = await loop.create_connection(
@@ -25,6 +25,8 @@ async def frame_caller(
         address.host,
         address.port,
     )
+    # So that no acknowledgement comes between the bytes that the test sends.
+    await caller.until(lambda: caller.settings and caller.acknowledged, "settings")
     return caller
 
 

@@ -34,8 +34,8 @@ _BLOCKS = 32
 _SHORT = 64
 
 # A block may decode to this many times the limit before its sender is taken for an attacker:
-# a compressed list that is merely too large gets its 431.
-_BOMB = 4
+# one that is merely too large gets its 431.
+_BOMB = 16
 
 _short_huffman = lru_cache(maxsize=1024)(decode_huffman)
 

@@ -14,8 +14,9 @@ ANY_FRAME = -1
 # CONTINUATION frames that one block may take: 16 KiB each, that is far beyond any limit.
 _LONGEST_BLOCK = 64
 
-# A block may be this many times as long as what it may decode to: Huffman coding can lengthen.
-_BLOCK_SHARE = 2
+# A block may be this many times as long as what it may decode to: one that is merely too large
+# is decoded, so that its stream gets an answer and the others go on.
+_BLOCK_SHARE = 4
 
 
 class FrameReader(ABC):

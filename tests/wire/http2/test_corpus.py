@@ -26,7 +26,6 @@ async def run_row(wired: Wired, row: Row, cuts: Cuts) -> None:
     """Send the row's frames and compare what becomes of the connection and its streams."""
     wired.cut_requests = cuts
     async with await frame_caller(wired) as caller:
-        await caller.until(lambda: caller.settings, "settings")
         caller.send(row.sends(caller))
         if "goaway" in row.keys:
             assert await caller.told_to_go() == row.keys["goaway"]

@@ -1,0 +1,395 @@
+"""What costs its sender little and us much is bounded, and other callers notice nothing."""
+
+from __future__ import annotations
+
+import struct
+import tracemalloc
+
+import pytest
+
+from proxy.config.model import Limits, Protocol
+from proxy.plane.http2.answering import STALL_TIMEOUT
+from proxy.plane.http2.downstream import HEAD_TIMEOUT, IDLE_TIMEOUT, MOST_STREAMS
+from tests.fakes.framed import (
+    ACK,
+    END_HEADERS,
+    END_STREAM,
+    GET,
+    GRPC,
+    POST,
+    FramedCaller,
+    FramedUpstream,
+    frame,
+    setting,
+)
+from tests.fakes.framed_world import Framed, frame_caller
+from tests.fakes.wired import Wired
+
+KIB = 1024
+
+
+async def assert_calm(world: Wired, caller: FramedCaller) -> None:
+    """The caller is told to calm down; somebody else is served, and nothing is left over."""
+    assert await caller.told_to_go() == "ENHANCE_YOUR_CALM"
+    async with await frame_caller(world) as other:
+        assert (await other.ask(1)).status == 200
+    await world.until(lambda: not world.plane.exchanges, "the end of all exchanges")
+
+
+# --- floods
+
+
+async def test_rapid_resets_end_the_connection(wired: Wired) -> None:
+    async with await frame_caller(wired) as caller:
+        for number in range(1, 2203, 2):
+            caller.send_headers(number, GET, end=True)
+            caller.send_reset(number, "CANCEL")
+
+        await assert_calm(wired, caller)
+
+
+async def test_a_thousand_calls_that_are_given_up_together_are_in_order(framed: Framed) -> None:
+    caller = await framed.frames()
+    streams = range(1, 2000, 2)
+    for number in streams:
+        caller.send_headers(number, GET, end=True)
+    await framed.until(lambda: len(framed.plane.exchanges) == 1000, "a thousand exchanges")
+
+    for number in streams:
+        caller.send_reset(number, "CANCEL")
+    await framed.until(lambda: not framed.plane.exchanges, "their end")
+    framed.framed.automatic = b"ok"
+
+    assert (await caller.ask(2001)).status == 200
+
+
+async def test_resets_that_the_proxy_is_made_to_send_count_too(wired: Wired) -> None:
+    # Each request is well-formed, and what follows makes the proxy reset its stream.
+    async with await frame_caller(wired) as caller:
+        for number in range(1, 2203, 2):
+            caller.send_headers(number, POST)
+            caller.send_frame("WINDOW_UPDATE", number, 0, bytes(4))
+
+        await assert_calm(wired, caller)
+
+
+async def test_malformed_requests_without_end_end_the_connection(wired: Wired) -> None:
+    async with await frame_caller(wired) as caller:
+        for number in range(1, 2203, 2):
+            caller.send_headers(number, (*GET, ("connection", "close")), end=True)
+
+        await assert_calm(wired, caller)
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        frame("PING", 0, 0, bytes(8)),
+        frame("PING", 0, ACK, bytes(8)),
+        frame("SETTINGS", 0, 0, b""),
+        frame("SETTINGS", 0, 0, setting(4, 65535)),
+        frame("PRIORITY", 1, 0, bytes(5)),
+        frame(0xBB, 0, 0, b""),
+        frame("WINDOW_UPDATE", 1, 0, struct.pack(">I", 1)),
+        frame("DATA", 1, 0, b""),
+        frame("DATA", 1, 8, b"\x03\0\0\0"),
+    ],
+    ids=[
+        "PING", "answers to PING", "SETTINGS", "SETTINGS of windows", "PRIORITY", "unknown frames",
+        "WINDOW_UPDATE", "empty DATA", "DATA of padding",
+    ],
+)  # fmt: skip
+async def test_frames_that_carry_nothing_end_the_connection_when_there_are_too_many(
+    wired: Wired, one: bytes
+) -> None:
+    async with await frame_caller(wired, window=65535) as caller:
+        caller.send_headers(1, POST)
+        caller.send(one * 900)
+        caller.send_frame("PING", 0, 0, b"the mark")
+        await caller.until(lambda: b"the mark" in caller.pongs, "the answer to a ping")
+        assert caller.goaways == []
+
+        caller.send(one * 1200)
+
+        await assert_calm(wired, caller)
+
+
+async def test_frames_that_carry_nothing_are_forgiven_with_time(wired: Wired) -> None:
+    async with await frame_caller(wired) as caller:
+        for round_ in range(5):
+            caller.send(frame("PING", 0, 0, bytes(8)) * 900)
+            caller.send_frame("PING", 0, 0, b"mark %3d" % round_)
+            await caller.until(lambda n=round_: b"mark %3d" % n in caller.pongs, "an answer")  # type: ignore[misc]  # a lambda's default
+            wired.pass_time(10.0)
+
+        assert (await caller.ask(1)).status == 200
+
+
+async def test_answers_that_nobody_reads_do_not_pile_up(wired: Wired) -> None:
+    async with await frame_caller(wired) as caller:
+        caller.pause()
+        (connection,) = wired.plane.connections
+        sent = 0
+        while not connection.is_closed and sent < 64 * KIB:  # type: ignore[attr-defined]  # an HTTP/2 connection
+            # Time passes, so that it is not the number of pings that ends it.
+            wired.time.steady += 10.0
+            caller.send(frame("PING", 0, 0, bytes(8)) * 900)
+            sent += 1
+            await wired.until(lambda: caller.unsent == 0, "the pings to be read")
+            if connection._transport.get_write_buffer_size() > 2048 * KIB:  # type: ignore[attr-defined]  # an HTTP/2 connection
+                break
+
+        assert connection.is_closed  # type: ignore[attr-defined]  # an HTTP/2 connection
+        caller.resume()
+
+
+# --- heads
+
+
+async def test_a_head_that_never_ends_ends_the_connection(wired: Wired) -> None:
+    async with await frame_caller(wired) as caller:
+        caller.send_frame("HEADERS", 1, END_STREAM, caller.encode(GET))
+        for _ in range(40):
+            caller.send_frame("CONTINUATION", 1, 0, caller.encode([("x-a", "v" * 9000)]))
+
+        await assert_calm(wired, caller)
+
+
+async def test_a_head_in_countless_pieces_ends_the_connection(wired: Wired) -> None:
+    async with await frame_caller(wired) as caller:
+        caller.send_frame("HEADERS", 1, END_STREAM, caller.encode(GET))
+        caller.send(frame("CONTINUATION", 1) * 64)
+
+        await assert_calm(wired, caller)
+
+
+async def test_a_head_in_many_pieces_is_served(wired: Wired) -> None:
+    async with await frame_caller(wired) as caller:
+        caller.send_frame("HEADERS", 1, END_STREAM, caller.encode(GET))
+        caller.send(frame("CONTINUATION", 1) * 62)
+        caller.send_frame("CONTINUATION", 1, END_HEADERS)
+
+        assert (await caller.finished(1)).status == 200
+
+
+async def test_a_head_that_is_not_complete_in_time_ends_the_connection(wired: Wired) -> None:
+    async with await frame_caller(wired) as caller:
+        caller.send_frame("HEADERS", 1, END_STREAM, caller.encode(GET))
+        await wired.until(lambda: connection(wired).in_head, "a part of a head")
+
+        wired.pass_time(HEAD_TIMEOUT - 0.1)
+        assert caller.goaways == []
+        wired.pass_time(0.2)
+
+        await assert_calm(wired, caller)
+
+
+async def test_a_frame_of_a_head_that_is_not_complete_counts_as_well(wired: Wired) -> None:
+    async with await frame_caller(wired) as caller:
+        caller.send(frame("HEADERS", 1, END_STREAM | END_HEADERS, caller.encode(GET))[:-1])
+        await wired.until(lambda: connection(wired).in_head, "a part of a head")
+
+        wired.pass_time(HEAD_TIMEOUT + 0.1)
+
+        await assert_calm(wired, caller)
+
+
+async def test_a_head_that_is_complete_in_time_has_no_deadline_any_more(framed: Framed) -> None:
+    caller = await framed.frames()
+    whole = frame("HEADERS", 1, END_STREAM | END_HEADERS, caller.encode(GET))
+    caller.send(whole[:-1])
+    await framed.until(lambda: connection(framed).in_head, "a part of a head")
+    framed.pass_time(HEAD_TIMEOUT - 0.1)
+    caller.send(whole[-1:])
+    upstream = await framed.framed.accept()
+    await upstream.request(1)
+
+    framed.pass_time(5.0)
+    upstream.answer(1)
+
+    assert (await caller.finished(1)).status == 200
+
+
+async def test_a_bomb_in_a_head_ends_the_connection(wired: Wired) -> None:
+    async with await frame_caller(wired) as caller:
+        # Once into the table, then thousands of times by one byte each.
+        bomb = caller.encode([*GET, ("x-bomb", "b" * 4000)]) + b"\xbe" * 16_000
+        assert len(bomb) > 16_384
+        caller.send_frame("HEADERS", 1, END_STREAM, bomb[:16_384])
+        caller.send_frame("CONTINUATION", 1, END_HEADERS, bomb[16_384:])
+
+        await assert_calm(wired, caller)
+
+
+async def test_a_bomb_takes_little_memory(wired: Wired) -> None:
+    tracemalloc.start()
+    try:
+        async with await frame_caller(wired) as caller:
+            bomb = caller.encode([*GET, ("x-bomb", "b" * 4000)]) + b"\xbe" * 10_000
+            tracemalloc.reset_peak()
+            before = tracemalloc.get_traced_memory()[0]
+            caller.send_frame("HEADERS", 1, END_STREAM | END_HEADERS, bomb)
+
+            assert await caller.told_to_go() == "ENHANCE_YOUR_CALM"
+            # Decoded it would be 40 MB.
+            assert tracemalloc.get_traced_memory()[1] - before < 1024 * KIB
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(("extra", "refused"), [(0, False), (1, True), (11_000, True)])
+async def test_the_size_of_a_head_is_limited(wired: Wired, extra: int, refused: bool) -> None:  # noqa: FBT001 (a parameter)
+    limit = 4096
+    await wired.serve(protocol=Protocol.H1, limits=Limits(header_bytes=limit))
+    fields = (*GET, ("x-a", ""))
+    used = sum(len(name) + len(value) + 4 for name, value in fields) + len("GET") + len("/")
+    async with await frame_caller(wired) as caller:
+        seen = await caller.ask(1, (*GET, ("x-a", "v" * (limit - used + extra))))
+
+        assert (seen.status, seen.reason) == ((431, "headers_too_large") if refused else (200, ""))
+        # The table is as the caller knows it: the connection goes on.
+        assert (await caller.ask(3)).status == 200
+        assert (await caller.ask(5, (*GET, ("x-b", "1")))).status == 200
+
+
+async def test_a_head_beyond_every_route_s_limit_is_answered_in_the_caller_s_language(
+    wired: Wired,
+) -> None:
+    async with await frame_caller(wired) as caller:
+        seen = await caller.ask(1, (*GRPC, ("x-a", "v" * 66_000)), b"")
+
+        assert (seen.head["grpc-status"], seen.reason) == ("8", "headers_too_large")
+        assert (await caller.ask(3)).status == 200
+
+
+async def test_trailers_beyond_the_limit_are_refused(wired: Wired) -> None:
+    async with await frame_caller(wired) as caller:
+        caller.send_headers(1, POST)
+        caller.send_headers(1, (("x-a", "v" * 66_000),), end=True)
+
+        seen = await caller.finished(1)
+
+        assert (seen.status, seen.reason) == (400, "request_malformed")
+        assert (await caller.ask(3)).status == 200
+
+
+# --- streams
+
+
+@pytest.mark.parametrize(("extra", "refused"), [(0, False), (1, True)])
+async def test_the_streams_of_a_caller_are_limited(extra: int, refused: bool) -> None:  # noqa: FBT001 (a parameter)
+    async with Framed() as framed:
+        caller = await framed.frames()
+        assert caller.settings[3] == MOST_STREAMS
+        streams = [1 + 2 * number for number in range(MOST_STREAMS + extra)]
+        for number in streams:
+            caller.send_headers(number, GET, end=True)
+        caller.send_frame("PING", 0, 0, b"the mark")
+        await caller.until(lambda: caller.pongs, "the answer to a ping")
+
+        assert caller.seen(streams[-1]).reset == ("REFUSED_STREAM" if refused else "")
+        assert len(framed.plane.exchanges) == MOST_STREAMS
+        framed.framed.automatic = b"ok"
+        for end in framed.framed.connections:
+            framed.framed.heard(end)
+        assert (await caller.finished(1)).status == 200
+
+
+async def test_streams_that_are_never_ended_time_out(framed: Framed) -> None:
+    caller = await framed.frames()
+    for number in (1, 3, 5):
+        caller.send_headers(number, GRPC)
+    upstream = await framed.framed.accept()
+    await upstream.until(lambda: len(upstream.streams) == 3, "three heads")
+    upstream.answers_pings = True
+
+    for _ in range(40):
+        framed.pass_time(9.0)
+        await framed.until(lambda: not framed.http2_connections[0]._pongs, "an answer")
+        if not framed.plane.exchanges:
+            break
+
+    for number in (1, 3, 5):
+        seen = await caller.finished(number)
+        assert (seen.head["grpc-status"], seen.reason) == ("4", "upstream_timed_out")
+        assert (await upstream.finished(number)).reset == "CANCEL"
+
+
+async def test_a_finished_response_that_nobody_takes_is_given_up(framed: Framed) -> None:
+    framed.framed.automatic = bytes(1000)
+    caller = await framed.frames(window=0)
+    caller.send_headers(1, GET, end=True)
+    await caller.headed(1)
+    await framed.until(lambda: not framed.plane.exchanges, "the end of the exchange")
+
+    framed.pass_time(STALL_TIMEOUT - 1.0)
+    caller.grant(1, 10)  # It takes a little: that counts.
+    await caller.until(lambda: len(caller.seen(1).body) == 10, "ten bytes")
+    framed.pass_time(2.0)
+    assert not caller.seen(1).done
+    framed.pass_time(STALL_TIMEOUT)
+
+    assert (await caller.finished(1)).reset == "CANCEL"
+    assert connection(framed).streams == {}
+
+
+async def test_a_thousand_responses_that_nobody_takes_hold_bounded_memory() -> None:
+    async with Framed(FramedUpstream((3, 1000))) as framed:
+        caller = await framed.frames(window=0)
+        streams = [1 + 2 * number for number in range(200)]
+        for number in streams:
+            caller.send_headers(number, GET, end=True)
+        upstream = await framed.framed.accept()
+        await upstream.until(lambda: len(upstream.streams) == 200, "all requests")
+        for number in streams:
+            upstream.send_headers(number, ((":status", "200"),))
+            upstream.send_data(number, bytes(65_535))
+        await framed.until(
+            lambda: sum(s._queued for s in connection(framed).streams.values()) == 200 * 65_535,
+            "all that may be sent",
+        )
+
+        # Nobody may send more: what is granted is a part of what was sent.
+        assert max(upstream.updates.get(number, 0) for number in streams) <= 65_535
+        for number in streams:
+            caller.send_reset(number, "CANCEL")
+        await framed.until(lambda: not framed.plane.exchanges, "the end of all exchanges")
+        assert connection(framed).streams == {}
+
+
+async def test_an_idle_caller_is_let_go(wired: Wired) -> None:
+    async with await frame_caller(wired) as caller:
+        assert (await caller.ask(1)).status == 200
+
+        wired.pass_time(IDLE_TIMEOUT - 0.1)
+        assert not caller.ended
+        wired.pass_time(0.2)
+
+        assert await caller.told_to_go() == "NO_ERROR"
+
+
+async def test_a_caller_that_waits_for_an_answer_is_not_idle(framed: Framed) -> None:
+    caller = await framed.frames()
+    caller.send_headers(1, GRPC)
+    upstream = await framed.framed.accept()
+    await upstream.until(lambda: upstream.streams, "a head")
+
+    for _ in range(10):
+        framed.pass_time(70.0)
+        caller.send_data(1, b"x")
+        size = len(upstream.seen(1).body) + 1
+        await upstream.until(lambda n=size: len(upstream.seen(1).body) == n, "a byte")  # type: ignore[misc]  # a lambda's default
+        upstream.send_frame("PING", 0, 0, bytes(8))
+        await upstream.until(lambda: upstream.pongs, "an answer")
+        upstream.pongs.clear()
+
+    caller.send_data(1, end=True)
+    await upstream.request(1)
+    upstream.answer(1)
+    assert (await caller.finished(1)).status == 200
+
+
+def connection(world: Wired):  # type: ignore[no-untyped-def]  # noqa: ANN201 (whatever serves the caller)
+    """Return what serves the one caller."""
+    (only,) = world.plane.connections
+    return only
