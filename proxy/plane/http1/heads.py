@@ -273,11 +273,12 @@ def parse_response(head: bytes, method: bytes) -> ParsedResponse:
     if found:
         fields = _RESPONSE_HOP_BY_HOP.sub(b"", fields)
         connection = found.get(b"connection")
-        if connection is not None:
+        if connection in _PLAIN:
+            keep_alive = _PLAIN[connection]
+        elif connection is not None:
             names = tokens(connection)
             keep_alive = b"close" not in names and (keep_alive or b"keep-alive" in names)
-            if connection not in _PLAIN:
-                fields = without(fields, [name for name in names if name not in _OBEYED])
+            fields = without(fields, [name for name in names if name not in _OBEYED])
     result = ResponseHead(status, fields, phrase=phrase or b"")
     chunked = _frame(result, method, length, found.get(b"transfer-encoding", b""), minor)
     if status == 101:  # noqa: PLR2004 (RFC 9110, 15.2.2)
