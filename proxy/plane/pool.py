@@ -106,9 +106,13 @@ class Pool:
                 self._idle[0].close(abort=True)
             else:
                 connection = await self._turn(timeout)
-                if connection is not None and not connection.is_closed:
-                    return connection
                 reserved = connection is None
+                if connection is not None:
+                    if not connection.is_closed and connection.is_quiet():
+                        return connection
+                    # It died on the way here, and its place may be somebody else's already.
+                    connection.close(abort=True)
+                    return await self.acquire(timeout, fresh=fresh)
         return await self._dial(timeout, reserved=reserved)
 
     def release(self, connection: Http1Upstream) -> None:

@@ -152,14 +152,15 @@ async def test_an_announced_body_that_is_too_large_is_refused_before_it_comes(
 
 async def test_what_is_beyond_in_flight_and_queue_is_shed(wired: Wired) -> None:
     await wired.serve(limits=Limits(in_flight=2, queue=1))
+    gate = wired.builder.routes["default"].gate
     callers = [await wired.caller() for _ in range(3)]
-    for caller in callers:
+    for number, caller in enumerate(callers, 1):
         caller.send(GET)
+        await wired.until(lambda n=number: gate.inside + gate.waiting == n, "its place")  # type: ignore[misc]  # a lambda's default
     first = await wired.upstream.accept()
     await first.head()
     await (await wired.upstream.accept()).head()
-    gate = wired.builder.routes["default"].gate
-    await wired.until(lambda: gate.waiting == 1, "the third to wait")
+    assert gate.waiting == 1
 
     late = await wired.caller()
     answer = await late.ask(GET)
@@ -255,6 +256,28 @@ async def test_the_place_of_a_lost_connection_goes_to_who_waits(wired: Wired) ->
     await (await wired.upstream.accept()).serve(OK)
     await second.take(OK)
     assert (await first.answer()).status == 200
+
+
+async def test_a_connection_that_dies_on_its_way_to_who_waits_is_not_used(wired: Wired) -> None:
+    await wired.serve(limits=Limits(connections=1))
+    first, second, third = [await wired.caller() for _ in range(3)]
+    first.send(GET)
+    upstream = await wired.upstream.accept()
+    await upstream.head()
+    for number, caller in enumerate((second, third), 1):
+        caller.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi")
+        await wired.until(lambda n=number: wired.connections.waiting == n, "its turn")  # type: ignore[misc]  # a lambda's default
+
+    upstream.send(OK)
+    upstream.close()
+    await first.take(OK)
+    fresh = await wired.upstream.accept()
+    await fresh.serve(OK)
+    await fresh.serve(OK)
+    await second.take(OK)
+    await third.take(OK)
+    assert len(wired.upstream.connections) == 2
+    assert wired.route_stats.retries == {}
 
 
 async def test_who_waits_too_long_for_a_connection_is_told(wired: Wired) -> None:
