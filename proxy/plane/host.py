@@ -38,6 +38,9 @@ class Host(Protocol):
     def opened(self, connection: Connection) -> None:
         """Count a connection that began."""
 
+    def emptied(self) -> None:
+        """Note that a connection has nothing under way any more."""
+
     def closed(self, connection: Connection) -> None:
         """Count a connection that ended."""
 

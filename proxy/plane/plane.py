@@ -75,11 +75,7 @@ class Plane:
             self._changed()
 
     async def idle(self) -> None:
-        """Wait until no exchange is in flight and no response waits for its caller's window.
-
-        (That an HTTP/2 connection has none any more is seen when it closes, as it does while
-        we drain.)
-        """
+        """Wait until no exchange is in flight and no response waits for its caller's window."""
         while self.exchanges or any(
             isinstance(connection, Http2Downstream) and connection.streams
             for connection in self.connections
@@ -114,6 +110,10 @@ class Plane:
         for exchange in left:
             exchange.cut()
         return len(left)
+
+    def emptied(self) -> None:
+        """Note that a connection has nothing under way any more."""
+        self._changed()
 
     def left(self, connection: Connection) -> None:
         """Forget a connection that has ended."""
@@ -175,6 +175,10 @@ class ListenerHost:
     def opened(self, connection: Connection) -> None:
         """Count a connection that began."""
         self._plane.connections.add(connection)
+
+    def emptied(self) -> None:
+        """Note that a connection has nothing under way any more."""
+        self._plane.emptied()
 
     def closed(self, connection: Connection) -> None:
         """Count a connection that ended."""

@@ -213,6 +213,8 @@ class Http2Downstream(Endpoint, asyncio.Protocol):
     def _on_stream_gone(self) -> None:
         if self.streams or self.is_closed:
             return
+        if self._leaving:
+            self.host.emptied()
         if self._accepted != frames.LAST_STREAM:
             self._close(b"")
         else:
