@@ -10,9 +10,11 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from types import FrameType
 from typing import Final, Protocol
 
@@ -67,6 +69,7 @@ def serve(config: Config, reload: Reload | None = None) -> int:
     """
     signals = _Signals()
     logs = _Logging(config.log)
+    _raise_descriptor_limit()
     try:
         notifier = Notifier(os.environ, Clocks().steady)
         sockets = OwnSockets(inherit(os.environ))
@@ -86,6 +89,18 @@ def serve(config: Config, reload: Reload | None = None) -> int:
         return EXIT_UNAVAILABLE
     finally:
         logs.close()
+
+
+def _raise_descriptor_limit() -> None:
+    """Allow as many open files as the hard limit does.
+
+    The soft limit of a shell, 1024, is for programs that use select(2); a proxy needs two
+    descriptors for each exchange, and whoever comes beyond the limit is turned away unheard.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with suppress(OSError, ValueError):  # Some sandboxes forbid it.
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class _Signals:

@@ -382,10 +382,12 @@ def _trouble(word: str) -> Action:
         except Cut as cut:
             caller.judge_cut(cut, expected)
             raise
-        if answer.reason is None:
-            caller.problem(f"{word} was answered with {answer.status}")
-        else:
+        if answer.reason is not None:
             caller.saw_error(answer)
+        elif answer.status >= 500:
+            caller.saw("error of the front")
+        else:
+            caller.problem(f"{word} was answered with {answer.status}")
 
     return ask
 

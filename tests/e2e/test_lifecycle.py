@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import signal
 import time
 from pathlib import Path
@@ -76,6 +77,18 @@ async def _answers(address: str) -> None:
     async with asyncio.timeout(20):
         while not path.exists():  # noqa: ASYNC110 (inotify would need a library)
             await asyncio.sleep(0.01)
+
+
+async def test_as_many_files_may_be_open_as_the_hard_limit_allows() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(1024, before[1]), before[1]))
+    try:
+        async with scripted(OK) as upstream, Program(document(upstream)) as program:
+            limits = resource.prlimit(program.pid, resource.RLIMIT_NOFILE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+    assert limits == (before[1], before[1])
 
 
 # --- one signal
