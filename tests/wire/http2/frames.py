@@ -65,14 +65,9 @@ def _frame(end: FramedEnd, line: str) -> bytes:
     times = 1
     if len(words) > 1 and words[1] == "times":
         times, words = int(words[0]), words[2:]
-    if words[0] == "bytes":
-        return _payload(end, payload)
     kind = words[0] if words[0] in KINDS else int(words[0], 16)
     flags = sum(FLAGS[word] if word in FLAGS else int(word, 16) for word in words[2:])
-    return b"".join(
-        frame(kind, int(words[1]) + 2 * number * (times > 1), flags, _payload(end, payload))
-        for number in range(times)
-    )
+    return b"".join(frame(kind, int(words[1]), flags, _payload(end, payload)) for _ in range(times))
 
 
 def _payload(end: FramedEnd, text: str) -> bytes:
@@ -106,7 +101,8 @@ def _begin(end: FramedEnd, name: str) -> bytes:
 
 def _pair(text: str) -> tuple[str, str]:
     name, _, value = text.strip().partition(": ")
-    return name, value
+    letter, _, count = value.partition("*")
+    return name, letter * int(count) if count else value
 
 
 def _request(end: FramedEnd, change: dict[str, Any], body: str | None) -> bytes:
