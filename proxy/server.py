@@ -36,7 +36,7 @@ class _Host(ListenerHost):
     @property
     def draining(self) -> bool:
         """Whether connections shall end with their next response."""
-        return self.retired or super().draining
+        return self.retired or self._plane.draining
 
 
 _Hosts = dict[Address, _Host]

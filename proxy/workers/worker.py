@@ -97,10 +97,10 @@ class _Worker:
         await self._channel.open()
         serving = self._spawn(self._serve(), "serve")
         obeying = self._spawn(self._obey(), "obey")
-        await asyncio.wait((serving, obeying), return_when=asyncio.FIRST_COMPLETED)
-        if serving.done():
-            # Raises the bug that has ended it.
-            await serving
+        done, _ = await asyncio.wait((serving, obeying), return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            # Raises the bug that has ended it, if that is why.
+            await task
         await self._end()
         return 0
 
