@@ -567,6 +567,18 @@ async def test_a_port_that_another_crew_has_is_one_line_and_69() -> None:
         )
 
 
+async def test_an_admin_port_in_use_is_one_line_and_69_and_leaves_no_worker() -> None:
+    async with scripted(OK) as upstream, Program(document(upstream)) as running:
+        text = document(upstream, workers=2, admin=running.admin)
+        # Reads to the end of what is written, which workers would hold open.
+        done = await command("run", env={"AUTH_PROXY_CONFIG_YAML": text})
+
+        assert done.code == 69
+        assert done.err.endswith(
+            f"cloud-run-auth-proxy: cannot listen on {running.admin}: Address already in use\n"
+        )
+
+
 async def test_a_worker_that_cannot_start_ends_the_program_with_70(tmp_path: Path) -> None:
     # Only a bug keeps a worker from serving: here, one that is brought in from outside.
     (tmp_path / "sitecustomize.py").write_text(_BUG)
