@@ -65,6 +65,8 @@ class Contender:
     label: str
     command: Command | None = None
     """Makes the command line that listens on a port; None for calls without a proxy."""
+    startup: Callable[[Setup], int] | None = None
+    """Returns the port whose ``/startup`` says that the start is over; None where nothing does."""
 
     @contextmanager
     def run(self, setup: Setup) -> Iterator[Running]:
@@ -82,6 +84,9 @@ class Contender:
             cwd=setup.around.folder,
         ) as server:
             start = server.wait_for(port, f"{setup.prefix}/token", b"Bearer ey")
+            # Load is measured once the start is over: ours goes on with the admin listener.
+            if self.startup is not None:
+                server.wait_for(self.startup(setup), "/startup", b"started")
             yield Running(f"http://127.0.0.1:{port}{setup.prefix}", port, start * 1000, server)
 
 
@@ -124,6 +129,11 @@ def _proxy(setup: Setup, port: int) -> list[str | Path]:
     file = setup.around.folder / "proxy.yaml"
     file.write_text(proxy_config(setup, port))
     return [Path(sys.executable).parent / "cloud-run-auth-proxy", "run", "--config", file]
+
+
+def _admin_port(setup: Setup) -> int:
+    document = json.loads((setup.around.folder / "proxy.yaml").read_text())
+    return int(document["admin"].rpartition(":")[2])
 
 
 def _tls_to_upstream(setup: Setup) -> dict[str, Any]:
@@ -292,7 +302,7 @@ def contenders(folder: Path) -> list[Contender]:
     """Return everybody whose program this machine has, in the order of the table."""
     present = [Contender("direct", "direct, no proxy")]
     if (Path(sys.executable).parent / "cloud-run-auth-proxy").exists():
-        present.append(Contender("proxy", "**this proxy**", _proxy))
+        present.append(Contender("proxy", "**this proxy**", _proxy, _admin_port))
     if envoy_binary() is not None:
         present.append(Contender("envoy", "Envoy, `gcp_authn`", _envoy))
     if (go := build_go(folder)) is not None:
