@@ -18,7 +18,7 @@ from proxy.ops.numbers import Numbers, TokenMetrics, token_view
 from proxy.ops.tracing import Tracing
 from proxy.plane.build import Builder
 from proxy.plane.dial import tls_context
-from proxy.plane.host import head_limit
+from proxy.plane.host import Connection, head_limit
 from proxy.plane.listen import Listener, open_listener
 from proxy.plane.plane import ListenerHost, Plane
 from proxy.plane.stats import Stats
@@ -31,7 +31,16 @@ log = logging.getLogger("proxy.server")
 class _Host(ListenerHost):
     """A listener that a reload may take away from under its connections."""
 
-    retired = False
+    def __init__(self, plane: Plane, left: asyncio.Event) -> None:
+        """`left` is set whenever a connection has ended."""
+        super().__init__(plane)
+        self.retired = False
+        self._left = left
+
+    def closed(self, connection: Connection) -> None:
+        """Count a connection that ended."""
+        super().closed(connection)
+        self._left.set()
 
     @property
     def draining(self) -> bool:
@@ -83,6 +92,8 @@ class Server:
         self._sockets = sockets or OwnSockets()
         self._builder = Builder(self.plane, self.tokens)
         self._services = Services(self.tokens.names, clocks.steady, self._resolve_again)
+        self._left = asyncio.Event()
+        """Set whenever a caller's connection has ended."""
         self._hosts: _Hosts = {}
         self._listeners: _Listeners = {}
 
@@ -162,8 +173,15 @@ class Server:
         cut = self._end_traffic()
         with suppress(TimeoutError):
             async with asyncio.timeout_at(deadline):
+                await self._all_left()
                 await self._tracing.flush()
         return cut
+
+    async def _all_left(self) -> None:
+        """Wait until every connection has ended: the last bytes of a response may be under way."""
+        while self.plane.connections:
+            self._left.clear()
+            await self._left.wait()
 
     def _end_traffic(self) -> int:
         """Serve nobody from here on; return how many exchanges were cut.
@@ -234,7 +252,7 @@ class Server:
         try:
             for address in config.listeners:
                 if address not in self._listeners:
-                    host = hosts[address] = _Host(self.plane)
+                    host = hosts[address] = _Host(self.plane, self._left)
                     sockets = await self._sockets.take(address)
                     listeners[address] = await open_listener(address, sockets, host.connection)
         except BaseException:

@@ -164,6 +164,35 @@ async def test_a_body_that_is_under_way_is_completed(
         assert await program.exit_code() == 0
 
 
+async def test_a_slow_reader_gets_the_end_of_what_the_upstream_has_finished() -> None:
+    size = 20_000_000
+    async with (
+        scripted() as upstream,
+        living(Program(document(upstream, log={"access": "all"}))) as program,
+        calling(program) as caller,
+    ):
+        caller.send(GET)
+        end = await upstream.accept()
+        await end.request()
+        end.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + bytes(size))
+        await _begin_to_drain(program)
+        # Read piece by piece until the exchange has ended for the proxy: then the last bytes
+        # wait in its memory for room in the kernel's.
+        while not any("GET / → 200" in record["message"] for record in program.records()):
+            await caller.until(lambda: caller.received, "more")
+            caller.received.clear()
+            caller.pause()
+            await asyncio.sleep(0.005)
+            caller.resume()
+        caller.pause()
+        # Longer than what is left would get without the rest of the drain.
+        await asyncio.sleep(1.5)
+        caller.resume()
+
+        await caller.take_all()
+        assert len(caller.history.partition(b"\r\n\r\n")[2]) == size
+
+
 async def test_an_upload_that_is_under_way_is_completed() -> None:
     async with (
         scripted() as upstream,
