@@ -50,7 +50,8 @@ const routes = (router) =>
     async hang(_, context) {
       await new Promise((resolve) => context.signal.addEventListener("abort", resolve));
       seen.aborted += 1;
-      throw new ConnectError("given up", Code.Canceled);
+      // Whichever end sees the deadline first, it is the deadline.
+      throw ConnectError.from(context.signal.reason, Code.Canceled);
     },
     async seen() {
       return { value: JSON.stringify(seen) };
