@@ -20,7 +20,7 @@ from proxy.plane.acquire import Pursuit, rest
 from proxy.plane.codec import DownstreamCodec, ResponseSink, UpstreamCodec
 from proxy.plane.head import RequestHead, ResponseHead, values
 from proxy.plane.prepared import PreparedHead, PreparedRoute
-from proxy.plane.refusal import Held, may_be_platform
+from proxy.plane.refusal import REFUSALS, Held, may_be_platform, refusal_of
 from proxy.plane.replay import Replay
 from proxy.plane.state import (
     ADMITTED,
@@ -67,8 +67,8 @@ class Attempting(ABC):
     __slots__ = (
         "_answered", "_down", "_ended", "_half", "_held", "_keeper", "_prepared", "_refused",
         "_replay", "_sent_at", "_source", "_task", "_token", "_total_at", "_trailers", "_up",
-        "attempts", "deadline", "entered", "head", "origin", "request_bytes", "response_bytes",
-        "route", "started_at", "state", "status",
+        "attempts", "deadline", "entered", "head", "origin", "refused_as", "request_bytes",
+        "response_bytes", "route", "started_at", "state", "status",
     )  # fmt: skip
 
     def __init__(
@@ -87,6 +87,8 @@ class Attempting(ABC):
         self.origin = b""
         """The allowed browser origin that asks."""
         self.status = 0
+        self.refused_as = 0
+        """The status of an answer that may be a refusal by the platform, to be explained."""
         self.attempts = 0
         self.request_bytes = 0
         self.response_bytes = 0
@@ -224,6 +226,8 @@ class Attempting(ABC):
             self._replay.forget()
         if self.origin:
             head.fields = guard.allow(head.fields, self.origin)
+        if head.status in REFUSALS and self._token is not None:
+            self.refused_as = refusal_of(head)
         self._down.write_head(head)
 
     def _history(self) -> Attempt:

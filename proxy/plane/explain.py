@@ -1,4 +1,4 @@
-"""What a 401 or 403 of the upstream usually means, and the command that mends it."""
+"""What a 401, 403 or 404 of the upstream usually means, and what mends it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,16 @@ def explain(status: int, route: Route, token: IdToken | None) -> tuple[str, str]
             "If the service runs on Cloud Run, the audience must be its run.app URL or one of its"
             " custom audiences: set the route's `audience`. Otherwise the application refused the"
             " caller itself."
+        )
+        return text, hint
+    if status == 404:  # noqa: PLR2004 (RFC 9110, 15.5.5)
+        text = (
+            f"The upstream of route {route.name} answered 404 with a page: if the application did"
+            " not make it, Google's front end did, because the service takes internal traffic only."
+        )
+        hint = (
+            "Look at the service's ingress (gcloud run services describe) and send this service's"
+            " traffic through a VPC: --vpc-egress=all-traffic, with Private Google Access."
         )
         return text, hint
     text = (

@@ -50,3 +50,19 @@ def _names_token(head: ResponseHead) -> bool:
         value.lower().startswith(b"bearer") and b"invalid_token" in value
         for value in values(head.fields, b"www-authenticate")
     )
+
+
+REFUSALS = frozenset((401, 403, 404))
+"""Statuses by which Google's front ends refuse a call: token, permission, ingress."""
+
+
+def refusal_of(head: ResponseHead) -> int:
+    """Return the status if the answer may be a refusal by the platform, else 0.
+
+    A 404 counts where it is a page: internal ingress and VPC Service Controls answer so
+    (Cloud Run, "Troubleshooting: 404"), while APIs answer in their own formats.
+    """
+    if head.status != 404:  # noqa: PLR2004 (RFC 9110, 15.5.5)
+        return head.status
+    kinds = values(head.fields, b"content-type")
+    return 404 if any(kind.lower().startswith(b"text/html") for kind in kinds) else 0

@@ -24,6 +24,7 @@ class Finished(Protocol):
     route: PreparedRoute
     head: RequestHead
     status: int
+    refused_as: int
     request_bytes: int
     response_bytes: int
 
@@ -51,8 +52,8 @@ class Reporter:
         level = _level(status, error)
         if log.isEnabledFor(level):
             _write(level, stats.name, exchange.head, _http(exchange, seconds), error)
-        if status in (401, 403) and error is None:
-            _explain(status, exchange.route)
+        if exchange.refused_as and error is None:
+            _explain(exchange.refused_as, exchange.route)
 
     def refused(self, head: RequestHead, protocol: str, error: ProxyError, route: str = "") -> None:
         """Report a request that never became an exchange; `route` is empty where none matched."""
