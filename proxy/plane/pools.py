@@ -41,16 +41,21 @@ class Pools:
         self._grpc = _OnlyHttp2(streams)
         self._no_grpc = _NoGrpc(streams.origin)
 
-    def source(self, head: RequestHead, spoken: str, configured: Protocol) -> Source:
-        """Return where the exchange finds its upstream.
+    def sources(self, configured: Protocol) -> dict[str, Source]:
+        """Return where exchanges find their upstream, by what their caller speaks (h1, h2).
 
-        `spoken` is the caller's protocol, ``h1`` or ``h2``; `configured` is the route's.
+        `configured` is the route's protocol.
         """
-        wanted = spoken if configured is Protocol.AUTO else configured.value
-        if head.grpc:
-            return self._grpc if wanted == "h2" else self._no_grpc
-        # RFC 9113, 8.6: HTTP/2 cannot switch protocols.
-        return self._either if wanted == "h2" and not head.upgrade else self._http1
+        by_protocol: dict[str, Source] = {"h1": self._http1, "h2": self._either}
+        if configured is Protocol.AUTO:
+            return by_protocol
+        return dict.fromkeys(by_protocol, by_protocol[configured.value])
+
+    def special(self, head: RequestHead, configured: Protocol) -> Source:
+        """Return where an exchange finds it that leaves no choice: an upgrade, or gRPC."""
+        if head.upgrade:
+            return self._http1  # RFC 9113, 8.6: HTTP/2 cannot switch protocols.
+        return self._no_grpc if configured is Protocol.H1 else self._grpc
 
     def connections(self) -> Connections:
         """Return the counts of this moment."""

@@ -52,8 +52,9 @@ class PreparedRoute:
     """A `Route` with its pool, its token cache and its expressions."""
 
     __slots__ = (
-        "_authority", "_base", "_cut", "_line", "_moves_authorization", "_pools", "_set", "_strip",
-        "_token", "budget", "config", "gate", "guard", "header", "name", "stats", "tokens",
+        "_authority", "_base", "_cut", "_line", "_moves_authorization", "_pools", "_set",
+        "_sources", "_strip", "_token", "budget", "config", "gate", "guard", "header", "name",
+        "stats", "tokens",
     )  # fmt: skip
 
     def __init__(
@@ -69,6 +70,7 @@ class PreparedRoute:
         self.config = config
         self.name = config.name
         self._pools = pools
+        self._sources = pools.sources(config.protocol)
         self.tokens = tokens
         self.stats = stats
         self.header = config.header
@@ -95,7 +97,9 @@ class PreparedRoute:
 
     def source(self, head: RequestHead, spoken: str) -> Source:
         """Return where an exchange whose caller speaks `spoken` finds its upstream."""
-        return self._pools.source(head, spoken, self.config.protocol)
+        if head.upgrade or head.grpc:
+            return self._pools.special(head, self.config.protocol)
+        return self._sources[spoken]
 
     def identity_line(self) -> bytes | None:
         """Return the identity header to send now, empty for no auth, None if it must be awaited."""
