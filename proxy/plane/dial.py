@@ -98,15 +98,23 @@ class Dialler:
         self, sock: socket.socket, factory: Callable[[], P], timeout: float
     ) -> Dialled[P]:
         loop = asyncio.get_running_loop()
-        if not self.upstream.tls:
-            return await loop.create_connection(factory, sock=sock)
-        return await loop.create_connection(
-            factory,
-            sock=sock,
-            ssl=tls_context(self._ca_file, self._protocols),
-            server_hostname=self.upstream.host,
-            ssl_handshake_timeout=timeout,
-        )
+        try:
+            if not self.upstream.tls:
+                return await loop.create_connection(factory, sock=sock)
+            return await loop.create_connection(
+                factory,
+                sock=sock,
+                ssl=tls_context(self._ca_file, self._protocols),
+                server_hostname=self.upstream.host,
+                ssl_handshake_timeout=timeout,
+            )
+        finally:
+            if not isinstance(loop, asyncio.BaseEventLoop):
+                # uvloop's transport closes the descriptor itself, and only then takes it from
+                # the socket object. Up to 0.23 it does not where the connection breaks in
+                # `connection_made` (a reset before the TLS handshake is written): the object,
+                # when collected, would close whatever connection has got the number since.
+                sock.detach()
 
     def _translate(self, error: OSError) -> ProxyError:
         """Say what an operating system's or OpenSSL's error means for the upstream."""

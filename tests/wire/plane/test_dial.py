@@ -1,0 +1,72 @@
+"""Dialling: what becomes of a connection that breaks while it is made."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import socket
+import struct
+from typing import cast
+
+import pytest
+
+from proxy.config.model import Upstream
+from proxy.errors import ProxyError
+from proxy.plane import dial
+
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER, socket(7)
+
+
+@pytest.mark.parametrize("scheme", ["https", "http"])
+async def test_a_reset_while_dialling_closes_no_other_connection(
+    monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    """The number of a descriptor is soon somebody else's: it is closed once, by its owner."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def reset(sock: socket.socket) -> None:
+            """Break the connection after TCP has made it, before anything is written."""
+            numbers.append(sock.fileno())
+            peer = server.accept()[0]
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+            peer.close()
+
+        numbers: list[int] = []
+        monkeypatch.setattr(dial, "keep_alive", reset)
+        port = server.getsockname()[1]
+        dialler = dial.Dialler(Upstream(scheme, "127.0.0.1", port), ca_file=None)
+
+        await _dial_in_vain(dialler)
+        others = [socket.socket() for _ in range(8)]
+        await _collected()
+
+        # Otherwise this test would prove nothing.
+        assert numbers[0] in [other.fileno() for other in others]
+        for other in others:
+            os.fstat(other.fileno())
+            other.close()
+
+
+class Writing(asyncio.Protocol):
+    """Greets at once, as HTTP/2 does."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast("asyncio.WriteTransport", transport).write(b"PRI * HTTP/2.0\r\n\r\n")
+
+
+async def _dial_in_vain(dialler: dial.Dialler) -> None:
+    """Dial; over plain TCP the failure shows only afterwards."""
+    try:
+        transport, _ = await dialler.dial(Writing, 5)
+    except ProxyError:
+        return
+    while not transport.is_closing():
+        await asyncio.sleep(0)
+
+
+async def _collected() -> None:
+    """Let the loop end what it has to, and collect what nobody refers to any more."""
+    for _ in range(3):
+        await asyncio.sleep(0)
+        gc.collect()
