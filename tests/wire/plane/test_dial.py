@@ -51,18 +51,23 @@ async def test_a_reset_while_dialling_closes_no_other_connection(
 class Writing(asyncio.Protocol):
     """Greets at once, as HTTP/2 does."""
 
+    def __init__(self) -> None:
+        self.lost = asyncio.Event()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         cast("asyncio.WriteTransport", transport).write(b"PRI * HTTP/2.0\r\n\r\n")
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (asyncio's signature)
+        self.lost.set()
 
 
 async def _dial_in_vain(dialler: dial.Dialler) -> None:
     """Dial; over plain TCP the failure shows only afterwards."""
     try:
-        transport, _ = await dialler.dial(Writing, 5)
+        _, protocol = await dialler.dial(Writing, 5)
     except ProxyError:
         return
-    while not transport.is_closing():
-        await asyncio.sleep(0)
+    await protocol.lost.wait()
 
 
 async def _collected() -> None:
