@@ -7,7 +7,7 @@ import gc
 import os
 import socket
 import struct
-from typing import cast
+from typing import Literal, cast
 
 import pytest
 
@@ -20,7 +20,7 @@ RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER, socket(7)
 
 @pytest.mark.parametrize("scheme", ["https", "http"])
 async def test_a_reset_while_dialling_closes_no_other_connection(
-    monkeypatch: pytest.MonkeyPatch, scheme: str
+    monkeypatch: pytest.MonkeyPatch, scheme: Literal["https", "http"]
 ) -> None:
     """The number of a descriptor is soon somebody else's: it is closed once, by its owner."""
     with socket.create_server(("127.0.0.1", 0)) as server:
