@@ -77,6 +77,22 @@ class RequestHead:
         self.never_indexed = NONE
         """Names of the fields that their sender forbids to compress (RFC 7541, 6.2.3)."""
 
+    def again(self, target: bytes, raw_size: int) -> RequestHead:
+        """Return the head of a request that differs only in its target."""
+        head = RequestHead(self.method, target, self.fields)
+        head.raw_size = raw_size
+        head.authority = self.authority
+        head.length = self.length
+        head.chunked = self.chunked
+        head.version = self.version
+        head.keep_alive = self.keep_alive
+        head.connection = self.connection
+        head.upgrade = self.upgrade
+        head.has_trailers_te = self.has_trailers_te
+        head.expects_continue = self.expects_continue
+        head.guarded = self.guarded
+        return head
+
 
 NOBODY = RequestHead(b"", b"", b"")
 """Stands for a request whose head could not be read."""

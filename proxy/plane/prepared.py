@@ -52,9 +52,9 @@ class PreparedRoute:
     """A `Route` with its pool, its token cache and its expressions."""
 
     __slots__ = (
-        "_authority", "_base", "_cut", "_line", "_moves_authorization", "_pools", "_set",
-        "_sources", "_strip", "_token", "budget", "config", "gate", "guard", "header", "name",
-        "stats", "tokens",
+        "_authority", "_base", "_cut", "_fields", "_kept", "_line", "_moves_authorization",
+        "_pools", "_rewrites", "_set", "_sources", "_strip", "_token", "budget", "config", "gate",
+        "guard", "header", "name", "stats", "tokens",
     )  # fmt: skip
 
     def __init__(
@@ -80,9 +80,14 @@ class PreparedRoute:
         self._authority = upstream.authority.encode()
         self._base = upstream.base.encode()
         self._strip = len(config.path) if config.strip_path and config.path != "/" else 0
+        self._rewrites = bool(self._strip or self._base)
         self._set = block((n.encode(), v.encode("latin-1")) for n, v in config.set_headers)
         self._moves_authorization = config.header is IdentityHeader.AUTHORIZATION
         self._cut = re.compile(rb"\r\n(?i:" + b"|".join(self._removed()) + rb"):[^\r]*")
+        self._fields = b""
+        """The last field block of a caller."""
+        self._kept = self._set
+        """What of it is passed on, with what is added."""
         self._token: IdToken | None = None
         self._line = b""
 
@@ -129,15 +134,22 @@ class PreparedRoute:
         ``Connection: x-serverless-authorization``, can remove it.
         """
         fields = head.fields
+        # Callers mostly repeat their fields: to compare them costs a fraction of cutting.
+        if fields != self._fields:
+            self._kept = self._passed_on(head)
+            self._fields = fields
+        target = self._target(head.target) if self._rewrites else head.target
+        return PreparedHead(head, self._authority, target, self._kept)
+
+    def _passed_on(self, head: RequestHead) -> bytes:
+        fields = head.fields
         moved = b""
         if self._moves_authorization:
             fields, moved = self._move_authorization(fields)
         fields = self._cut.sub(b"", fields)
         if head.connection:
             fields = without(fields, tokens(head.connection))
-        return PreparedHead(
-            head, self._authority, self._target(head.target), fields + moved + self._set
-        )
+        return fields + moved + self._set
 
     def trailers(self, fields: bytes) -> bytes:
         """Return what of the request's trailers reaches the upstream, both as field blocks."""

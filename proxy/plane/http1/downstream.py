@@ -14,8 +14,8 @@ from proxy.plane.head import RequestHead, ResponseHead
 from proxy.plane.host import Host
 from proxy.plane.http1.begun import check_request
 from proxy.plane.http1.chunked import ChunkedBody, last_chunk
-from proxy.plane.http1.heads import parse_request
 from proxy.plane.http1.leaving import LINGER_TIMEOUT, Leaving
+from proxy.plane.http1.recall import Recall
 from proxy.plane.http1.transport import CallerTransport
 
 log = logging.getLogger("proxy.plane")
@@ -53,8 +53,8 @@ class Http1Downstream(CallerTransport):
     protocol = "h1"
 
     __slots__ = (
-        "_body", "_choked", "_exchange", "_host", "_leaving", "_partial", "_phase", "_remaining",
-        "_request_ended", "_rest", "_searched", "_taking", "deadline",
+        "_body", "_choked", "_exchange", "_host", "_leaving", "_partial", "_phase", "_recall",
+        "_remaining", "_request_ended", "_rest", "_searched", "_taking", "deadline",
     )  # fmt: skip
 
     def __init__(self, host: Host) -> None:
@@ -64,6 +64,7 @@ class Http1Downstream(CallerTransport):
         self._partial = b""
         self._searched = 0
         """Bytes of an incomplete head that hold no end."""
+        self._recall = Recall()
         self._taking = False
         self._choked = False
         """Whether the caller does not read what was written."""
@@ -232,7 +233,7 @@ class Http1Downstream(CallerTransport):
         end += len(_HEAD_END)
         self._searched = 0
         self._check_size(end)
-        head = parse_request(data[start:end])
+        head = self._recall.read(data[start:end])
         self._begin(head)
         exchange = self._exchange = self._host.admit(self, head)
         # May answer at once: afterwards this connection can be at its next request.

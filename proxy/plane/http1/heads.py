@@ -13,6 +13,7 @@ What llhttp lets through and this module decides is marked by "we".
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from httptools import (
     HttpParserError,
@@ -25,7 +26,7 @@ from proxy.errors import RequestMalformed, UpstreamMalformed
 from proxy.plane.head import RequestHead, ResponseHead, tokens
 
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/1\.([01])(?=\r\n)")
-_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t -~\x80-\xff]*))?(?=\r\n)")
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t -~\x80-\xff]*))?")
 _ABSOLUTE = re.compile(rb"(?i:(https?))://([^/?#]*)(.*)", re.DOTALL)
 # RFC 3986, 3.2.2 and 3.2.3, without user information: a name, an address, or one in brackets.
 # Stricter than the RFC: no comma, which would read as a list of two hosts elsewhere.
@@ -45,6 +46,7 @@ _HOP_BY_HOP = (
 )
 _RESPONSE_LOOKUP = re.compile(rb"\r\n(?i:(content-length|" + _HOP_BY_HOP + rb")):[ \t]*([^\r]*)")
 _RESPONSE_HOP_BY_HOP = re.compile(rb"\r\n(?i:" + _HOP_BY_HOP + rb"):[^\r]*")
+_CONNECTION = re.compile(rb"\r\n(?i:connection):[^\r]*")
 
 _LENGTH_LINE = re.compile(rb"\r\n(?i:content-length):[^\r]*")
 
@@ -239,16 +241,8 @@ def _normal(authority: bytes, scheme: bytes) -> bytes:
     return lower.removesuffix(b":" + _DEFAULT_PORTS[scheme.lower()]).removesuffix(b":")
 
 
-class ParsedResponse:
-    """A response head together with what only its connection needs to know."""
-
-    __slots__ = ("chunked", "head", "keep_alive", "until_close")
-
-    def __init__(self, head: ResponseHead, *, keep_alive: bool, chunked: bool) -> None:
-        self.head = head
-        self.keep_alive = keep_alive
-        self.chunked = chunked
-        self.until_close = head.length is None and not (chunked or head.bodyless)
+ParsedResponse = tuple[ResponseHead, bool, bool]
+"""A head; whether the connection persists after it; whether its body is chunked."""
 
 
 def parse_response(head: bytes, method: bytes) -> ParsedResponse:
@@ -258,12 +252,9 @@ def parse_response(head: bytes, method: bytes) -> ParsedResponse:
         UpstreamMalformed: they are not exactly one head that has exactly one meaning.
     """
     _validate_response(head)
-    line = _STATUS_LINE.match(head)
-    if line is None:
-        raise UpstreamMalformed("The status line is not `HTTP/1.1 NNN REASON`.")
-    minor, digits, phrase = line.groups()
-    status = int(digits)
-    fields = head[line.end() : -4]
+    end = head.find(b"\r\n")
+    minor, status, phrase = _status_line(head[:end])
+    fields = head[end:-4]
     found: dict[bytes, bytes] = {}
     for name, value in _RESPONSE_LOOKUP.findall(fields):
         key = name.lower()
@@ -271,7 +262,9 @@ def parse_response(head: bytes, method: bytes) -> ParsedResponse:
     length = found.pop(b"content-length", b"")
     keep_alive = minor == b"1"
     if found:
-        fields = _RESPONSE_HOP_BY_HOP.sub(b"", fields)
+        # Connection alone is what most servers send.
+        lines = _CONNECTION if len(found) == 1 and b"connection" in found else _RESPONSE_HOP_BY_HOP
+        fields = lines.sub(b"", fields)
         connection = found.get(b"connection")
         if connection in _PLAIN:
             keep_alive = _PLAIN[connection]
@@ -279,11 +272,22 @@ def parse_response(head: bytes, method: bytes) -> ParsedResponse:
             names = tokens(connection)
             keep_alive = b"close" not in names and (keep_alive or b"keep-alive" in names)
             fields = without(fields, [name for name in names if name not in _OBEYED])
-    result = ResponseHead(status, fields, phrase=phrase or b"")
+    result = ResponseHead(status, fields, phrase=phrase)
     chunked = _frame(result, method, length, found.get(b"transfer-encoding", b""), minor)
     if status == 101:  # noqa: PLR2004 (RFC 9110, 15.2.2)
         result.switching = found.get(b"upgrade", b"")
-    return ParsedResponse(result, keep_alive=keep_alive, chunked=chunked)
+    return result, keep_alive, chunked
+
+
+# The upstream picks the phrase; the bound keeps a hostile one from filling memory.
+@lru_cache(maxsize=256)
+def _status_line(line: bytes) -> tuple[bytes, int, bytes]:
+    """Return minor version, status and phrase."""
+    found = _STATUS_LINE.fullmatch(line)
+    if found is None:
+        raise UpstreamMalformed("The status line is not `HTTP/1.1 NNN REASON`.")
+    minor, digits, phrase = found.groups()
+    return minor, int(digits), phrase or b""
 
 
 def _validate_response(head: bytes) -> None:

@@ -269,7 +269,7 @@ class Http1Upstream(asyncio.BufferedProtocol):
 
     def _on_head(self, sink: ResponseSink, parsed: ParsedResponse, rest: bytes) -> bytes:
         """Deliver a head and enter the phase of what follows it; return what is left of `rest`."""
-        head = parsed.head
+        head, keep_alive, chunked = parsed
         if head.status == 101:  # noqa: PLR2004 (RFC 9110, 15.2.2)
             if not (self._request_ended and are_offered(head.switching, self._offers)):
                 raise UpstreamMalformed("The upstream switched protocols although nobody asked.")
@@ -279,12 +279,12 @@ class Http1Upstream(asyncio.BufferedProtocol):
         if head.status < 200:  # noqa: PLR2004 (RFC 9110, 15.2)
             sink.informational(head)
             return rest
-        self._keep_alive = parsed.keep_alive and not parsed.until_close
+        self._keep_alive = keep_alive
         # The phase is set before the exchange hears of the head: it may cancel us at once.
         if head.bodyless or head.length == 0:
             self._phase = LENGTH
             self._remaining = 0
-        elif parsed.chunked:
+        elif chunked:
             self._phase = CHUNKED
             self._chunked_body = ChunkedBody(self._limit)
         elif head.length is not None:
@@ -292,6 +292,7 @@ class Http1Upstream(asyncio.BufferedProtocol):
             self._remaining = head.length
         else:
             self._phase = UNTIL_CLOSE
+            self._keep_alive = False
         sink.response_head(head)
         if self._sink is sink and self._phase is LENGTH and self._remaining == 0:
             self._complete(rest)
