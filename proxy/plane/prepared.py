@@ -54,7 +54,7 @@ class PreparedRoute:
     __slots__ = (
         "_authority", "_base", "_cut", "_fields", "_kept", "_line", "_moves_authorization",
         "_pools", "_rewrites", "_set", "_sources", "_strip", "_token", "budget", "config", "gate",
-        "guard", "header", "name", "stats", "tokens",
+        "guard", "header", "name", "stats", "tokens", "upstream",
     )  # fmt: skip
 
     def __init__(
@@ -73,6 +73,7 @@ class PreparedRoute:
         self._sources = pools.sources(config.protocol)
         self.tokens = tokens
         self.stats = stats
+        self.upstream = upstream
         self.header = config.header
         self.gate = Gate(config.limits.in_flight, config.limits.queue)
         self.guard = OriginGuard(config.allow_origins)

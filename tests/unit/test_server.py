@@ -18,8 +18,10 @@ from proxy.emulator.faults import Answer, Held
 from proxy.emulator.metadata import MetadataServer
 from proxy.ops.lifecycle import State
 from proxy.plane.build import Builder
+from proxy.plane.dial import HTTP1, tls_context
 from proxy.plane.listen import ListenFailed
 from proxy.server import Server
+from tests.fakes import tls
 from tests.fakes.lifelines import OK, scripted, status_of, url_of
 
 
@@ -57,6 +59,28 @@ async def test_a_server_goes_from_starting_to_stopped() -> None:
 
         assert states == [State.STARTING, State.SERVING, State.DRAINING, State.STOPPED]
         assert server.addresses == []
+
+
+async def test_roots_are_loaded_before_the_first_exchange(tmp_path: Path) -> None:
+    """Loading them takes 30 ms, for which every exchange would stand still."""
+    file = tls.ca_file(tmp_path)
+    routes = {
+        "a": {"path": "/a", "upstream": "https://127.0.0.1:9", "auth": "none"},
+        "b": {
+            "path": "/b",
+            "upstream": "https://127.0.0.1:9",
+            "auth": "none",
+            "ca_file": str(file),
+        },
+        "c": {"path": "/c", "upstream": "http://127.0.0.1:9"},
+    }
+    tls_context.cache_clear()
+    async with running(config(routes)):
+        assert tls_context.cache_info().currsize == 2
+        for ca_file in (None, file):
+            tls_context(ca_file, HTTP1)
+
+        assert tls_context.cache_info().misses == 2
 
 
 async def test_a_start_that_lacks_one_address_opens_none(tmp_path: Path) -> None:
