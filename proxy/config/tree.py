@@ -38,8 +38,12 @@ class ScalarNode:
     """From a flag or a variable of its own: ``$`` is a dollar."""
 
     def type_of(self, text: str) -> Literal["null", "boolean", "number", "string"]:
-        """How YAML types `text`, what this node says once its variables are expanded."""
-        if self.plain:
+        """How YAML types `text`, what this node says once its variables are expanded.
+
+        A variable may stand for a number or a boolean with quotes, too: inside ``{ }`` and
+        ``[ ]`` YAML leaves no other way to write one.
+        """
+        if self.plain or ("$" in self.text and not self.literal):
             for pattern, name in _TYPES:
                 if pattern.fullmatch(text):
                     return name

@@ -427,9 +427,27 @@ def test_an_expanded_word_without_quotes_is_typed_as_if_it_stood_there() -> None
     assert only.limits.body_bytes == 3072
 
 
-def test_an_expanded_word_in_quotes_stays_a_text() -> None:
-    message = "routes.a.retries.attempts: '3' is a text; write the number without quotes"
-    assert told_of_route("retries: {attempts: '${N}'}", {"N": "3"}) == [message]
+def test_an_expanded_word_in_quotes_is_typed_too() -> None:
+    # Inside { } and [ ] a value with ${...} has to stand in quotes.
+    env = {"N": "3", "YES": "true", "PORT": "8081"}
+    only = route(
+        "listen: ['${PORT}'], strip_path: '${YES}', retries: {attempts: '${N}'}, "
+        "limits: {queue: '${M:-7}'}, set_headers: {X-A: '${N}', X-B: '${YES}'}, audience: '${N}'",
+        env,
+    )
+
+    assert only.listen == (Address("127.0.0.1", 8081),)
+    assert only.strip_path
+    assert (only.retries.attempts, only.limits.queue) == (3, 7)
+    assert (only.set_headers, only.audience) == ((("X-A", "3"), ("X-B", "true")), "3")
+
+
+def test_an_expanded_word_in_quotes_is_no_number_if_it_looks_like_none() -> None:
+    told_so = told_of_route("retries: {attempts: '${N}'}, strip_path: '$$true'", {"N": "x3"})
+    assert told_so == [
+        "routes.a.retries.attempts: 'x3' is not a whole number; write one such as 10",
+        "routes.a.strip_path: '$true' is not true or false; write true or false",
+    ]
 
 
 def test_a_text_may_come_from_a_variable_that_looks_like_a_number() -> None:
