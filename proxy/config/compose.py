@@ -129,15 +129,16 @@ class _Composer:
 
     def _entries(self, depth: int) -> dict[str, Entry]:
         entries: dict[str, Entry] = {}
-        merged: dict[str, Entry] = {}
+        merged: dict[str, Entry] | None = None
         while not isinstance(event := next(self._events), yaml.MappingEndEvent):
             key = self._node(event, depth + 1)
             value = self._node(next(self._events), depth + 1)
             if not isinstance(key, ScalarNode):
                 self._complain(event, "a key must be one word")
             elif key.plain and key.text == "<<":
-                # The nearest wins: what an earlier merge brought is not replaced.
-                merged = {**self._merge(value), **merged}
+                if merged is not None:
+                    self._complain(event, "a second '<<'; write <<: [*first, *second] once")
+                merged = self._merge(value)
             elif (first := entries.get(key.text)) is not None:
                 self._complain(
                     event, f"duplicate key {quoted(key.text)}; the first one is at {first.place}"

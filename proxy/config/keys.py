@@ -144,7 +144,7 @@ KINDS: Mapping[str, Callable[[Mapping[str, Any]], Kind]] = {
     "audience": lambda _: _AUDIENCE,
     "causes": lambda _: ListOf(_CAUSE, "a list of failure classes and statuses"),
     "choice": _choice,
-    "count": lambda metadata: Count(metadata["minimum"]),
+    "count": lambda metadata: Count(metadata["minimum"], metadata.get("maximum")),
     "credentials": lambda _: CREDENTIALS,
     "deadline": lambda _: _duration(values.deadline, _DURATION_OR_OFF),
     "field": lambda metadata: _choice(metadata, ignore_case=True),

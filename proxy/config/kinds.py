@@ -215,6 +215,7 @@ class Count(ScalarKind):
     """A whole number."""
 
     minimum: int
+    maximum: int | None = None
 
     def label(self) -> str:
         """Say what it is."""
@@ -229,11 +230,16 @@ class Count(ScalarKind):
             raise ValueError(f"{quoted(text)} is a text; write the number without quotes")
         if int(text) < self.minimum:
             raise ValueError(f"{text} is too few; write {self.minimum} or more")
+        if self.maximum is not None and int(text) > self.maximum:
+            raise ValueError(f"{text} is too many; write {self.maximum} at most")
         return int(text)
 
     def schema(self) -> Schema:
-        """Return an integer with its minimum."""
-        return or_variable({"type": "integer", "minimum": self.minimum})
+        """Return an integer with its bounds."""
+        bounds = {"minimum": self.minimum}
+        if self.maximum is not None:
+            bounds["maximum"] = self.maximum
+        return or_variable({"type": "integer", **bounds})
 
 
 @dataclass(frozen=True, slots=True)

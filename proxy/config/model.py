@@ -339,7 +339,11 @@ class Config:
         default=0.0,
         metadata=doc("after SIGTERM, how long the process stays even when idle", kind="pause"),
     )
-    workers: int = field(default=1, metadata=doc("processes that serve", kind="count", minimum=1))
+    workers: int = field(
+        # More than any machine has cores: a slip of the finger must not fork without end.
+        default=1,
+        metadata=doc("processes that serve", kind="count", minimum=1, maximum=256),
+    )
     source: str = ""
     """Where it came from, for messages: a file name, ``AUTH_PROXY_CONFIG_YAML`` or the URL."""
 

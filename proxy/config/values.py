@@ -52,7 +52,7 @@ FRAMING_HEADERS = frozenset(
 
 def deadline(text: str) -> float:
     """Return seconds above zero, or `OFF`."""
-    seconds = period(text)
+    seconds = 0.0 if re.fullmatch(r"0+(\.0+)?", text) else period(text)
     if seconds == 0:
         raise ValueError(f"{text} would fail every exchange; write off for no deadline")
     return seconds

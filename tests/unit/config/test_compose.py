@@ -144,6 +144,12 @@ def test_only_mappings_are_merged() -> None:
     assert problems == [f"f:1:4: {message}"] * 2
 
 
+def test_one_merge_key_is_enough() -> None:
+    _, problems = tree("a: &a {b: 1}\nc: &c {d: 1}\ne: {<<: *a, f: 1, <<: *c}\n")
+
+    assert problems == ["f:3:19: a second '<<'; write <<: [*first, *second] once"]
+
+
 def test_a_quoted_merge_key_is_an_ordinary_key() -> None:
     root, _ = tree("a: {'<<': 1}\n")
 

@@ -391,6 +391,8 @@ def test_a_wrong_value_is_told_with_its_key_and_its_mend(keys: str, message: str
             f"admin: 'false' is not an address; {AN_ADDRESS}",
         ),
         ("workers: 0", "workers: 0 is too few; write 1 or more"),
+        ("workers: 257", "workers: 257 is too many; write 256 at most"),
+        ("workers: 999999999", "workers: 999999999 is too many; write 256 at most"),
         ("log: {format: xml}", "log.format: 'xml' is not one of auto, json, text"),
         ("drain: 8", "drain: 8 is a number without its unit; write 8s"),
         (

@@ -55,8 +55,10 @@ def test_what_is_no_period_is_refused(text: str, message: str) -> None:
 def test_a_deadline_is_above_zero() -> None:
     assert values.deadline("1ms") == 0.001
     assert values.deadline("off") == math.inf
-    message = "0s would fail every exchange; write off for no deadline"
-    assert refusal(values.deadline, "0s") == message
+    message = "would fail every exchange; write off for no deadline"
+    for zero in ("0s", "0.0ms", "0", "0.0"):
+        assert refusal(values.deadline, zero) == f"{zero} {message}"
+    assert refusal(values.deadline, "05") == "05 is a number without its unit; write 05s"
 
 
 def test_a_pause_may_be_zero_but_not_without_end() -> None:
