@@ -23,7 +23,7 @@ from proxy.config.model import Address, Admin, Config
 from proxy.config.overrides import gather
 from proxy.config.problems import ConfigError, ConfigUnreadable, Problem
 from proxy.config.suggest import nearest
-from proxy.config.values import METHOD, period
+from proxy.config.values import METHOD, audience, period
 
 PROGRAM = "cloud-run-auth-proxy"
 USAGE, UNAVAILABLE, SOFTWARE = 64, 69, 70
@@ -222,7 +222,8 @@ def _no_command(word: str) -> ConfigError:
     if word in COMMANDS:
         return _refusal(word, f"a command comes first: {PROGRAM} {word} ...")
     said = f"is neither a command ({', '.join(COMMANDS)}) nor a URL such as https://HOST"
-    return _refusal(word, said + nearest(word, COMMANDS))
+    # An empty word is what an unset variable of a shell leaves.
+    return _refusal(word or "''", said + nearest(word, COMMANDS))
 
 
 def _check(flags: argparse.Namespace) -> int:
@@ -268,6 +269,10 @@ def _doctor(flags: argparse.Namespace) -> int:
 
 
 def _token(flags: argparse.Namespace) -> int:
+    try:
+        audience(flags.word)
+    except ValueError as error:
+        raise _refusal("AUDIENCE|ROUTE", str(error)) from None
     try:
         source = find(None, flags.config, os.environ)
     except ConfigError:

@@ -18,6 +18,7 @@ from proxy.config.overrides import NAMES
 from proxy.config.problems import ConfigError
 from proxy.config.schema import schema
 
+NO_AUDIENCE = "AUDIENCE|ROUTE: an audience is one line of text, such as https://billing.example.com"
 COMMANDS = "run, check, doctor, token, wait, shutdown, demo, schema"
 
 Reload = Callable[[], Config] | None
@@ -209,6 +210,11 @@ def test_the_file_in_the_usual_place_is_found(
                 "nor a URL such as https://HOST"
             ),
         ),
+        ([""], f"'': is neither a command ({COMMANDS}) nor a URL such as https://HOST"),
+        (["token", ""], NO_AUDIENCE),
+        (["token", " "], NO_AUDIENCE),
+        (["token", "a\nb"], NO_AUDIENCE),
+        (["token", "\udcff"], NO_AUDIENCE),
         (
             ["--config", "f", "check"],
             "check: a command comes first: cloud-run-auth-proxy check ...",
