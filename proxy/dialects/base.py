@@ -7,10 +7,14 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from proxy.config.model import ErrorFormat
-from proxy.errors import ProxyError
+from proxy.errors import MethodNotAllowed, ProxyError
 
 REASON_FIELD = "x-auth-proxy-error"
 """On every answer that the proxy makes itself: its value is the reason."""
+
+
+# RFC 9110, 15.5.6: a 405 must say what is supported: all but CONNECT, unknown methods too.
+_METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE"
 
 
 class Caller(Protocol):
@@ -67,8 +71,11 @@ def enveloped(flags: int, data: bytes) -> bytes:
 
 def sentence(error: ProxyError) -> str:
     """Return what a person reads of the error, for languages that have one text only."""
-    hint = f" {error.hint}" if error.hint else ""
-    return f"{error.title}: {error.detail}{hint} [{error.reason}]"
+    said = error.detail
+    if error.hint:
+        stop = "" if said.endswith((".", "!", "?")) else "."
+        said = f"{said}{stop} {error.hint}"
+    return f"{error.title}: {said} [{error.reason}]"
 
 
 def common_fields(error: ProxyError, content_type: str, body: bytes) -> tuple[tuple[str, str], ...]:
@@ -81,4 +88,6 @@ def common_fields(error: ProxyError, content_type: str, body: bytes) -> tuple[tu
     ]
     if error.retry_after is not None:
         fields.append(("Retry-After", str(error.retry_after)))
+    if isinstance(error, MethodNotAllowed):
+        fields.append(("Allow", _METHODS))
     return tuple(fields)

@@ -7,7 +7,8 @@ import json
 import pytest
 
 from proxy.dialects import problem
-from proxy.errors import REASONS
+from proxy.dialects.base import sentence
+from proxy.errors import REASONS, TokenUnavailable
 from tests.unit.dialects.calling import ANSWERED, Request, failure, fields_of
 
 
@@ -26,6 +27,28 @@ def test_a_problem_has_the_members_of_the_contract(reason: str) -> None:
     assert said["status"] == answer.status == REASONS[reason].status
     assert (said["title"], said["detail"]) == (error.title, error.detail)
     assert (said["reason"], said["route"], said["hint"]) == (reason, "orders", error.hint)
+
+
+@pytest.mark.parametrize("reason", ANSWERED)
+def test_only_a_refused_method_is_told_which_are_supported(reason: str) -> None:
+    said = fields_of(problem.answer(failure(reason), Request("/"))).get("allow", "")
+
+    supported = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
+    assert said.split(", ") == (supported if reason == "method_not_allowed" else [""])
+
+
+@pytest.mark.parametrize(
+    ("detail", "hint", "text"),
+    [
+        ("no answer", "Ask again.", "no answer. Ask again."),
+        ("No answer.", "Ask again.", "No answer. Ask again."),
+        ("no answer", "", "no answer"),
+    ],
+)
+def test_what_happened_and_what_helps_are_two_sentences(detail: str, hint: str, text: str) -> None:
+    error = TokenUnavailable(detail, hint=hint)
+
+    assert sentence(error) == f"No ID token could be obtained: {text} [token_unavailable]"
 
 
 def test_a_trpc_client_that_was_not_recognised_finds_its_error_in_it() -> None:

@@ -50,7 +50,7 @@ def test_a_transformer_finds_a_copy_of_the_error() -> None:
     assert error.pop("json") == error
 
 
-@pytest.mark.parametrize(("hint", "end"), [("Do this.", "y Do this. [internal_error]"),
+@pytest.mark.parametrize(("hint", "end"), [("Do this.", "y. Do this. [internal_error]"),
                                            ("", "y [internal_error]")])  # fmt: skip
 def test_the_message_is_all_that_a_person_needs(hint: str, end: str) -> None:
     error = failure("internal_error", hint=hint)
