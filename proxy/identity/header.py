@@ -23,10 +23,11 @@ _LINE_BEGINNINGS = {header: f"{header.value}: Bearer ".encode() for header in Id
 def spelling(name: bytes) -> bytes:
     """Return a regex for every spelling of a header's `name` that some receiver reads as it.
 
-    In lower case, to be compiled with `re.IGNORECASE`.  An underscore stands for a dash,
-    because CGI and WSGI turn both into ``HTTP_X_SERVERLESS_AUTHORIZATION`` (RFC 3875, 4.1.18).
+    In lower case, to be compiled with `re.IGNORECASE`; `name` may be any of them.  An
+    underscore stands for a dash, because CGI and WSGI turn both into
+    ``HTTP_X_SERVERLESS_AUTHORIZATION`` (RFC 3875, 4.1.18).
     """
-    return b"[-_]".join(re.escape(word) for word in name.lower().split(b"-"))
+    return b"[-_]".join(map(re.escape, re.split(b"[-_]", name.lower())))
 
 
 def spellings(header: IdentityHeader) -> bytes:

@@ -33,6 +33,7 @@ def test_the_line_carries_the_token_as_a_bearer(header: IdentityHeader) -> None:
 def test_every_spelling_of_the_name_is_recognised(name: bytes) -> None:
     assert spelling(b"X-Serverless-Authorization") == rb"x[-_]serverless[-_]authorization"
     assert re.fullmatch(spelling(b"X-Serverless-Authorization"), name, re.IGNORECASE)
+    assert spelling(name) == spelling(b"X-Serverless-Authorization")
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,17 @@ async def test_headers_are_set_and_removed_as_configured(wired: Wired) -> None:
     assert message.trailers == b"X-Kept: 4"
 
 
+async def test_headers_written_with_underscores_are_set_and_removed_alike(wired: Wired) -> None:
+    wired.upstream.automatic = OK
+    await wired.serve(set_headers=(("X_Set", "ours"),), remove_headers=("x_gone",))
+    caller = await wired.caller()
+    await caller.ask(b"GET / HTTP/1.1\r\nHost: a\r\nX-Set: theirs\r\nX-Gone: 1\r\n\r\n")
+
+    message = wired.upstream.requests[0]
+    assert (message.values("x_set"), message.values("x-set")) == (["ours"], [])
+    assert b"gone" not in message.raw.lower()
+
+
 async def test_connections_end_with_their_next_response_while_draining(wired: Wired) -> None:
     wired.upstream.automatic = OK
     caller = await wired.caller()
