@@ -6,7 +6,7 @@ import re
 
 from proxy.config.model import IdentityHeader, Route, Upstream
 from proxy.identity.cache import TokenCache
-from proxy.identity.header import identity_line, spelling
+from proxy.identity.header import FORWARDED_AUTHORIZATION, identity_line, spelling
 from proxy.identity.token import IdToken
 from proxy.plane.gate import Gate
 from proxy.plane.guard import OriginGuard
@@ -24,7 +24,7 @@ _HOP_BY_HOP = (
     rb"proxy-connection", rb"te", rb"transfer-encoding", rb"upgrade",
 )  # fmt: skip
 
-_FORWARDED_AUTHORIZATION = b"x-forwarded-authorization"
+_FORWARDED = re.compile(rb"\r\n(?i:" + spelling(FORWARDED_AUTHORIZATION) + rb"):[^\r]*")
 
 
 class PreparedHead:
@@ -160,8 +160,9 @@ class PreparedRoute:
         carried = values(fields, b"authorization")
         if not carried:
             return fields, b""
-        fields = without(fields, [_FORWARDED_AUTHORIZATION])
-        return fields, block((b"X-Forwarded-Authorization", value) for value in carried)
+        moved = block((FORWARDED_AUTHORIZATION, value) for value in carried)
+        # What the route sets or removes under this name counts as for any other.
+        return _FORWARDED.sub(b"", fields), self._cut.sub(b"", moved)
 
     def _target(self, target: bytes) -> bytes:
         if self._strip and target != b"*":

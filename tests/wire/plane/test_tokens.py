@@ -90,6 +90,38 @@ async def test_a_callers_authorization_is_not_lost(wired: Wired) -> None:
     await caller.take(OK)
 
 
+async def test_a_callers_authorization_takes_the_place_of_what_stands_there(wired: Wired) -> None:
+    request = (
+        b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-Authorization: theirs\r\n"
+        b"Authorization: Bearer mine\r\nx_forwarded-AUTHORIZATION: theirs\r\n\r\n"
+    )
+    caller, upstream = await begin(wired, request, header=IdentityHeader.AUTHORIZATION)
+
+    message = await upstream.serve(OK)
+    assert message.values("x-forwarded-authorization") == ["Bearer mine"]
+    assert b"theirs" not in message.raw
+    await caller.take(OK)
+
+
+@pytest.mark.parametrize(
+    ("config", "seen"),
+    [
+        ({"set_headers": (("X-Forwarded-Authorization", "ours"),)}, ["ours"]),
+        ({"remove_headers": ("x_forwarded_authorization",)}, []),
+    ],
+)
+async def test_what_the_route_says_of_the_moved_authorization_counts(
+    wired: Wired, config: dict[str, object], seen: list[str]
+) -> None:
+    request = b"GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer mine\r\n\r\n"
+    caller, upstream = await begin(wired, request, header=IdentityHeader.AUTHORIZATION, **config)
+
+    message = await upstream.serve(OK)
+    assert message.values("x-forwarded-authorization") == seen
+    assert b"mine" not in message.raw
+    await caller.take(OK)
+
+
 async def test_a_callers_authorization_passes_beside_the_identity_header(wired: Wired) -> None:
     request = b"GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer mine\r\n\r\n"
     caller, upstream = await begin(wired, request)
