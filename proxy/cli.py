@@ -276,6 +276,8 @@ def _token(flags: argparse.Namespace) -> int:
     try:
         source = find(None, flags.config, os.environ)
     except ConfigError:
+        if flags.config is not None:
+            raise
         config = None  # An audience needs none.
     else:
         config = source.read(os.environ, gather({}, os.environ))

@@ -46,6 +46,9 @@ def find(
     """
     if url is not None and config is not None:
         raise _refusal("URL", "stands beside --config; give one of them")
+    if config == "":
+        # What an unset variable of a shell leaves must not stand for another file.
+        raise _refusal("--config", "is not the name of a file; write a path")
     if url is not None:
         return Source(url=url)
     if named := config or env.get(FILE_VARIABLE):
