@@ -269,6 +269,9 @@ def _doctor(flags: argparse.Namespace) -> int:
 
 
 def _token(flags: argparse.Namespace) -> int:
+    if not flags.word.strip():
+        # A variable that is not set, in most cases.
+        raise _refusal("AUDIENCE|ROUTE", "is empty; write what the ID token is for")
     try:
         audience(flags.word)
     except ValueError as error:
