@@ -13,7 +13,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 from typing import Final, Protocol
@@ -26,6 +26,7 @@ from proxy.notify import Notifier
 from proxy.ops.logs import Logs, configure
 from proxy.plane.listen import ListenFailed
 from proxy.sockets import OwnSockets, inherit
+from proxy.tasks import Tasks
 
 log = logging.getLogger("proxy.process")
 
@@ -168,13 +169,13 @@ class _Process:
         self._delay = 0.0
         """Seconds that the process stays although it is idle; for signals alone."""
         self._reload_asked = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
 
     async def run(self) -> int:
         """Serve until the end has been asked for and the drain is over."""
         self._signals.attach(self._on_end, self._on_reload)
-        start = self._spawn(self._start(), "start")
-        ending = self._spawn(self._until_ending(), "wait for the end")
+        start = self._tasks.spawn(self._start(), "start")
+        ending = self._tasks.spawn(self._until_ending(), "wait for the end")
         try:
             await asyncio.wait((start, ending), return_when=asyncio.FIRST_COMPLETED)
             if start.done():
@@ -183,7 +184,7 @@ class _Process:
             await ending
             await self._drain()
         finally:
-            await self._end_tasks()
+            await self._tasks.end()
             await self._proxy.stop()
         return 0
 
@@ -196,10 +197,10 @@ class _Process:
         gc.freeze()
         self._proxy.admin.announce()
         self._notifier.ready()
-        _ = self._spawn(self._reload_when_asked(), "reload")
+        _ = self._tasks.spawn(self._reload_when_asked(), "reload")
 
     async def _until_ending(self) -> None:
-        quit_ = self._spawn(self._on_quit(), "wait for a request to quit")
+        quit_ = self._tasks.spawn(self._on_quit(), "wait for a request to quit")
         await self._ending.wait()
         quit_.cancel()
 
@@ -278,20 +279,6 @@ class _Process:
             log.info("SIGHUP: the configuration was taken")
         finally:
             self._notifier.ready()
-
-    # --- tasks
-
-    def _spawn(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
-    async def _end_tasks(self) -> None:
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 _REFUSED: Final = "SIGHUP: the configuration was not taken, nothing has changed"

@@ -25,6 +25,7 @@ from proxy.plane.stats import Stats
 from proxy.plane.sweeper import Sweeper
 from proxy.plane.unresolved import Unresolved
 from proxy.routing import RoutingTable
+from proxy.tasks import Tasks
 
 # Seconds that the last bytes of responses may take to leave when the process ends.
 _FLUSH_TIMEOUT = 1.0
@@ -50,7 +51,7 @@ class Plane:
         self.on_finished: Observer | None = None
         """Is told of every exchange that has ended."""
         self._reporter = Reporter(stats, clocks.wall)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._change: asyncio.Future[None] | None = None
 
     @property
@@ -60,10 +61,7 @@ class Plane:
 
     def spawn(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
         """Run `work` as a task of the plane's own."""
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        return self._tasks.spawn(work, name)
 
     def finished(self, exchange: Attempting, error: ProxyError | None) -> None:
         """Report the end of an exchange."""
@@ -125,10 +123,7 @@ class Plane:
         self.sweeper.stop()
         for connection in list(self.connections):
             connection.shut()
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.end()
         with suppress(TimeoutError):
             async with asyncio.timeout(_FLUSH_TIMEOUT):
                 while self.connections:

@@ -12,7 +12,6 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Coroutine
 from typing import Final
 
 import uvloop
@@ -22,6 +21,7 @@ from proxy.ops import transfer
 from proxy.ops.logs import configure
 from proxy.plane.listen import Sockets
 from proxy.server import Server
+from proxy.tasks import Tasks
 from proxy.workers.channel import (
     Ask,
     AskIdle,
@@ -88,15 +88,15 @@ class _Worker:
         self._server: Server | None = None
         self._log: Log | None = None
         self._orders: asyncio.Queue[Serve] = asyncio.Queue()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._left: float | None = None
         """Seconds until the end, once the parent has said so."""
 
     async def run(self) -> int:
         """Serve until the parent says otherwise, or says nothing any more."""
         await self._channel.open()
-        serving = self._spawn(self._serve(), "serve")
-        obeying = self._spawn(self._obey(), "obey")
+        serving = self._tasks.spawn(self._serve(), "serve")
+        obeying = self._tasks.spawn(self._obey(), "obey")
         done, _ = await asyncio.wait((serving, obeying), return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             # Raises the bug that has ended it, if that is why.
@@ -116,7 +116,7 @@ class _Worker:
                 case Drain():
                     self._drain()
                 case AskIdle():
-                    _ = self._spawn(self._say_when_idle(), "say when idle")
+                    _ = self._tasks.spawn(self._say_when_idle(), "say when idle")
                 case Finish(seconds):
                     self._left = seconds
                     return
@@ -183,19 +183,7 @@ class _Worker:
                 # Its successor wants the ports.
                 server.refuse_more()
             cut = await server.drained(seconds)
-            await self._end_tasks()
+            await self._tasks.end()
             await server.stop()
         self._channel.send(Finished(cut))
         await self._channel.flush()
-
-    def _spawn(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
-    async def _end_tasks(self) -> None:
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

@@ -159,7 +159,7 @@ async def test_a_reload_is_not_undone_by_a_service_that_is_resolved_meanwhile(
             await metadata.requests.reached(before + 1)
             await server.reload(config({"a": {"upstream": url_of(upstream)}}))
             held.set()
-            await asyncio.gather(*server.plane._tasks)
+            await asyncio.gather(*server.plane._tasks._running)
 
             assert [route.name for route in server.config.routes] == ["a"]
             assert await status_of(at(server), "/") == 200
