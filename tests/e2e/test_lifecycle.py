@@ -16,6 +16,7 @@ from tests.fakes.child import Done
 from tests.fakes.lifelines import (
     GET,
     OK,
+    between,
     calling,
     calling_at,
     document,
@@ -106,11 +107,7 @@ async def test_an_idle_proxy_ends_at_once_with_0(number: signal.Signals) -> None
 
 
 async def test_an_idle_kept_connection_does_not_hold_the_end_up() -> None:
-    async with (
-        scripted(OK) as upstream,
-        Program(document(upstream)) as program,
-        calling(program) as caller,
-    ):
+    async with between(OK) as (_, program, caller):
         await caller.ask(GET)
         program.signal(TERM)
 
@@ -120,11 +117,7 @@ async def test_an_idle_kept_connection_does_not_hold_the_end_up() -> None:
 
 
 async def test_a_response_whose_head_comes_during_the_drain_is_complete_and_the_last() -> None:
-    async with (
-        scripted() as upstream,
-        Program(document(upstream)) as program,
-        calling(program) as caller,
-    ):
+    async with between() as (upstream, program, caller):
         caller.send(GET)
         end = await upstream.accept()
         await end.request()
@@ -146,11 +139,7 @@ async def test_a_response_whose_head_comes_during_the_drain_is_complete_and_the_
 async def test_a_body_that_is_under_way_is_completed(
     begun: bytes, rest: bytes, body: bytes
 ) -> None:
-    async with (
-        scripted() as upstream,
-        Program(document(upstream)) as program,
-        calling(program) as caller,
-    ):
+    async with between() as (upstream, program, caller):
         caller.send(GET)
         end = await upstream.accept()
         await end.request()
@@ -194,11 +183,7 @@ async def test_a_slow_reader_gets_the_end_of_what_the_upstream_has_finished() ->
 
 
 async def test_an_upload_that_is_under_way_is_completed() -> None:
-    async with (
-        scripted() as upstream,
-        Program(document(upstream)) as program,
-        calling(program) as caller,
-    ):
+    async with between() as (upstream, program, caller):
         caller.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n01234")
         end = await upstream.accept()
         await end.until(lambda: b"01234" in end.received, "the first half")
@@ -211,11 +196,7 @@ async def test_an_upload_that_is_under_way_is_completed() -> None:
 
 
 async def test_a_tunnel_goes_on_during_the_drain_and_its_end_ends_it() -> None:
-    async with (
-        scripted() as upstream,
-        Program(document(upstream)) as program,
-        calling(program) as caller,
-    ):
+    async with between() as (upstream, program, caller):
         caller.send(UPGRADE)
         end = await upstream.accept()
         await end.head()
@@ -234,11 +215,7 @@ async def test_a_tunnel_goes_on_during_the_drain_and_its_end_ends_it() -> None:
 
 
 async def test_exchanges_that_begin_during_the_drain_are_served() -> None:
-    async with (
-        scripted() as upstream,
-        Program(document(upstream)) as program,
-        calling(program) as holder,
-    ):
+    async with between() as (upstream, program, holder):
         holder.send(GET)
         held = await upstream.accept()
         await held.request()
@@ -279,11 +256,7 @@ async def test_what_has_no_answer_when_the_drain_is_over_is_told_so_and_counted(
 
 @pytest.mark.parametrize("begun", [BEGUN, BEGUN_CHUNKED], ids=["length", "chunked"])
 async def test_a_body_that_is_cut_is_visibly_cut(begun: bytes) -> None:
-    async with (
-        scripted() as upstream,
-        Program(document(upstream, drain="200ms")) as program,
-        calling(program) as caller,
-    ):
+    async with between(drain="200ms") as (upstream, program, caller):
         caller.send(GET)
         end = await upstream.accept()
         await end.request()
@@ -298,11 +271,7 @@ async def test_a_body_that_is_cut_is_visibly_cut(begun: bytes) -> None:
 
 
 async def test_a_body_that_only_the_close_ends_is_cut_with_a_reset() -> None:
-    async with (
-        scripted() as upstream,
-        Program(document(upstream, drain="200ms")) as program,
-        calling(program) as caller,
-    ):
+    async with between(drain="200ms") as (upstream, program, caller):
         caller.send(b"GET / HTTP/1.0\r\nHost: a\r\n\r\n")
         end = await upstream.accept()
         await end.request()
@@ -317,11 +286,7 @@ async def test_a_body_that_only_the_close_ends_is_cut_with_a_reset() -> None:
 
 
 async def test_a_tunnel_is_cut_with_a_reset_when_the_drain_is_over() -> None:
-    async with (
-        scripted() as upstream,
-        Program(document(upstream, drain="200ms")) as program,
-        calling(program) as caller,
-    ):
+    async with between(drain="200ms") as (upstream, program, caller):
         caller.send(UPGRADE)
         end = await upstream.accept()
         await end.head()
@@ -337,11 +302,7 @@ async def test_a_tunnel_is_cut_with_a_reset_when_the_drain_is_over() -> None:
 
 
 async def test_the_drain_takes_no_longer_than_configured() -> None:
-    async with (
-        scripted() as upstream,
-        Program(document(upstream, drain="300ms")) as program,
-        calling(program) as caller,
-    ):
+    async with between(drain="300ms") as (upstream, program, caller):
         caller.send(GET)
         await (await upstream.accept()).request()
         began = time.monotonic()
@@ -471,11 +432,7 @@ async def test_a_job_whose_last_line_asks_the_sidecar_to_quit_ends_with_0() -> N
 
 
 async def test_quit_lets_what_is_in_flight_finish() -> None:
-    async with (
-        scripted() as upstream,
-        Program(document(upstream)) as program,
-        calling(program) as caller,
-    ):
+    async with between() as (upstream, program, caller):
         caller.send(GET)
         end = await upstream.accept()
         await end.request()

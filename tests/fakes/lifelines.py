@@ -72,6 +72,22 @@ async def calling(program: Program, listener: int = 0) -> AsyncIterator[RawCalle
 
 
 @asynccontextmanager
+async def between(
+    automatic: bytes | None = None, **top: Any
+) -> AsyncIterator[tuple[ScriptedUpstream, Program, RawCaller]]:
+    """A scripted upstream, a program that leads to it, and a connection to the program.
+
+    `top` are more keys of the configuration (see `document`).
+    """
+    async with (
+        scripted(automatic) as upstream,
+        Program(document(upstream, **top)) as program,
+        calling(program) as caller,
+    ):
+        yield upstream, program, caller
+
+
+@asynccontextmanager
 async def calling_at(address: str) -> AsyncIterator[RawCaller]:
     """A connection to ``host:port`` or ``unix:/path``."""
     loop = asyncio.get_running_loop()

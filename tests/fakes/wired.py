@@ -306,6 +306,18 @@ class Wired:
         """Let the loop run once."""
         await asyncio.sleep(0)
 
+    async def standstill(self, measure: Callable[[], int], unlike: int = 0) -> int:
+        """Let the loop run until `measure` does not change any more; return what it says then.
+
+        As long as it says `unlike`, nothing has begun.
+        """
+        before = -1
+        while before != measure() or before == unlike:
+            before = measure()
+            for _ in range(300):
+                await self.plane_turn()
+        return before
+
     def pass_time(self, seconds: float) -> None:
         """Let time pass and have every deadline looked at, once."""
         self.time.steady += seconds

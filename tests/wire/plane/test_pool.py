@@ -42,7 +42,8 @@ async def test_a_connection_is_used_again(wired: Wired) -> None:
     assert len(wired.upstream.connections) == 1
 
 
-async def test_the_connection_used_last_is_used_next(wired: Wired) -> None:
+async def three_idle(wired: Wired) -> tuple[list[RawCaller], list[UpstreamEnd]]:
+    """Return three callers, and the connections that served them, in the order of their use."""
     callers = [await wired.caller() for _ in range(3)]
     ends = []
     for caller in callers:
@@ -51,6 +52,11 @@ async def test_the_connection_used_last_is_used_next(wired: Wired) -> None:
     for caller, end in zip(callers, ends, strict=True):
         await end.serve(OK)
         await caller.take(OK)
+    return callers, ends
+
+
+async def test_the_connection_used_last_is_used_next(wired: Wired) -> None:
+    callers, ends = await three_idle(wired)
 
     callers[0].send(GET)
     await ends[2].serve(OK)
@@ -234,14 +240,7 @@ async def test_a_fresh_connection_that_dies_is_no_stale_one(wired: Wired) -> Non
 
 
 async def test_several_stale_connections_cost_one_repeat(wired: Wired) -> None:
-    callers = [await wired.caller() for _ in range(3)]
-    ends = []
-    for caller in callers:
-        caller.send(GET)
-        ends.append(await wired.upstream.accept())
-    for caller, end in zip(callers, ends, strict=True):
-        await end.serve(OK)
-        await caller.take(OK)
+    callers, ends = await three_idle(wired)
     callers[0].send(GET)
     await ends[2].head()
 

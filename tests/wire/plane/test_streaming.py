@@ -83,12 +83,8 @@ async def test_a_caller_that_does_not_read_stops_the_upstream(wired: Wired) -> N
     (connection,) = wired.plane.connections
     buffered = connection._transport.get_write_buffer_size  # type: ignore[attr-defined]  # of the HTTP/1.1 codec
     await wired.until(lambda: buffered() > 0, "the caller's slowness")
-    before = -1
-    while before != upstream.unsent:
-        before = upstream.unsent
-        for _ in range(200):
-            await wired.plane_turn()
-    assert upstream.unsent > 32 * MEGABYTE
+    standing = await wired.standstill(lambda: upstream.unsent)
+    assert standing > 32 * MEGABYTE
     assert buffered() < 512 * 1024
 
     caller.resume()
@@ -103,12 +99,8 @@ async def test_an_upstream_that_does_not_read_stops_the_caller(wired: Wired) -> 
     for _ in range(64):
         caller.send(bytes(MEGABYTE))
 
-    before = -1
-    while before != caller.unsent or caller.unsent == 64 * MEGABYTE:
-        before = caller.unsent
-        for _ in range(200):
-            await wired.plane_turn()
-    assert caller.unsent > 32 * MEGABYTE
+    standing = await wired.standstill(lambda: caller.unsent, 64 * MEGABYTE)
+    assert standing > 32 * MEGABYTE
 
     upstream.resume()
     await upstream.until(lambda: len(upstream.history) >= 64 * MEGABYTE, "the rest")
@@ -122,12 +114,8 @@ async def test_answers_that_nobody_reads_do_not_pile_up(wired: Wired) -> None:
     caller = await wired.caller()
     caller.pause()
     caller.send(GET * 200)
-    before = -1
-    while before != len(wired.upstream.requests) or before == 0:
-        before = len(wired.upstream.requests)
-        for _ in range(300):
-            await wired.plane_turn()
-    assert before < 100
+    standing = await wired.standstill(lambda: len(wired.upstream.requests))
+    assert standing < 100
 
     caller.resume()
     await caller.until(lambda: len(caller.history) >= 200 * size, "all the answers")
@@ -342,12 +330,8 @@ async def test_pipelined_requests_are_not_read_without_bound(wired: Wired) -> No
     caller, upstream = await begin(wired, GET)
     for _ in range(64):
         caller.send(GET * (MEGABYTE // len(GET)))
-    before = -1
-    while before != caller.unsent or before == 0:
-        before = caller.unsent
-        for _ in range(200):
-            await wired.plane_turn()
-    assert caller.unsent > 32 * MEGABYTE
+    standing = await wired.standstill(lambda: caller.unsent)
+    assert standing > 32 * MEGABYTE
 
     # A caller whose requests are not read is only missed when it is written to.
     wired.upstream.automatic = OK

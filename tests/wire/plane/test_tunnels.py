@@ -99,12 +99,8 @@ async def test_a_slow_end_of_a_tunnel_stops_the_other(wired: Wired) -> None:
     upstream.pause()
     for _ in range(64):
         caller.send(bytes(MEGABYTE))
-    before = -1
-    while before != caller.unsent or caller.unsent == 64 * MEGABYTE:
-        before = caller.unsent
-        for _ in range(200):
-            await wired.plane_turn()
-    assert caller.unsent > 32 * MEGABYTE
+    standing = await wired.standstill(lambda: caller.unsent, 64 * MEGABYTE)
+    assert standing > 32 * MEGABYTE
 
     upstream.resume()
     await upstream.take_size(64 * MEGABYTE)
