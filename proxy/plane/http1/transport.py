@@ -39,7 +39,8 @@ class CallerTransport(asyncio.Protocol):
     def write_informational(self, head: ResponseHead) -> None:
         """Send a 1xx; RFC 9110, 15.2: not to an HTTP/1.0 caller."""
         if self._version == b"1.1":
-            self._expects = False
+            if head.status == 100:  # noqa: PLR2004 (RFC 9110, 10.1.1)
+                self._expects = False
             self._out.append(b"%b%b\r\n\r\n" % (status_line(head.status, head.phrase), head.fields))
             self.flush()
 

@@ -299,6 +299,33 @@ async def test_a_refusal_instead_of_a_100_ends_the_connection(wired: Wired) -> N
     assert await caller.take_all() == b""
 
 
+@pytest.mark.parametrize("number", [102, 103])
+async def test_a_1xx_of_another_kind_is_no_100(wired: Wired, number: int) -> None:
+    caller, upstream = await begin(
+        wired, b"PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
+    )
+    hint = b"HTTP/1.1 %d Hint\r\n\r\n" % number
+    upstream.send(hint)
+    await caller.take(hint)
+    upstream.send(b"HTTP/1.1 417 No\r\nContent-Length: 0\r\n\r\n")
+
+    await caller.take(b"HTTP/1.1 417 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+    assert await caller.take_all() == b""
+
+
+async def test_a_connection_goes_on_after_a_100_and_an_early_answer(wired: Wired) -> None:
+    caller, upstream = await begin(
+        wired, b"PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
+    )
+    upstream.send(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n")
+    await caller.take(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n")
+
+    # The caller owes the body, and sends it.
+    caller.send(b"hello" + GET)
+    await (await wired.upstream.accept()).serve(OK)
+    await caller.take(OK)
+
+
 async def test_a_body_that_did_not_wait_for_the_100_is_passed_on(wired: Wired) -> None:
     caller = await wired.caller()
     caller.send(
