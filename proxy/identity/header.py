@@ -30,19 +30,6 @@ def spelling(name: bytes) -> bytes:
     return b"[-_]".join(map(re.escape, re.split(b"[-_]", name.lower())))
 
 
-def spellings(header: IdentityHeader) -> bytes:
-    """Return a regex for the caller's headers that a route with this identity header removes.
-
-    With ``Authorization`` those are the caller's ``X-Serverless-Authorization``, which Cloud
-    Run would look at instead of our token, and its ``X-Forwarded-Authorization``, which the
-    caller's own ``Authorization`` becomes.
-    """
-    names = [header.value.encode()]
-    if header is IdentityHeader.AUTHORIZATION:
-        names += [IdentityHeader.SERVERLESS.value.encode(), FORWARDED_AUTHORIZATION]
-    return b"|".join(map(spelling, names))
-
-
 def identity_line(header: IdentityHeader, token: IdToken) -> bytes:
     r"""Return the header line with `token`, ``\r\n`` included (RFC 6750, 2.1)."""
     # ASCII without white space: `token.read_token` lets nothing else pass.

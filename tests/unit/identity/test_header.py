@@ -7,7 +7,7 @@ import re
 import pytest
 
 from proxy.config.model import IdentityHeader
-from proxy.identity.header import identity_line, spelling, spellings
+from proxy.identity.header import identity_line, spelling
 from proxy.identity.token import read_token
 from tests.unit.identity.steering import AUDIENCE, jwt
 
@@ -40,7 +40,7 @@ def test_every_spelling_of_the_name_is_recognised(name: bytes) -> None:
     "name", [b"X-Serverless-Authorization-2", b"XX-Serverless-Authorization", b"Authorization"]
 )
 def test_other_names_are_not_recognised(name: bytes) -> None:
-    pattern = spellings(IdentityHeader.SERVERLESS)
+    pattern = spelling(b"X-Serverless-Authorization")
 
     assert not re.fullmatch(pattern, name, re.IGNORECASE)
 
@@ -48,28 +48,3 @@ def test_other_names_are_not_recognised(name: bytes) -> None:
 def test_characters_of_a_pattern_in_a_name_mean_themselves() -> None:
     assert not re.fullmatch(spelling(b"a.b-c+"), b"axb-ccc")
     assert re.fullmatch(spelling(b"a.b-c+"), b"a.b_c+")
-
-
-@pytest.mark.parametrize(
-    ("header", "removed"),
-    [
-        (IdentityHeader.SERVERLESS, {"x-serverless-authorization"}),
-        (IdentityHeader.PROXY, {"proxy-authorization"}),
-        (
-            IdentityHeader.AUTHORIZATION,
-            {"authorization", "x-serverless-authorization", "x-forwarded-authorization"},
-        ),
-    ],
-)
-def test_a_route_removes_what_could_stand_in_for_its_identity_header(
-    header: IdentityHeader, removed: set[str]
-) -> None:
-    pattern = re.compile(spellings(header), re.IGNORECASE)
-    names = [
-        "authorization",
-        "proxy-authorization",
-        "x-serverless-authorization",
-        "x-forwarded-authorization",
-    ]
-
-    assert {name for name in names if pattern.fullmatch(name.encode())} == removed

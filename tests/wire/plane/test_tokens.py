@@ -80,6 +80,35 @@ async def test_the_caller_can_neither_set_nor_remove_it(
         assert "-" not in header.value or underscored not in kept.lower()
 
 
+@pytest.mark.parametrize("auth", [Auth.ID_TOKEN, Auth.NONE])
+@pytest.mark.parametrize(
+    ("header", "passes"),
+    [
+        (IdentityHeader.SERVERLESS, {"authorization", "x-forwarded-authorization"}),
+        (IdentityHeader.PROXY, {"authorization", "x-forwarded-authorization"}),
+        # The caller's own Authorization takes the other's place.
+        (IdentityHeader.AUTHORIZATION, set()),
+    ],
+)
+async def test_what_could_stand_in_for_the_identity_header_goes(
+    wired: Wired, header: IdentityHeader, passes: set[str], auth: Auth
+) -> None:
+    names = [
+        "authorization",
+        "proxy-authorization",
+        "x-forwarded-authorization",
+        "x-serverless-authorization",
+    ]
+    lines = "".join(f"{name}: {name}\r\n" for name in names)
+    wired.upstream.automatic = OK
+    await wired.serve(auth=auth, header=header)
+    caller = await wired.caller()
+    await caller.ask(f"GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n".encode())
+
+    message = wired.upstream.requests[0]
+    assert {name for name in names if name in message.values(name)} == passes
+
+
 async def test_a_callers_authorization_is_not_lost(wired: Wired) -> None:
     request = b"GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer mine\r\n\r\n"
     caller, upstream = await begin(wired, request, header=IdentityHeader.AUTHORIZATION)
