@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from proxy.config.model import ErrorFormat
 from proxy.dialects import Caller, render
 from proxy.errors import ProxyError
@@ -32,11 +34,21 @@ class _Caller(Caller):
         return self._body
 
 
+def dated(now: float) -> tuple[bytes, bytes]:
+    """Return the Date of an answer that is made `now`, in seconds since the epoch.
+
+    RFC 9110, 6.6.1: whoever makes an answer must say when, and 5.6.7: how.
+    """
+    said = datetime.fromtimestamp(now, UTC).strftime("%a, %d %b %Y %H:%M:%S GMT")
+    return b"Date", said.encode()
+
+
 def write_error(
     down: DownstreamCodec,
     error: ProxyError,
     head: RequestHead,
     *,
+    now: float,
     route: str = "",
     language: ErrorFormat = ErrorFormat.AUTO,
     origin: bytes = b"",
@@ -44,11 +56,13 @@ def write_error(
 ) -> None:
     """Answer with an error in the caller's language (CONTRACT, data path).
 
+    `now` is in seconds since the epoch.
     `origin` is the allowed browser origin that may read it.  `body` is the request's, where it
     is whole and small: some languages name in it what an answer belongs to.
     """
     answer = render(error, _Caller(head, route, language, down.protocol, body))
     fields = [(name.encode(), value.encode("latin-1")) for name, value in answer.fields]
+    fields.append(dated(now))
     length = len(answer.body)
     if not length and down.protocol == "h1":
         # RFC 9112, 6.3: without it, the body would go on until the connection is closed.
@@ -66,17 +80,21 @@ def write_error(
 class Refusal:
     """A `RequestSink` for a request that has no route: it answers and ignores the rest."""
 
-    __slots__ = ("_down", "_error", "_head", "_language", "_route")
+    __slots__ = ("_down", "_error", "_head", "_language", "_now", "_route")
 
     def __init__(
         self,
         down: DownstreamCodec,
         head: RequestHead,
         error: ProxyError,
+        *,
+        now: float,
         route: str = "",
         language: ErrorFormat = ErrorFormat.AUTO,
     ) -> None:
+        """`now` is in seconds since the epoch."""
         self._down = down
+        self._now = now
         self._head = head
         self._error = error
         self._route = route
@@ -84,7 +102,14 @@ class Refusal:
 
     def start(self, *, ended: bool) -> None:  # noqa: ARG002 (the interface)
         """Answer at once."""
-        write_error(self._down, self._error, self._head, route=self._route, language=self._language)
+        write_error(
+            self._down,
+            self._error,
+            self._head,
+            now=self._now,
+            route=self._route,
+            language=self._language,
+        )
 
     def request_data(self, data: bytes) -> None:
         """Ignore it."""

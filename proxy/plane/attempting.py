@@ -51,6 +51,7 @@ class Keeper(Protocol):
     """What an exchange needs of the plane that it runs in."""
 
     clock: Clock
+    wall: Clock
     sweeper: Sweeper
     jitter: Callable[[], float]
 

@@ -18,9 +18,9 @@ from proxy.errors import (
     UpstreamTimedOut,
 )
 from proxy.plane import guard
-from proxy.plane.answer import write_error
+from proxy.plane.answer import dated, write_error
 from proxy.plane.attempting import Attempting
-from proxy.plane.head import ResponseHead
+from proxy.plane.head import ResponseHead, block
 from proxy.plane.host import head_limit
 from proxy.plane.replay import Replay
 from proxy.plane.state import ATTEMPTING, FINISHED, HOLDING, RELAYING, TUNNELLING, WAITING
@@ -237,6 +237,7 @@ class Exchange(Attempting):
             self._down,
             error,
             self.head,
+            now=self._keeper.wall(),
             route=self.route.name,
             language=self.route.config.errors,
             origin=self.origin,
@@ -291,7 +292,8 @@ class Exchange(Attempting):
         if not (self.origin and guard.is_preflight(head)):
             return False
         answer = guard.preflight_answer(head)
-        answer.fields = guard.allow(answer.fields, self.origin)
+        date = block([dated(self._keeper.wall())])
+        answer.fields = guard.allow(answer.fields + date, self.origin)
         self.status = answer.status
         self._finish(None)
         self._down.write_head(answer)

@@ -43,6 +43,7 @@ class Plane:
         self, clocks: Clocks, stats: Stats, *, jitter: Callable[[], float] = random.random
     ) -> None:
         self.clock = clocks.steady
+        self.wall = clocks.wall
         self.jitter = jitter
         self.stats = stats
         self.sweeper = Sweeper(clocks.steady)
@@ -90,7 +91,7 @@ class Plane:
     ) -> Refusal:
         """Return what answers a request that has no route, or one that leads nowhere yet."""
         self._reporter.refused(head, codec.protocol, error, route)
-        return Refusal(codec, head, error, route, language)
+        return Refusal(codec, head, error, now=self.wall(), route=route, language=language)
 
     def drain(self) -> None:
         """Go on serving, but ask callers to go elsewhere; HTTP/1.1 ones with their next response.

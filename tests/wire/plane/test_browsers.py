@@ -110,6 +110,7 @@ async def test_a_preflight_of_an_allowed_origin_is_answered_here(wired: Wired) -
     assert answer.value("access-control-allow-methods") == "PUT"
     assert answer.value("access-control-allow-headers") == "x-a, content-type"
     assert answer.values("vary") == ["Origin"]
+    assert answer.values("date") == ["Fri, 15 Jan 2027 08:00:00 GMT"]
     assert wired.upstream.connections == []
 
 

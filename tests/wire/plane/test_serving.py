@@ -48,6 +48,22 @@ async def test_a_request_without_a_route_is_told(wired: Wired) -> None:
     assert (problem["status"], problem["reason"], problem["route"]) == (404, "route_not_found", "")
 
 
+async def test_the_proxys_own_answers_say_when_they_were_made(wired: Wired) -> None:
+    # RFC 9110, 5.6.7 and 6.6.1.
+    wired.time.wall = 784111777.9
+    await wired.serve_routes(route(wired, "orders", path="/orders", limits=Limits(body_bytes=1)))
+    caller = await wired.caller()
+    nowhere = await caller.ask(GET)
+    too_large = await caller.ask(b"POST /orders HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi")
+    wired.time.wall += 3600 * 24 * 30
+    malformed = await caller.ask(b"GET / HTTP/1.1\r\n\r\n")
+
+    assert (nowhere.status, too_large.status, malformed.status) == (404, 413, 400)
+    assert nowhere.values("date") == ["Sun, 06 Nov 1994 08:49:37 GMT"]
+    assert too_large.values("date") == ["Sun, 06 Nov 1994 08:49:37 GMT"]
+    assert malformed.values("date") == ["Tue, 06 Dec 1994 08:49:37 GMT"]
+
+
 async def test_a_connection_survives_the_proxys_own_answers(wired: Wired) -> None:
     wired.upstream.automatic = OK
     await wired.serve_routes(route(wired, "orders", path="/orders"))
