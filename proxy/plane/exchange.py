@@ -21,7 +21,6 @@ from proxy.plane import guard
 from proxy.plane.answer import dated, write_error
 from proxy.plane.attempting import Attempting
 from proxy.plane.head import ResponseHead, block
-from proxy.plane.host import head_limit
 from proxy.plane.replay import Replay
 from proxy.plane.state import ATTEMPTING, FINISHED, HOLDING, RELAYING, TUNNELLING, WAITING
 from proxy.retry import cause_of, stale_connection, unprocessed
@@ -281,11 +280,12 @@ class Exchange(Attempting):
         Raises:
             ProxyError: the request may not pass.
         """
-        head, limits = self.head, self.route.config.limits
-        if head.raw_size > head_limit(limits):
-            raise HeadersTooLarge(f"The request head is larger than {limits.header_bytes} bytes.")
-        if limits.body_bytes and (head.length or 0) > limits.body_bytes:
-            raise BodyTooLarge(f"The request body is larger than {limits.body_bytes} bytes.")
+        head, route = self.head, self.route
+        if head.raw_size > route.head_limit:
+            raise HeadersTooLarge(f"The request head is larger than {route.head_limit} bytes.")
+        limit = route.config.limits.body_bytes
+        if limit and (head.length or 0) > limit:
+            raise BodyTooLarge(f"The request body is larger than {limit} bytes.")
         if not head.guarded:
             return False
         self.origin = self.route.guard.origin_of(head)

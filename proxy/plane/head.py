@@ -79,9 +79,13 @@ class RequestHead:
 
     def again(self, target: bytes, raw_size: int) -> RequestHead:
         """Return the head of a request that differs only in its target."""
-        head = RequestHead(self.method, target, self.fields)
-        head.raw_size = raw_size
+        # Without `__init__`, which would set everything twice.
+        head = RequestHead.__new__(RequestHead)
+        head.method = self.method
+        head.target = target
+        head.path = target.partition(b"?")[0]
         head.authority = self.authority
+        head.fields = self.fields
         head.length = self.length
         head.chunked = self.chunked
         head.version = self.version
@@ -91,6 +95,9 @@ class RequestHead:
         head.has_trailers_te = self.has_trailers_te
         head.expects_continue = self.expects_continue
         head.guarded = self.guarded
+        head.raw_size = raw_size
+        head.grpc = self.grpc
+        head.never_indexed = self.never_indexed
         return head
 
 

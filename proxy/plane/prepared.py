@@ -11,6 +11,7 @@ from proxy.identity.token import IdToken
 from proxy.plane.gate import Gate
 from proxy.plane.guard import OriginGuard
 from proxy.plane.head import RequestHead, block, tokens, values
+from proxy.plane.host import head_limit
 from proxy.plane.http1.heads import without
 from proxy.plane.pools import Pools, Source
 from proxy.plane.stats import RouteStats
@@ -54,7 +55,7 @@ class PreparedRoute:
     __slots__ = (
         "_authority", "_base", "_cut", "_fields", "_kept", "_line", "_moves_authorization",
         "_pools", "_rewrites", "_set", "_sources", "_strip", "_token", "budget", "config", "gate",
-        "guard", "header", "name", "stats", "tokens", "upstream",
+        "guard", "head_limit", "header", "name", "stats", "tokens", "upstream",
     )  # fmt: skip
 
     def __init__(
@@ -75,6 +76,8 @@ class PreparedRoute:
         self.stats = stats
         self.upstream = upstream
         self.header = config.header
+        self.head_limit = head_limit(config.limits)
+        """Bytes of the largest head, of requests and responses."""
         self.gate = Gate(config.limits.in_flight, config.limits.queue)
         self.guard = OriginGuard(config.allow_origins)
         self.budget = RetryBudget(config.retries.budget)
