@@ -13,7 +13,7 @@ from typing import cast
 
 from proxy.plane.host import Host
 from proxy.plane.http2.downstream import Http2Downstream
-from proxy.plane.http2.frames import PREFACE
+from proxy.plane.http2.standard import PREFACE
 
 IDLE_TIMEOUT = 600.0  # Seconds that a caller may keep a connection without a request.
 PREFACE_TIMEOUT = 30.0  # Seconds from the first byte of a preface to its last.

@@ -1,15 +1,19 @@
-"""HTTP/2 on both sides (RFC 9113), from frames to the two codec interfaces.
+"""HTTP/2 on both sides (RFC 9113): the h2 library, between sockets and the codec interfaces.
 
 ::
 
-    fields, decoder, encoder   header blocks (RFC 7541): every field is judged once
-    frames, reader             segments → frames, whatever they mean
-    endpoint, stream           settings, windows, pings, GOAWAY: what both sides have in common
+    standard                   numbers of the RFC, and the ways in which a peer breaks it
+    buffer, connection         h2's frame buffer and connection, with what a proxy needs beyond
+    decoder, encoder           hpack's coders, with a memory
+    fields                     header fields, each judged once
+    tolls, budget              what frames cost their sender
+    endpoint, stream           frames → streams, and back: what both sides have in common
     heads                      fields ↔ the heads that an exchange knows
-    downstream, upstream       the two codecs
+    downstream, upstream       the two connections; answering, asking: their codecs
     pool                       streams on as few connections as the upstream allows
 
-The h2 library is not used: its connection refuses everything once a GOAWAY was sent or came
-(`h2.connection`, state CLOSED), where a proxy has to let streams end, and its events cost
-several times what all the rest of a small call does.  hpack's tables are.
+h2 parses and writes every frame and keeps the state and the windows of every stream.  It knows
+nothing of sockets, limits, or what a request means.  Nothing outside `buffer`, `connection`,
+`decoder` and `encoder` touches its insides, and nothing outside `endpoint` and `stream` and
+their two sides sees it at all.
 """

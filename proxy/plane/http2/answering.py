@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 from proxy.errors import HeadersTooLarge, ProxyError, RequestMalformed
 from proxy.plane.codec import RequestSink
 from proxy.plane.head import ResponseHead
-from proxy.plane.http2 import frames
 from proxy.plane.http2.fields import Fields
-from proxy.plane.http2.frames import Code
 from proxy.plane.http2.heads import read_request, read_trailers, rest_of_request
+from proxy.plane.http2.standard import Code
 from proxy.plane.http2.stream import ANY_LENGTH, Stream
 
 if TYPE_CHECKING:
@@ -31,6 +30,7 @@ class AnsweringStream(Stream):
     def __init__(self, connection: Http2Downstream, number: int) -> None:
         super().__init__(connection)
         self.id = number
+        self._windows = connection.connection.streams[number]
         self._connection = connection
         self._sink: RequestSink | None = None
         self._early_code = Code.NO_ERROR
@@ -73,24 +73,21 @@ class AnsweringStream(Stream):
         else:
             self.reset(Code.CANCEL)
 
-    def take_trailers(self, fields: Fields, *, ended: bool) -> None:
+    def take_trailers(self, fields: Fields) -> None:
         """Take the block that ends the request (RFC 9113, 8.1)."""
-        if self.remote_ended:
-            self.fault(Code.STREAM_CLOSED, "HEADERS came after the end of the stream.")
-        elif not ended:
-            self.fault(Code.PROTOCOL_ERROR, "Trailers do not end their stream.")
+        try:
+            trailers = read_trailers(fields)
+        except ValueError as error:
+            self.fault(Code.PROTOCOL_ERROR, str(error))
         else:
-            try:
-                trailers = read_trailers(fields)
-            except ValueError as error:
-                self.fault(Code.PROTOCOL_ERROR, str(error))
-            else:
-                self.take_end(trailers)
+            self.take_end(trailers)
 
     def fault(self, code: Code, text: str) -> None:
         """End the request because the caller broke the protocol on it."""
         self._early_code = code
         self.remote_ended = False
+        if self._windows.closed:
+            self.reset(code)  # h2 sends no more on it: the reset is all that the caller gets.
         if self._sink is not None:
             self._sink.broken(RequestMalformed(text))
         self.reset(code)
@@ -134,8 +131,8 @@ class AnsweringStream(Stream):
         if self.is_closed:
             return
         endpoint = self.endpoint
-        block = endpoint.encoder.encode(b"\r\n:status: %d%b" % (head.status, head.fields))
-        endpoint.out.append(frames.headers(self.id, block, endpoint.frame_limit, ended=False))
+        lines = b"\r\n:status: %d%b" % (head.status, head.fields)
+        endpoint.connection.send_head(self.id, lines, informational=True)
         endpoint.flush()
 
     def write_head(self, head: ResponseHead) -> None:

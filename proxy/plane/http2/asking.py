@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from proxy.errors import ProxyError, UpstreamMalformed, UpstreamRefused, UpstreamReset
 from proxy.plane.codec import ResponseSink, UpstreamHead
 from proxy.plane.http2.fields import Fields
-from proxy.plane.http2.frames import Code, name_of
 from proxy.plane.http2.heads import read_response, read_trailers, request_lines
+from proxy.plane.http2.standard import Code, name_of
 from proxy.plane.http2.stream import ANY_LENGTH, Stream
 
 if TYPE_CHECKING:
@@ -88,10 +88,8 @@ class AskingStream(Stream):
     def take_fields(self, fields: Fields, *, ended: bool) -> None:
         """Take a head, or the trailers."""
         self.answered = True
-        if self.remote_ended:
-            self.fault(Code.STREAM_CLOSED, "HEADERS came after the end of the stream.")
-        elif self._answering:
-            self._take_trailers(fields, ended=ended)
+        if self._answering:
+            self._take_trailers(fields)
         else:
             self._take_head(fields, ended=ended)
 
@@ -147,23 +145,13 @@ class AskingStream(Stream):
         elif not self.is_closed:
             self.endpoint.touch(self)
 
-    def _take_trailers(self, fields: Fields, *, ended: bool) -> None:
-        if not ended:
-            self.fault(Code.PROTOCOL_ERROR, "Trailers do not end their stream.")
-            return
+    def _take_trailers(self, fields: Fields) -> None:
         try:
             trailers = read_trailers(fields)
         except ValueError as error:
             self.fault(Code.PROTOCOL_ERROR, str(error))
         else:
             self.take_end(trailers)
-
-    def take_data(self, payload: bytes, size: int, *, ended: bool) -> None:
-        """Take a DATA frame; see `Stream`."""
-        if not self._answering:
-            self.fault(Code.PROTOCOL_ERROR, "DATA came before the response's head.")
-            return
-        super().take_data(payload, size, ended=ended)
 
     def _number(self) -> None:
         self._connection.number(self)

@@ -1,190 +1,133 @@
-"""Reading header blocks (HPACK, RFC 7541).
+"""Reading header blocks (HPACK, RFC 7541): the hpack library, with a memory.
 
 Made for what a proxy sees: the same block again and again.  A block that changes nothing in
-the table means the same as long as the table stays, so it is looked up whole; else each
-field that stands in the table comes as the object that was made when it was put there.
+the table means the same as long as the table stays, so it is looked up whole; else each field
+that was seen before comes as the object that was made and judged then.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from functools import lru_cache
+import logging
+from collections.abc import Iterable
 
-from hpack.exceptions import HPACKDecodingError
-from hpack.huffman_table import decode_huffman
-from hpack.table import HeaderTable
+import hpack
+from h2.exceptions import DenialOfServiceError, ProtocolError
 
-from proxy.plane.http2.fields import Field, Fields
-
-TABLE_BYTES = 4096
-"""What a table may hold unless its owner says otherwise (RFC 9113, 6.5.2), and ours does not."""
-
-ENTRY_BYTES = 32  # RFC 7541, 4.1: what an entry counts beyond its name and value.
-
-_STATIC = [Field(b"", b""), *(Field(name, value) for name, value in HeaderTable.STATIC_TABLE)]
-_DYNAMIC = len(_STATIC)  # The first index of the dynamic table (RFC 7541, 2.3.3).
-
-_LONGEST_INTEGER = 28  # Bits beyond the prefix: no size or index in here needs more.
+from proxy.plane.http2.fields import Field, Fields, Kind
+from proxy.plane.http2.standard import Code
 
 # Blocks are remembered up to this length and number: small calls repeat, long heads rarely do.
 _BLOCK_BYTES = 1024
 _BLOCKS = 32
 
-# Strings up to this length are remembered decoded, process-wide; longer ones are often secret.
-_SHORT = 64
+# Fields are remembered up to this size and number.
+_FIELD_BYTES = 256
+_FIELDS = 128
 
 # A block may decode to this many times the limit before its sender is taken for an attacker:
-# one that is merely too large gets its 431.
-_BOMB = 16
+# one that is merely too large gets its 431.  hpack adds 32 bytes to each field, so that a head
+# of tiny fields within the limit can count eight times as much there.
+BOMB = 16
 
-_short_huffman = lru_cache(maxsize=1024)(decode_huffman)
+# The bits of a change of the table's size, which only stands at the beginning (RFC 7541, 6.3).
+_RESIZES = range(0x20, 0x40)
+
+_NOTHING: tuple[hpack.HeaderTuple, ...] = ()
+
+# hpack writes every field that it handles to its debug log, tokens among them.
+logging.getLogger("hpack").setLevel(logging.CRITICAL)
 
 
-class CompressionError(Exception):
+class CompressionError(ProtocolError):
     """The block cannot be decoded: the connection is lost (RFC 9113, 4.3)."""
 
+    error_code = Code.COMPRESSION_ERROR
 
-class DecompressionBomb(Exception):
+
+class DecompressionBomb(DenialOfServiceError):
     """The block decodes to far more than anybody may send."""
 
 
-class Decoder:
+class Decoder(hpack.Decoder):
     """The table of one connection's direction."""
 
-    __slots__ = ("_allowed", "_blocks", "_entries", "_maximum", "_size", "limit")
-
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, *, of_responses: bool = False) -> None:
         """`limit` bounds the fields of a block that are kept (bytes as `Fields.size`)."""
+        super().__init__(max_header_list_size=limit * BOMB)
         self.limit = limit
-        self._entries: deque[Field] = deque()
-        self._size = 0
-        self._maximum = TABLE_BYTES
+        self.latest = Fields()
+        """What the last block says."""
+        self._of_responses = of_responses
         self._blocks: dict[bytes, Fields] = {}
+        self._fields: dict[tuple[bytes, bytes], Field] = {}
 
-    def decode(self, block: bytes) -> Fields:
-        """Return the fields of a block.
+    def decode(self, data: bytes, raw: bool = False) -> Iterable[hpack.HeaderTuple]:  # noqa: ARG002, FBT001, FBT002 (hpack's signature)
+        """Read a block into `latest`; return what h2 has to know of it.
+
+        h2 judges heads, too, but can only end the connection where one is malformed, so that it
+        is shown no more than decides what may follow: whether a response is informational.
 
         Raises:
             CompressionError: it is not valid.
             DecompressionBomb: it decodes to many times the limit.
         """
-        known = self._blocks.get(block)
-        if known is not None:
-            return known
-        fields = Fields()
+        fields = self._blocks.get(data)
+        if fields is None:
+            fields = self._read(data)
+        self.latest = fields
+        return _status(fields) if self._of_responses else _NOTHING
+
+    def _read(self, data: bytes) -> Fields:
+        entries = self.header_table.dynamic_entries
+        newest = entries[0] if entries else None
         try:
-            changed = self._decode(block, fields)
-        except (IndexError, HPACKDecodingError) as error:
-            raise CompressionError(f"A header block cannot be decoded: {error}.") from None
-        if changed:
+            pairs = super().decode(data, raw=True)
+        except hpack.OversizedHeaderListError:
+            raise DecompressionBomb("A header block decodes to far more than we allow.") from None
+        except hpack.HPACKError:
+            # The library's text may have bytes of the block in it.
+            raise CompressionError("A header block cannot be decoded.") from None
+        fields = self._judged(pairs)
+        # What is put into the table is a new object at its front.
+        if newest is not (entries[0] if entries else None) or (data and data[0] in _RESIZES):
             self._blocks.clear()
-        elif len(block) <= _BLOCK_BYTES and not fields.oversize:
+        elif len(data) <= _BLOCK_BYTES and not fields.oversize:
             if len(self._blocks) >= _BLOCKS:
                 self._blocks.clear()
-            self._blocks[block] = fields
+            self._blocks[data] = fields
         return fields
 
-    def _decode(self, block: bytes, fields: Fields) -> bool:
-        """Fill `fields`; return whether the table has changed."""
-        changed = False
+    def _judged(self, pairs: Iterable[hpack.HeaderTuple]) -> Fields:
+        fields = Fields()
         never: list[bytes] = []
-        position, end = 0, len(block)
-        while position < end:
-            byte = block[position]
-            if byte & 0x80:  # RFC 7541, 6.1: in the table
-                index = byte & 0x7F
-                position += 1
-                if index == 0x7F:  # noqa: PLR2004 (the prefix is full)
-                    index, position = _integer(block, position - 1, 0x7F)
-                field = self._at(index)
-            elif byte & 0x40:  # 6.2.1: literal, to be put into the table
-                field, position = self._literal(block, position, 0x3F)
-                self._insert(field)
-                changed = True
-            elif byte & 0x20:  # 6.3: the size of the table
-                if fields.size:
-                    raise CompressionError("A table size stands behind a field.")
-                position = self._resize(block, position)
-                changed = True
-                continue
-            else:  # 6.2.2 and 6.2.3: literal, not for the table
-                field, position = self._literal(block, position, 0x0F)
-                if byte & 0x10:
-                    never.append(field.name)
+        known = self._fields
+        for pair in pairs:
+            field = known.get(pair) or self._field(pair)
+            if not pair.indexable:
+                never.append(field.name)
             fields.size += field.size
             if fields.size <= self.limit:
                 fields.items.append(field)
             else:
-                self._leave_out(fields)
+                fields.oversize = True
         if never:
             fields.never_indexed = frozenset(never)
-        return changed
+        return fields
 
-    def _leave_out(self, fields: Fields) -> None:
-        """Note a field that is too much.  The rest is still decoded: the table must stay right."""
-        fields.oversize = True
-        if fields.size > self.limit * _BOMB:
-            raise DecompressionBomb(f"A header block decodes to {fields.size} bytes.")
-
-    def _at(self, index: int) -> Field:
-        if index < _DYNAMIC:
-            if index == 0:
-                raise CompressionError("There is no field at index 0.")
-            return _STATIC[index]
-        return self._entries[index - _DYNAMIC]
-
-    def _literal(self, block: bytes, position: int, mask: int) -> tuple[Field, int]:
-        index, position = _integer(block, position, mask)
-        if index:
-            name = self._at(index).name
-        else:
-            name, position = _string(block, position)
-        value, position = _string(block, position)
-        return Field(name, value), position
-
-    def _insert(self, field: Field) -> None:
-        self._size += len(field.name) + len(field.value) + ENTRY_BYTES
-        self._entries.appendleft(field)
-        self._evict()
-
-    def _resize(self, block: bytes, position: int) -> int:
-        maximum, position = _integer(block, position, 0x1F)
-        if maximum > TABLE_BYTES:
-            raise CompressionError("The table would be larger than we allow.")
-        self._maximum = maximum
-        self._evict()
-        return position
-
-    def _evict(self) -> None:
-        # An entry larger than the table empties it, which is no error (RFC 7541, 4.4).
-        while self._size > self._maximum:
-            oldest = self._entries.pop()
-            self._size -= len(oldest.name) + len(oldest.value) + ENTRY_BYTES
+    def _field(self, pair: hpack.HeaderTuple) -> Field:
+        field = Field(*pair)
+        if field.size <= _FIELD_BYTES:
+            if len(self._fields) >= _FIELDS:
+                self._fields.clear()
+            self._fields[pair] = field
+        return field
 
 
-def _integer(block: bytes, position: int, mask: int) -> tuple[int, int]:
-    """Return the integer whose prefix is `mask`, and the position behind it (RFC 7541, 5.1)."""
-    value = block[position] & mask
-    position += 1
-    if value < mask:
-        return value, position
-    for shift in range(0, _LONGEST_INTEGER + 1, 7):
-        byte = block[position]
-        position += 1
-        value += (byte & 0x7F) << shift
-        if byte < 0x80:  # noqa: PLR2004 (the last byte)
-            return value, position
-    raise CompressionError("An integer is too long.")
-
-
-def _string(block: bytes, position: int) -> tuple[bytes, int]:
-    """Return the string and the position behind it (RFC 7541, 5.2)."""
-    coded = block[position] & 0x80
-    length, position = _integer(block, position, 0x7F)
-    end = position + length
-    if end > len(block):
-        raise CompressionError("A string ends behind its block.")
-    raw = block[position:end]
-    if coded:
-        return (_short_huffman if length <= _SHORT else decode_huffman)(raw), end
-    return raw, end
+def _status(fields: Fields) -> tuple[hpack.HeaderTuple, ...]:
+    """Return the status of an informational response, as h2 wants to see it."""
+    for field in fields.items:
+        if field.kind is not Kind.PSEUDO:
+            break
+        if field.name == b":status" and field.value.startswith(b"1"):
+            return (hpack.HeaderTuple(field.name, field.value),)
+    return _NOTHING

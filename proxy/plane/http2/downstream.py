@@ -6,13 +6,14 @@ import asyncio
 import math
 from typing import cast
 
+from h2.settings import SettingCodes
+
 from proxy.plane.host import Host
-from proxy.plane.http2 import frames
 from proxy.plane.http2.answering import AnsweringStream
 from proxy.plane.http2.budget import Budget
 from proxy.plane.http2.endpoint import Endpoint
 from proxy.plane.http2.fields import Fields
-from proxy.plane.http2.frames import Code, ConnectionFault
+from proxy.plane.http2.standard import LAST_STREAM, Code, ConnectionFault
 
 MOST_STREAMS = 1000
 """Exchanges that a caller may have open on one connection.
@@ -42,14 +43,15 @@ class Http2Downstream(Endpoint, asyncio.Protocol):
     )  # fmt: skip
 
     def __init__(self, host: Host) -> None:
-        super().__init__(host.head_limit, host.sweeper)
+        ours = {SettingCodes.MAX_CONCURRENT_STREAMS: MOST_STREAMS}
+        super().__init__(ours, host.head_limit, host.sweeper, client=False)
         self.host = host
         self.deadline = math.inf
         self._block_until = math.inf
         """When the header block under way has to be complete."""
         self._highest = 0
         """The caller's latest stream."""
-        self._accepted = frames.LAST_STREAM
+        self._accepted = LAST_STREAM
         """The last stream that a GOAWAY lets in."""
         self._leaving = False
         self._final = math.inf
@@ -64,14 +66,7 @@ class Http2Downstream(Endpoint, asyncio.Protocol):
         self.deadline = self.sweeper.clock() + IDLE_TIMEOUT
         self.sweeper.add(self)
         self.host.opened(self)
-        self.begin(
-            frames.settings(
-                {
-                    frames.MAX_CONCURRENT_STREAMS: MOST_STREAMS,
-                    frames.MAX_HEADER_LIST_SIZE: self.decoder.limit,
-                }
-            )
-        )
+        self.begin()
 
     def data_received(self, data: bytes) -> None:
         """Take one segment."""
@@ -107,7 +102,7 @@ class Http2Downstream(Endpoint, asyncio.Protocol):
         elif now >= self._final:
             self._leave_finally()
         elif not self.streams:
-            self._close(frames.goaway(self._highest, Code.NO_ERROR))
+            self._close(Code.NO_ERROR)
         else:
             self._reset_stalled(now)
         if not self.is_closed:
@@ -123,8 +118,8 @@ class Http2Downstream(Endpoint, asyncio.Protocol):
         if self._leaving or self.is_closed:
             return
         self._leaving = True
-        self.out.append(frames.goaway(frames.LAST_STREAM, Code.NO_ERROR))
-        self.out.append(frames.ping(_DRAIN_PING))
+        self.connection.close_connection(Code.NO_ERROR, last_stream_id=LAST_STREAM)
+        self.connection.ping(_DRAIN_PING)
         self._final = self.sweeper.clock() + DRAIN_TIMEOUT
         self._set_deadline()
         self.flush()
@@ -142,7 +137,7 @@ class Http2Downstream(Endpoint, asyncio.Protocol):
 
     def fail(self, fault: ConnectionFault) -> None:
         """Tell the caller what it did, and close."""
-        self._close(frames.goaway(self._highest, fault.code, str(fault)))
+        self._close(fault.code, f"{fault}")
 
     def drop(self) -> None:
         """Close at once."""
@@ -167,20 +162,16 @@ class Http2Downstream(Endpoint, asyncio.Protocol):
     def _on_fields(self, stream: int, fields: Fields, *, ended: bool) -> None:
         found = self.streams.get(stream)
         if found is not None:
-            cast("AnsweringStream", found).take_trailers(fields, ended=ended)
-        elif stream > self._highest and stream & 1:
+            cast("AnsweringStream", found).take_trailers(fields)
+        else:
             self._open(stream, fields, ended=ended)
-        elif self._past.get(stream) is not True:
-            code = Code.STREAM_CLOSED if stream in self._past else Code.PROTOCOL_ERROR
-            raise ConnectionFault(code, "HEADERS on a stream that cannot be opened.")
 
     def _open(self, number: int, fields: Fields, *, ended: bool) -> None:
         self._highest = number
         if number > self._accepted or len(self.streams) >= MOST_STREAMS:
             self.count_reset()
+            self.connection.reset_stream(number, Code.REFUSED_STREAM)
             self.remember(number, reset=True)
-            self.out.append(frames.reset(number, Code.REFUSED_STREAM))
-            self.flush()
             return
         stream = AnsweringStream(self, number)
         if not self.streams:
@@ -191,39 +182,35 @@ class Http2Downstream(Endpoint, asyncio.Protocol):
             self.drain()
 
     def _on_reset(self, stream: int, code: int) -> None:  # noqa: ARG002 (a caller needs no reason)
-        found = self.streams.get(stream)
-        if found is not None:
-            self.forget(found)
-            found.lost(None)
-            self.count_reset()
-        elif self._is_idle(stream):
-            raise ConnectionFault(Code.PROTOCOL_ERROR, "RST_STREAM on an idle stream.")
-        else:
-            self._on_idle_talk()
+        found = self.streams[stream]
+        self.forget(found)
+        found.lost(None)
+        self.count_reset()
 
-    def _on_goaway(self, last: int, code: int, text: bytes) -> None:
+    def _on_goaway(self, last: int) -> None:
         """Ignore it: the caller opens no more streams, and closes when it is done."""
 
     def _on_pong(self, data: bytes) -> None:
         if data == _DRAIN_PING and self._final != math.inf:
             self._leave_finally()
         else:
-            self._on_idle_talk()
+            self.tolls.idle_talk()
 
     def _on_stream_gone(self) -> None:
         if self.streams or self.is_closed:
             return
         if self._leaving:
             self.host.emptied()
-        if self._accepted != frames.LAST_STREAM:
-            self._close(b"")
+        if self._accepted != LAST_STREAM:
+            self._close(None)
         else:
             self._set_deadline()
 
     def _on_stream_limit(self, limit: int) -> None:
         """Ignore it: nothing is pushed."""
 
-    def _is_idle(self, stream: int) -> bool:
+    def is_idle(self, stream: int) -> bool:
+        """Tell whether a stream of this number was never opened."""
         return stream > self._highest or not stream & 1
 
     def _reset_stalled(self, now: float) -> None:
@@ -247,13 +234,13 @@ class Http2Downstream(Endpoint, asyncio.Protocol):
         self._final = math.inf
         self._accepted = self._highest
         if self.streams:
-            self.out.append(frames.goaway(self._highest, Code.NO_ERROR))
+            self.connection.close_connection(Code.NO_ERROR)
             self.flush()
         else:
-            self._close(frames.goaway(self._highest, Code.NO_ERROR))
+            self._close(Code.NO_ERROR)
 
-    def _close(self, farewell: bytes) -> None:
-        """Say farewell, and close once that has left.
+    def _close(self, code: Code | None, text: str = "") -> None:
+        """Say farewell, unless it was said (no `code`), and close once that has left.
 
         What still comes is read and dropped for a moment: to close with something unread would
         make the kernel send RST, which destroys the farewell on its way.
@@ -262,8 +249,8 @@ class Http2Downstream(Endpoint, asyncio.Protocol):
             return
         self.is_closed = True
         self._lose_streams()
-        if farewell:
-            self.out.append(farewell)
+        if code is not None:
+            self.connection.close_connection(code, text.encode())
         self.write_out()
         self.deadline = self.sweeper.clock() + CLOSE_TIMEOUT
         if self._transport.can_write_eof():

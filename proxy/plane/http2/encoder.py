@@ -1,145 +1,134 @@
-"""Writing header blocks (HPACK, RFC 7541).
+"""Writing header blocks (HPACK, RFC 7541): the hpack library, with a memory and a policy.
 
 What goes into the table is learnt: a line is sent literally the first time and put into the
 table the second, so that paths with identifiers and dates do not push out what repeats (the
-identity header above all).  As for reading, a block that changes nothing is looked up whole.
+identity header above all); hpack would put everything into it at once.  As for reading, a block
+that changes nothing is looked up whole, and else each line that stands in the table.
 
 Strings are never Huffman-coded: what repeats is sent once, and the rest is not worth the time.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Iterable
+from typing import Any
 
-from hpack.table import HeaderTable
+import hpack
+from hpack.hpack import INDEX_INCREMENTAL, INDEX_NEVER, INDEX_NONE
+from hpack.table import table_entry_size
 
-from proxy.plane.http2.decoder import ENTRY_BYTES, TABLE_BYTES
-
-_DYNAMIC = len(HeaderTable.STATIC_TABLE) + 1
+TABLE_BYTES = 4096
+"""What a table may hold unless its owner says otherwise (RFC 9113, 6.5.2), and ours does not."""
 
 # Blocks are remembered up to this length and number; one with an identity header has 2 KiB.
 _BLOCK_BYTES = 4096
 _BLOCKS = 16
 
-# Lines that were seen once are remembered up to this number.
+# Lines that stand in a table are remembered up to this number, those that were seen once, too.
+_LINES = 256
 _SEEN = 64
 
-
-def integer(value: int, mask: int, first: int) -> bytes:
-    """Return `value` behind the bits of `first` (RFC 7541, 5.1)."""
-    if value < mask:
-        return bytes((first | value,))
-    value -= mask
-    result = bytearray((first | mask,))
-    while value >= 0x80:  # noqa: PLR2004 (more bytes follow)
-        result.append(value & 0x7F | 0x80)
-        value >>= 7
-    result.append(value)
-    return bytes(result)
+NEVER: frozenset[bytes] = frozenset()
 
 
-def _static_lines() -> dict[bytes, bytes]:
-    return {
-        b"%b: %b" % entry: integer(index, 0x7F, 0x80)
-        for index, entry in reversed(list(enumerate(HeaderTable.STATIC_TABLE, 1)))
-    }
-
-
-def _static_names() -> dict[bytes, int]:
-    return {
-        name: index for index, (name, _) in reversed(list(enumerate(HeaderTable.STATIC_TABLE, 1)))
-    }
-
-
-_LINES = _static_lines()
-_NAMES = _static_names()
-
-
-class Encoder:
+class Encoder(hpack.Encoder):
     """The table of one connection's direction."""
 
-    __slots__ = (
-        "_blocks", "_entries", "_inserted", "_learnt", "_maximum", "_numbers", "_pending", "_seen",
-        "_size",
-    )  # fmt: skip
-
     def __init__(self) -> None:
-        self._entries: deque[tuple[bytes, int]] = deque()
-        """Line and size of what is in the table, newest first."""
-        self._numbers: dict[bytes, int] = {}
-        """Which insertion a line was; with `_inserted` that gives its index."""
-        self._inserted = 0
-        self._size = 0
-        self._maximum = TABLE_BYTES
-        self._pending: list[int] = []
-        """Table sizes to announce at the beginning of the next block (RFC 7541, 4.2)."""
-        self._seen: dict[bytes, None] = {}
+        super().__init__()
+        self._lines = b""
+        self._never = NEVER
         self._learnt = False
         """Whether a line of the block under way came for the first time."""
+        self._seen: dict[bytes, None] = {}
         self._blocks: dict[bytes, bytes] = {}
+        self._indexed: dict[bytes, bytes] = {}
+        """How each line is sent that stands in a table."""
 
-    def resize(self, allowed: int) -> None:
-        """Obey what the peer allows our table to hold (bytes)."""
+    @property
+    def header_table_size(self) -> int:
+        """What our table may hold (bytes)."""
+        return self.header_table.maxsize
+
+    @header_table_size.setter
+    def header_table_size(self, allowed: int) -> None:
+        """Obey what the peer allows, as far as we want it."""
         maximum = min(allowed, TABLE_BYTES)
-        if maximum == self._maximum:
+        if maximum == self.header_table.maxsize:
             return
-        self._maximum = maximum
-        # The smallest in between and the last are all that the peer has to know.
-        least = min([*self._pending, maximum])
-        self._pending = [maximum] if least == maximum else [least, maximum]
-        self._blocks.clear()
-        self._evict()
+        self.header_table.maxsize = maximum
+        # The smallest in between and the last are all that the peer has to know (RFC 7541, 4.2).
+        least = min([*self.table_size_changes, maximum])
+        self.table_size_changes = [maximum] if least == maximum else [least, maximum]
+        # The table's own mark is lost when it is set twice to the same size.
+        self.header_table.resized = True
+        self._forget()
 
-    def encode(self, lines: bytes, never: frozenset[bytes] = frozenset()) -> bytes:
-        """Return the block of a field block (see `proxy.plane.head`), pseudo-headers first.
+    def prepare(self, lines: bytes, never: frozenset[bytes] = NEVER) -> None:
+        """Note what the next block says: a field block (see `proxy.plane.head`).
 
-        The fields named in `never` stay out of the table (RFC 7541, 7.1.3).
+        Pseudo-headers stand first.  The fields named in `never` stay out of every table
+        (RFC 7541, 7.1.3).
         """
+        self._lines = lines
+        self._never = never
+
+    def encode(self, headers: Iterable[Any] | dict[Any, Any], huffman: bool = False) -> bytes:  # noqa: ARG002, FBT001, FBT002 (hpack's signature)
+        """Return the block that was prepared, whatever h2 was shown of it."""
+        lines, never = self._lines, self._never
         if never:
-            return self._encode(lines, never)
-        known = self._blocks.get(lines)
-        if known is not None:
-            return known
-        before = self._inserted
+            return self._sizes() + b"".join([self._secret(line) for line in _split(lines)])
+        if not self.header_table.resized:
+            known = self._blocks.get(lines)
+            if known is not None:
+                return known
+        return self._encode(lines)
+
+    def _encode(self, lines: bytes) -> bytes:
+        sizes = self._sizes()
         self._learnt = False
-        changed = bool(self._pending)
-        block = self._encode(lines, never)
-        if changed or before != self._inserted:
-            self._blocks.clear()
-        elif not self._learnt and len(lines) <= _BLOCK_BYTES:
+        # A line that goes into the table changes what indexes mean, from there on.
+        pieces = [self._indexed.get(line) or self._line(line) for line in _split(lines)]
+        block = sizes + b"".join(pieces)
+        if not self._learnt and not sizes and len(lines) <= _BLOCK_BYTES:
             if len(self._blocks) >= _BLOCKS:
                 self._blocks.clear()
             self._blocks[lines] = block
         return block
 
-    def _encode(self, lines: bytes, never: frozenset[bytes]) -> bytes:
-        pieces = [integer(size, 0x1F, 0x20) for size in self._pending]
-        self._pending.clear()
-        numbers = self._numbers
-        for line in lines.split(b"\r\n")[1:]:
-            number = numbers.get(line)
-            if never:
-                pieces.append(self._literal(line, never))
-            elif number is not None:
-                pieces.append(integer(_DYNAMIC + self._inserted - number, 0x7F, 0x80))
-            else:
-                pieces.append(_LINES.get(line) or self._literal(line, never))
-        return b"".join(pieces)
-
-    def _literal(self, line: bytes, never: frozenset[bytes]) -> bytes:
-        colon = line.index(b":", 1)
-        name = line[:colon].lower()
-        value = line[colon + 1 :].strip(b" \t")
-        if never:
-            first = 0x10 if name in never else 0x00
-            return _string_behind(name, 0x0F, first) + _string(value)
-        size = len(name) + len(value) + ENTRY_BYTES
+    def _line(self, line: bytes) -> bytes:
+        """Return how a line is sent that is not known to stand in a table."""
+        name, value = _pair(line)
+        match = self.header_table.search(name, value)
+        if match is not None and match[2] is not None:
+            indexed = self._encode_indexed(match[0])
+            if len(self._indexed) >= _LINES:
+                self._indexed.clear()
+            self._indexed[line] = indexed
+            return indexed
         # A line that would fill most of the table is not worth what it pushes out.
-        if size <= self._maximum * 3 // 4 and self._is_known(line):
-            literal = _string_behind(name, 0x3F, 0x40) + _string(value)
-            self._insert(line, size)
-            return literal
-        return _string_behind(name, 0x0F, 0x00) + _string(value)
+        fits = table_entry_size(name, value) <= self.header_table.maxsize * 3 // 4
+        if not fits or not self._is_known(line):
+            return self._literal(name, value, match, INDEX_NONE)
+        literal = self._literal(name, value, match, INDEX_INCREMENTAL)
+        self.header_table.add(name, value)
+        self._forget()
+        # Nor may this block be remembered.
+        self._learnt = True
+        return literal
+
+    def _secret(self, line: bytes) -> bytes:
+        """Return how a line is sent in a block some of which may not be compressed."""
+        name, value = _pair(line)
+        match = self.header_table.search(name, value)
+        return self._literal(name, value, match, INDEX_NEVER if name in self._never else INDEX_NONE)
+
+    def _literal(
+        self, name: bytes, value: bytes, match: tuple[int, bytes, bytes | None] | None, form: bytes
+    ) -> bytes:
+        if match is None:
+            return self._encode_literal(name, value, form)
+        return self._encode_indexed_literal(match[0], value, form)
 
     def _is_known(self, line: bytes) -> bool:
         """Tell whether the line comes for a second time, and remember that it came."""
@@ -152,26 +141,23 @@ class Encoder:
         self._learnt = True
         return False
 
-    def _insert(self, line: bytes, size: int) -> None:
-        self._entries.appendleft((line, size))
-        self._size += size
-        self._numbers[line] = self._inserted = self._inserted + 1
-        self._evict()
+    def _forget(self) -> None:
+        """Forget what was only true for the table as it was."""
+        self._blocks.clear()
+        self._indexed.clear()
 
-    def _evict(self) -> None:
-        while self._size > self._maximum:
-            line, size = self._entries.pop()
-            self._size -= size
-            del self._numbers[line]
-
-
-def _string(value: bytes) -> bytes:
-    return integer(len(value), 0x7F, 0x00) + value
+    def _sizes(self) -> bytes:
+        """Return the changes of the table's size that the peer has not been told of."""
+        if not self.header_table.resized:
+            return b""
+        self.header_table.resized = False
+        return self._encode_table_size_change()
 
 
-def _string_behind(name: bytes, mask: int, first: int) -> bytes:
-    """Return how a literal field begins: with the index of its name, or with the name."""
-    index = _NAMES.get(name)
-    if index is not None:
-        return integer(index, mask, first)
-    return bytes((first,)) + _string(name)
+def _split(lines: bytes) -> list[bytes]:
+    return lines.split(b"\r\n")[1:]
+
+
+def _pair(line: bytes) -> tuple[bytes, bytes]:
+    colon = line.index(b":", 1)
+    return line[:colon].lower(), line[colon + 1 :].strip(b" \t")

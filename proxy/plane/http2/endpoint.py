@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections import deque
 from typing import cast
 
-from proxy.plane.http2 import frames
+from h2.events import (
+    ConnectionTerminated,
+    DataReceived,
+    Event,
+    InformationalResponseReceived,
+    PingAckReceived,
+    RemoteSettingsChanged,
+    RequestReceived,
+    ResponseReceived,
+    StreamReset,
+    TrailersReceived,
+    WindowUpdated,
+)
+from h2.settings import SettingCodes
+from hyperframe.frame import Frame, HeadersFrame, RstStreamFrame, SettingsFrame
+
 from proxy.plane.http2.batch import BATCH
-from proxy.plane.http2.budget import Budget
-from proxy.plane.http2.encoder import Encoder
-from proxy.plane.http2.frames import Code, ConnectionFault
-from proxy.plane.http2.reader import FrameReader
+from proxy.plane.http2.connection import Connection
+from proxy.plane.http2.fields import Fields
+from proxy.plane.http2.standard import WINDOW, Code, ConnectionFault, LateFrame, StreamFault
 from proxy.plane.http2.stream import Stream
+from proxy.plane.http2.tolls import Tolls
 from proxy.plane.sweeper import Sweeper
 
 log = logging.getLogger("proxy.plane")
@@ -26,19 +41,6 @@ It only has to cover what the network holds: what arrives is handed to its strea
 what streams may hold is bounded by their own windows.
 """
 
-# Frames that bring nobody anything: PING, SETTINGS, PRIORITY, empty DATA, unknown ones.
-# grpcio pings some ten times a second while it measures the bandwidth.
-_IDLE_TALK = 1000.0, 100.0
-
-# WINDOW_UPDATEs that a peer may send: so many at first, for each stream, and for each DATA
-# frame of ours.  grpcio sends two with each call.
-_UPDATES = 1000
-_UPDATES_PER_STREAM = 16
-_UPDATES_PER_FRAME = 8
-
-# Settings in one frame: six are defined; more than this is a way to keep us busy.
-_MOST_SETTINGS = 64
-
 # Bytes of answers that may wait for a peer that does not read, beyond paused streams.
 _MOST_UNREAD = 1024 * 1024
 
@@ -46,53 +48,54 @@ _MOST_UNREAD = 1024 * 1024
 _REMEMBERED = 256
 
 
-class Endpoint(FrameReader):
+class Endpoint(ABC):
     """One end of a connection."""
 
     __slots__ = (
-        "_idle_talk", "_past", "_touched", "_transport", "_updates", "_waiting",
-        "_window_in", "_written", "choked", "encoder", "frame_limit", "initial_window", "out",
-        "streams", "sweeper", "window",
+        "_past", "_settled", "_touched", "_transport", "_waiting", "_written", "choked",
+        "connection", "head_limit", "is_closed", "streams", "sweeper", "tolls",
     )  # fmt: skip
 
-    def __init__(self, head_limit: int, sweeper: Sweeper) -> None:
-        super().__init__(head_limit)
+    def __init__(
+        self,
+        settings: dict[SettingCodes, int],
+        head_limit: int,
+        sweeper: Sweeper,
+        *,
+        client: bool,
+    ) -> None:
+        self.head_limit = head_limit
         self.sweeper = sweeper
-        self.encoder = Encoder()
-        self.out: list[bytes | memoryview] = []
-        """Frames that were made and not written yet."""
+        self.connection = Connection(settings, head_limit, client=client)
+        self.tolls = Tolls(sweeper.clock)
+        self.is_closed = False
+        """Whether what comes is no longer looked at."""
         self.streams: dict[int, Stream] = {}
         self.choked = False
         """Whether the transport has all that it can take: no more DATA is made then."""
-        self.window = frames.WINDOW
-        """Bytes that the peer takes for all streams together."""
-        self.initial_window = frames.WINDOW
-        self.frame_limit = frames.SMALLEST_FRAME_LIMIT
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)
-        self._window_in = CONNECTION_WINDOW
+        self._settled = False
+        """Whether the peer's settings have come, as they must before anything else."""
         self._waiting: deque[Stream] = deque()
         """Streams that wait for the connection's window or the transport, in their turn."""
         self._touched: list[Stream] = []
         self._written = True
         self._past: dict[int, bool] = {}
         """Streams that have ended, and whether it was by our reset."""
-        self._updates = _UPDATES
-        """WINDOW_UPDATEs that the peer may still send."""
-        self._idle_talk = Budget(*_IDLE_TALK, sweeper.clock)
 
     # --- the transport's side ------------------------------------------------------------
 
-    def begin(self, greeting: bytes) -> None:
+    def begin(self) -> None:
         """Send what the connection begins with."""
-        self.out.append(greeting)
-        self.out.append(frames.window_update(0, CONNECTION_WINDOW - frames.WINDOW))
+        self.connection.initiate_connection()
+        self.connection.increment_flow_control_window(CONNECTION_WINDOW - WINDOW)
         self.write_out()
 
     def take_segment(self, data: bytes) -> None:
         """Consume one segment, then let everything leave that it caused."""
         BATCH.begin()
         try:
-            self.receive(data)
+            self._receive(data)
             self._flush_touched()
         except ConnectionFault as fault:
             self.fail(fault)
@@ -121,25 +124,17 @@ class Endpoint(FrameReader):
     def write_out(self) -> None:
         """Write what was made, as one piece: over TLS, one record."""
         self._written = True
-        out = self.out
-        if not out:
-            return
-        data = b"".join(out)
-        out.clear()
-        if self._transport.is_closing():
+        data = self.connection.data_to_send()
+        if not data or self._transport.is_closing():
             return
         self._transport.write(data)
         if self.choked and self._transport.get_write_buffer_size() > _MOST_UNREAD:
             self.drop()
 
-    def emit_data(
-        self, stream: int, payload: bytes | memoryview, size: int, *, ended: bool
-    ) -> None:
-        """Make a DATA frame."""
-        self._updates += _UPDATES_PER_FRAME
-        self.out.append(frames.header.pack(size << 8, frames.END_STREAM if ended else 0, stream))
-        if size:
-            self.out.append(payload)
+    @property
+    def in_head(self) -> bool:
+        """Whether a part of a header block has come, and the rest has not."""
+        return self.connection.incoming_buffer.in_head
 
     # --- streams -------------------------------------------------------------------------
 
@@ -158,7 +153,7 @@ class Endpoint(FrameReader):
     def adopt(self, stream: Stream) -> None:
         """Take in a stream that has its number."""
         self.streams[stream.id] = stream
-        self._updates += _UPDATES_PER_STREAM
+        self.tolls.opened()
 
     def forget(self, stream: Stream, *, reset: bool = False) -> None:
         """Take a stream out that has ended; `reset` if it was us who ended it early."""
@@ -169,6 +164,7 @@ class Endpoint(FrameReader):
 
     def remember(self, stream: int, *, reset: bool) -> None:
         """Note a stream that has ended; see `_check_past`."""
+        self.connection.forget(stream)
         past = self._past
         past[stream] = reset
         if len(past) > _REMEMBERED:
@@ -184,8 +180,8 @@ class Endpoint(FrameReader):
 
     def _pump_waiting(self) -> None:
         """Give every waiting stream its turn, one frame each, as long as there is room."""
-        waiting = self._waiting
-        while waiting and self.window > 0 and not self.choked:
+        waiting, connection = self._waiting, self.connection
+        while waiting and connection.outbound_flow_control_window > 0 and not self.choked:
             stream = waiting.popleft()
             stream.waits = False
             if not stream.is_closed:
@@ -193,110 +189,116 @@ class Endpoint(FrameReader):
 
     # --- frames --------------------------------------------------------------------------
 
-    def _on_data(self, stream: int, payload: bytes, size: int, *, ended: bool) -> None:
-        self._window_in -= size
-        if self._window_in <= CONNECTION_WINDOW >> 1:
-            self.out.append(frames.window_update(0, CONNECTION_WINDOW - self._window_in))
-            self._window_in = CONNECTION_WINDOW
-            self.flush()
-        found = self.streams.get(stream)
-        if found is not None:
-            found.take_data(payload, size, ended=ended)
-        else:
-            self._check_past(stream)
+    def _receive(self, data: bytes) -> None:
+        """Take the frames of a segment, one by one."""
+        connection = self.connection
+        buffer = connection.incoming_buffer
+        buffer.add_data(data)
+        for frame in buffer:
+            self._take(frame)
+            if self.is_closed:
+                return
+        room = connection.inbound_flow_control_window
+        if room <= CONNECTION_WINDOW >> 1:
+            connection.increment_flow_control_window(CONNECTION_WINDOW - room)
+        self.flush()  # h2 may have answered pings and settings.
 
-    def _check_past(self, stream: int) -> None:
+    def _take(self, frame: Frame) -> None:
+        if not self._settled:
+            self._check_first(frame)
+        try:
+            if not self.tolls.admit(frame) or self._is_late_reset(frame):
+                return
+            events = self.connection.take(frame)
+        except StreamFault as fault:
+            self._end_faulty(fault)
+        except LateFrame:
+            self._check_late(frame)
+        else:
+            for event in events:
+                self._on_event(event)
+
+    def _on_event(self, event: Event) -> None:
+        """Hand an event to what it concerns; the frequent ones first."""
+        kind = event.__class__
+        if kind is DataReceived:
+            self._on_data(cast("DataReceived", event))
+        elif kind in _HEADS:
+            # The ones that are informational never end their stream.
+            ended = getattr(event, "stream_ended", None) is not None
+            fields = self.connection.decoder.latest
+            self._on_fields(cast("ResponseReceived", event).stream_id, fields, ended=ended)
+        elif kind is WindowUpdated:
+            self._on_window(cast("WindowUpdated", event).stream_id)
+        elif kind is StreamReset:
+            reset = cast("StreamReset", event)
+            self._on_reset(reset.stream_id, int(reset.error_code or 0))
+        elif kind is RemoteSettingsChanged:
+            self._on_settings(cast("RemoteSettingsChanged", event))
+        elif kind is PingAckReceived:
+            self._on_pong(cast("PingAckReceived", event).ping_data)
+        elif kind is ConnectionTerminated:
+            self._on_goaway(cast("ConnectionTerminated", event).last_stream_id or 0)
+
+    def _check_first(self, frame: Frame) -> None:
+        """Insist on the settings that everything begins with (RFC 9113, 3.4)."""
+        if not isinstance(frame, SettingsFrame):
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "A frame comes where none of its kind may.")
+        if "ACK" in frame.flags:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "The first frame is no settings.")
+        self._settled = True
+
+    def _end_faulty(self, fault: StreamFault) -> None:
+        found = self.streams.get(fault.stream)
+        if found is not None:
+            found.fault(fault.code, f"{fault}")
+        elif self.is_idle(fault.stream):
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "A frame comes on a stream that never was.")
+
+    def _is_late_reset(self, frame: Frame) -> bool:
+        """Tell whether a frame ends a stream that has ended, of which h2 thinks nothing."""
+        if frame.__class__ is not RstStreamFrame or frame.stream_id in self.streams:
+            return False
+        if self.is_idle(frame.stream_id):
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "RST_STREAM on an idle stream.")
+        self.tolls.idle_talk()
+        return True
+
+    def _check_late(self, frame: Frame) -> None:
         """Ignore a frame for a stream that we have reset; the peer may not know it yet.
 
         Raises:
-            ConnectionFault: the stream never was, or its sender had ended it.
+            ConnectionFault: its sender had ended the stream, or cannot open one of this number.
         """
-        if self._is_idle(stream):
-            raise ConnectionFault(Code.PROTOCOL_ERROR, "A frame comes on a stream that never was.")
-        if self._past.get(stream) is False:
+        was_reset = self._past.get(frame.stream_id)
+        if was_reset is False:
             raise ConnectionFault(Code.STREAM_CLOSED, "A frame comes on a stream that has ended.")
+        opens = isinstance(frame, HeadersFrame) and not self.connection.config.client_side
+        if was_reset is None and opens:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "HEADERS on a stream that cannot be opened.")
 
-    def _on_window_update(self, stream: int, increment: int) -> None:
-        self._updates -= 1
-        if self._updates < 0:
-            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "WINDOW_UPDATEs without need.")
-        if stream:
-            self._open_stream_window(stream, increment)
+    def _on_data(self, event: DataReceived) -> None:
+        found = self.streams.get(event.stream_id)
+        if found is not None:
+            found.take_data(event.data, ended=event.stream_ended is not None)
+
+    def _on_window(self, number: int) -> None:
+        """Send what was waiting for the window of a stream, or of the connection."""
+        if number == 0:
+            self._pump_waiting()
             return
-        self.window += increment
-        if increment == 0:
-            raise ConnectionFault(Code.PROTOCOL_ERROR, "A WINDOW_UPDATE of 0.")
-        if self.window > frames.LARGEST_WINDOW:
-            raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "The window grows beyond all bounds.")
-        self._pump_waiting()
-        self.flush()
-
-    def _open_stream_window(self, number: int, increment: int) -> None:
         stream = self.streams.get(number)
-        if stream is None:
-            if self._is_idle(number):
-                raise ConnectionFault(Code.PROTOCOL_ERROR, "WINDOW_UPDATE on an idle stream.")
-            return
-        stream.window += increment
-        if increment == 0:
-            stream.fault(Code.PROTOCOL_ERROR, "A WINDOW_UPDATE of 0.")
-        elif stream.window > frames.LARGEST_WINDOW:
-            stream.fault(Code.FLOW_CONTROL_ERROR, "The window grows beyond all bounds.")
-        else:
+        if stream is not None:
             stream.flush()
 
-    def _on_settings(self, values: list[tuple[int, int]]) -> None:
-        self._on_idle_talk()
-        if len(values) > _MOST_SETTINGS:
-            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "A flood of settings.")
-        initial = self.initial_window
-        for name, value in values:
-            self._set(name, value)
-        if self.initial_window != initial:
-            self._move_windows(self.initial_window - initial)
-        self.out.append(frames.SETTINGS_ACK)
-        self.flush()
-
-    def _set(self, name: int, value: int) -> None:
-        match name:
-            case frames.HEADER_TABLE_SIZE:
-                self.encoder.resize(value)
-            case frames.ENABLE_PUSH:
-                if value > 1:
-                    raise ConnectionFault(Code.PROTOCOL_ERROR, "ENABLE_PUSH is neither 0 nor 1.")
-            case frames.INITIAL_WINDOW_SIZE:
-                if value > frames.LARGEST_WINDOW:
-                    raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "The window is too large.")
-                self.initial_window = value
-            case frames.MAX_FRAME_SIZE:
-                if not frames.SMALLEST_FRAME_LIMIT <= value <= frames.LARGEST_FRAME_LIMIT:
-                    raise ConnectionFault(Code.PROTOCOL_ERROR, "MAX_FRAME_SIZE out of its range.")
-                self.frame_limit = min(value, frames.SMALLEST_FRAME_LIMIT)
-            case frames.MAX_CONCURRENT_STREAMS:
-                self._on_stream_limit(value)
-            case _:
-                pass  # RFC 9113, 6.5.2: what is not known is ignored.
-
-    def _move_windows(self, change: int) -> None:
-        """Move every stream's window with the initial one (RFC 9113, 6.9.2)."""
-        for stream in list(self.streams.values()):
-            stream.window += change
-            if stream.window > frames.LARGEST_WINDOW:
-                raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "A window grows beyond all bounds.")
-            if change > 0:
-                stream.pump()
-
-    def _on_ping(self, data: bytes, *, ack: bool) -> None:
-        if ack:
-            self._on_pong(data)
-            return
-        self._on_idle_talk()
-        self.out.append(frames.ping(data, ack=True))
-        self.flush()
-
-    def _on_idle_talk(self) -> None:
-        if not self._idle_talk.spend():
-            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "Too many frames that carry nothing.")
+    def _on_settings(self, event: RemoteSettingsChanged) -> None:
+        limit = event.changed_settings.get(SettingCodes.MAX_CONCURRENT_STREAMS)
+        if limit is not None:
+            self._on_stream_limit(limit.new_value)
+        if SettingCodes.INITIAL_WINDOW_SIZE in event.changed_settings:
+            for stream in list(self.streams.values()):
+                if not stream.is_closed:
+                    stream.pump()
 
     # --- the side's own ------------------------------------------------------------------
 
@@ -309,8 +311,20 @@ class Endpoint(FrameReader):
         """Close at once: the peer does not even read."""
 
     @abstractmethod
-    def _is_idle(self, stream: int) -> bool:
+    def is_idle(self, stream: int) -> bool:
         """Tell whether a stream of this number was never opened."""
+
+    @abstractmethod
+    def _on_fields(self, stream: int, fields: Fields, *, ended: bool) -> None:
+        """Take a whole header block."""
+
+    @abstractmethod
+    def _on_reset(self, stream: int, code: int) -> None:
+        """Take the peer's end of a stream."""
+
+    @abstractmethod
+    def _on_goaway(self, last: int) -> None:
+        """Open no more streams; those above `last` were not and will not be processed."""
 
     @abstractmethod
     def _on_stream_gone(self) -> None:
@@ -323,3 +337,8 @@ class Endpoint(FrameReader):
     @abstractmethod
     def _on_pong(self, data: bytes) -> None:
         """Take the answer to our own ping."""
+
+
+_HEADS = frozenset(
+    (RequestReceived, ResponseReceived, InformationalResponseReceived, TrailersReceived)
+)

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from proxy.errors import ProxyError
-from proxy.plane.http2 import frames
-from proxy.plane.http2.frames import Code
+from proxy.plane.http2.encoder import NEVER
+from proxy.plane.http2.standard import FRAME_BYTES, WINDOW, Code
 
 if TYPE_CHECKING:
+    from h2.stream import H2Stream
+
     from proxy.plane.http2.endpoint import Endpoint
 
 HIGH_WATER = 64 * 1024
@@ -38,8 +40,8 @@ class Stream(ABC):
 
     __slots__ = (
         "_ended", "_expected", "_grant", "_head", "_paused", "_proven", "_queue", "_queued",
-        "_sent_end", "_slow", "_trailers", "_window_in", "endpoint", "id", "is_closed",
-        "never_indexed", "remote_ended", "touched", "waits", "window",
+        "_sent_end", "_slow", "_trailers", "_windows", "endpoint", "id", "is_closed",
+        "never_indexed", "remote_ended", "touched", "waits",
     )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint) -> None:
@@ -52,9 +54,9 @@ class Stream(ABC):
         # Sending
         self.waits = False
         """Whether it stands in the queue for the connection's window."""
-        self.window = endpoint.initial_window
-        """Bytes that the peer takes at the moment; it can be negative (RFC 9113, 6.9.2)."""
-        self.never_indexed: frozenset[bytes] = frozenset()
+        self._windows = cast("H2Stream", None)
+        """h2's side of the stream, which counts both windows; there once it has its number."""
+        self.never_indexed = NEVER
         self._head: bytes | None = None
         self._queue: deque[bytes | memoryview] = deque()
         self._queued = 0
@@ -65,7 +67,7 @@ class Stream(ABC):
         self._slow = False
         # Receiving
         self.remote_ended = False
-        self._window_in = self._grant = frames.WINDOW
+        self._grant = WINDOW
         self._proven = False
         """Whether the peer was granted window before."""
         self._expected = ANY_LENGTH
@@ -111,20 +113,25 @@ class Stream(ABC):
         endpoint = self.endpoint
         self._head = None
         ended = self._ended and not self._queue and not self._trailers
-        block = endpoint.encoder.encode(lines, self.never_indexed)
-        if self.id == 0:
+        opens = self.id == 0
+        if opens:
             self._number()
-        endpoint.out.append(frames.headers(self.id, block, endpoint.frame_limit, ended=ended))
+        endpoint.connection.send_head(self.id, lines, self.never_indexed, ended=ended)
+        if opens:
+            self._windows = endpoint.connection.streams[self.id]
         if ended:
             self._on_sent_end()
 
     def _emit_data(self, turns: int) -> None:
-        endpoint, queue = self.endpoint, self._queue
+        endpoint, queue, windows = self.endpoint, self._queue, self._windows
+        connection = endpoint.connection
         while queue:
-            if endpoint.choked or endpoint.window <= 0 or turns == 0:
+            shared = connection.outbound_flow_control_window
+            if endpoint.choked or shared <= 0 or turns == 0:
                 endpoint.wait(self)
                 return
-            room = min(self.window, endpoint.window, endpoint.frame_limit)
+            # A stream's window can be negative (RFC 9113, 6.9.2).
+            room = min(windows.outbound_flow_control_window, shared, FRAME_BYTES)
             if room <= 0:
                 return  # Its own window is shut: the update that opens it comes to us.
             piece = queue[0]
@@ -136,20 +143,18 @@ class Stream(ABC):
                 queue.popleft()
             turns -= 1
             self._queued -= size
-            self.window -= size
-            endpoint.window -= size
             ended = self._ended and not queue and not self._trailers
-            endpoint.emit_data(self.id, piece, size, ended=ended)
+            endpoint.tolls.sent()
+            connection.send_data(self.id, piece, end_stream=ended)
             if ended:
                 self._on_sent_end()
 
     def _emit_end(self) -> None:
-        endpoint = self.endpoint
+        connection = self.endpoint.connection
         if self._trailers:
-            block = endpoint.encoder.encode(self._trailers)
-            endpoint.out.append(frames.headers(self.id, block, endpoint.frame_limit, ended=True))
+            connection.send_head(self.id, self._trailers, ended=True)
         else:
-            endpoint.emit_data(self.id, b"", 0, ended=True)
+            connection.end_stream(self.id)
         self._on_sent_end()
 
     def _on_sent_end(self) -> None:
@@ -159,28 +164,21 @@ class Stream(ABC):
         else:
             self._on_half_closed()
 
-    def reset(self, code: int) -> None:
+    def reset(self, code: Code) -> None:
         """End the stream at once."""
         if self.is_closed:
             return
         self._queue.clear()
         self._head = None
         if self.id:
-            self.endpoint.out.append(frames.reset(self.id, code))
+            self.endpoint.connection.reset_stream(self.id, code)
         self.endpoint.forget(self, reset=True)
         self.endpoint.flush()
 
     # --- receiving -----------------------------------------------------------------------
 
-    def take_data(self, payload: bytes, size: int, *, ended: bool) -> None:
-        """Take a DATA frame; `size` counts for the window."""
-        if self.remote_ended:
-            self.fault(Code.STREAM_CLOSED, "DATA came after the end of the stream.")
-            return
-        self._window_in -= size
-        if self._window_in < 0:
-            self.fault(Code.FLOW_CONTROL_ERROR, "More DATA came than the window allows.")
-            return
+    def take_data(self, payload: bytes, *, ended: bool) -> None:
+        """Take a DATA frame."""
         if payload:
             if self._expected >= 0:
                 self._expected -= len(payload)
@@ -192,7 +190,7 @@ class Stream(ABC):
             self.take_end(b"")
         elif not self.is_closed:
             self.endpoint.touch(self)
-            if not self._paused and self._window_in <= self._grant >> 1:
+            if not self._paused:
                 self._replenish()
 
     def take_end(self, trailers: bytes) -> None:
@@ -212,18 +210,19 @@ class Stream(ABC):
     def resume_receiving(self) -> None:
         """Grant window again."""
         self._paused = False
-        if not self.is_closed and not self.remote_ended and self._window_in <= self._grant >> 1:
+        if not self.is_closed and not self.remote_ended:
             self._replenish()
-            self.endpoint.flush()
 
     def _replenish(self) -> None:
+        """Grant window if half of it is used up."""
+        room = self._windows.inbound_flow_control_window
+        if room > self._grant >> 1:
+            return
         if not self._proven:
             self._proven = True
         elif self._grant < LARGEST_GRANT:
             self._grant = min(self._grant * 2, LARGEST_GRANT)
-        increment = self._grant - self._window_in
-        self._window_in = self._grant
-        self.endpoint.out.append(frames.window_update(self.id, increment))
+        self.endpoint.connection.increment_flow_control_window(self._grant - room, self.id)
         self.endpoint.flush()
 
     # --- the side's own ------------------------------------------------------------------

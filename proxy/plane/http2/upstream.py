@@ -7,12 +7,13 @@ import math
 import select
 from typing import Protocol, cast
 
+from h2.events import RemoteSettingsChanged
+
 from proxy.errors import ProxyError, UpstreamConnectFailed, UpstreamMalformed, UpstreamReset
-from proxy.plane.http2 import frames
 from proxy.plane.http2.asking import AskingStream
 from proxy.plane.http2.endpoint import Endpoint
 from proxy.plane.http2.fields import Fields
-from proxy.plane.http2.frames import Code, ConnectionFault
+from proxy.plane.http2.standard import LAST_STREAM, Code, ConnectionFault
 from proxy.plane.sweeper import Sweeper
 
 # One read buffer for the process, as HTTP/1.1 has (see `proxy.plane.http1.upstream`).
@@ -62,7 +63,7 @@ class Http2Upstream(Endpoint, asyncio.BufferedProtocol):
     )  # fmt: skip
 
     def __init__(self, keeper: Keeper, head_limit: int, sweeper: Sweeper, *, tls: bool) -> None:
-        super().__init__(head_limit, sweeper)
+        super().__init__({}, head_limit, sweeper, client=True)
         self._keeper = keeper
         self.scheme = b"https" if tls else b"http"
         self.ready: asyncio.Future[ProxyError | OnlyHttp1 | None] = (
@@ -131,7 +132,7 @@ class Http2Upstream(Endpoint, asyncio.BufferedProtocol):
         """Close neatly: nothing is open any more."""
         if not self.is_closed:
             self._end(None)
-            self._say_goodbye(frames.goaway(0, Code.NO_ERROR))
+            self._say_goodbye(Code.NO_ERROR)
 
     def retire(self) -> None:
         """Give no more places; close when the last stream has ended."""
@@ -153,8 +154,7 @@ class Http2Upstream(Endpoint, asyncio.BufferedProtocol):
             return
         self.heard_at = self.sweeper.clock()
         self.sweeper.add(self)
-        ours = {frames.ENABLE_PUSH: 0, frames.MAX_HEADER_LIST_SIZE: self.decoder.limit}
-        self.begin(frames.PREFACE + frames.settings(ours))
+        self.begin()
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 (asyncio's signature)
         """Lend the process's read buffer."""
@@ -166,7 +166,8 @@ class Http2Upstream(Endpoint, asyncio.BufferedProtocol):
             return
         data = _BUFFER[:nbytes].tobytes()
         self.heard_at = self.sweeper.clock()
-        if not self.ready.done() and (self._partial + data).startswith(b"HTTP/"):
+        buffer = self.connection.incoming_buffer
+        if not self.ready.done() and buffer.begins_with(b"HTTP/", data):
             self.ready.set_result(OnlyHttp1("it answered in HTTP/1.1", is_certain=True))
             self.drop()
             return
@@ -203,9 +204,8 @@ class Http2Upstream(Endpoint, asyncio.BufferedProtocol):
         """Give a stream its number: its head is about to leave."""
         stream.id = self._next
         self._next += 2
-        stream.window = self.initial_window
         self.adopt(stream)
-        if self._next > frames.LAST_STREAM:
+        if self._next > LAST_STREAM:
             self.retire()
 
     def served(self) -> None:
@@ -219,7 +219,7 @@ class Http2Upstream(Endpoint, asyncio.BufferedProtocol):
         """Tell the upstream what it did, and close."""
         if not self.is_closed:
             self._end(UpstreamMalformed(f"The upstream broke the HTTP/2 protocol: {fault}"))
-            self._say_goodbye(frames.goaway(0, fault.code, str(fault)))
+            self._say_goodbye(fault.code, f"{fault}")
 
     def drop(self) -> None:
         """Close at once."""
@@ -228,22 +228,18 @@ class Http2Upstream(Endpoint, asyncio.BufferedProtocol):
 
     def _on_fields(self, stream: int, fields: Fields, *, ended: bool) -> None:
         found = self.streams.get(stream)
-        if found is not None:
-            cast("AskingStream", found).take_fields(fields, ended=ended)
-        else:
-            self._check_past(stream)
+        if found is None:
+            # h2 lets a server open a stream that it has not promised.
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "The upstream opens a stream.")
+        cast("AskingStream", found).take_fields(fields, ended=ended)
 
     def _on_reset(self, stream: int, code: int) -> None:
-        found = cast("AskingStream | None", self.streams.get(stream))
-        if found is not None:
-            if code == Code.REFUSED_STREAM:
-                # It takes fewer than it says: the others that are open now, for the time being.
-                self.most_streams = max(1, min(self.most_streams, self.active - 1))
-            found.take_reset(code)
-        elif self._is_idle(stream):
-            raise ConnectionFault(Code.PROTOCOL_ERROR, "RST_STREAM on an idle stream.")
+        if code == Code.REFUSED_STREAM:
+            # It takes fewer than it says: the others that are open now, for the time being.
+            self.most_streams = max(1, min(self.most_streams, self.active - 1))
+        cast("AskingStream", self.streams[stream]).take_reset(code)
 
-    def _on_goaway(self, last: int, code: int, text: bytes) -> None:  # noqa: ARG002 (any means go)
+    def _on_goaway(self, last: int) -> None:
         """Open no more; what the upstream has not begun begins elsewhere (RFC 9113, 6.8)."""
         self.takes_streams = False
         self.retire()
@@ -254,17 +250,17 @@ class Http2Upstream(Endpoint, asyncio.BufferedProtocol):
     def _on_pong(self, data: bytes) -> None:
         pong = self._pongs.pop(data, None)
         if pong is None:
-            self._on_idle_talk()
+            self.tolls.idle_talk()
             return
         self.is_doubtful = False
         if not pong.done():
             pong.set_result(True)
 
-    def _on_settings(self, values: list[tuple[int, int]]) -> None:
+    def _on_settings(self, event: RemoteSettingsChanged) -> None:
         first = not self.ready.done()
         if first:
             self.limit = self.most_streams = USUAL_STREAMS
-        super()._on_settings(values)
+        super()._on_settings(event)
         if first:
             self.ready.set_result(None)
         else:
@@ -284,7 +280,8 @@ class Http2Upstream(Endpoint, asyncio.BufferedProtocol):
         else:
             self._keeper.freed(self)
 
-    def _is_idle(self, stream: int) -> bool:
+    def is_idle(self, stream: int) -> bool:
+        """Tell whether a stream of this number was never opened."""
         return stream >= self._next or not stream & 1
 
     # --- silence and ends ----------------------------------------------------------------
@@ -302,7 +299,7 @@ class Http2Upstream(Endpoint, asyncio.BufferedProtocol):
         pong = self._pongs[data] = asyncio.get_running_loop().create_future()
         self._asked_at = self.sweeper.clock()
         self.deadline = self._asked_at + PING_TIMEOUT
-        self.out.append(frames.ping(data))
+        self.connection.ping(data)
         self.flush()
         return pong
 
@@ -330,7 +327,7 @@ class Http2Upstream(Endpoint, asyncio.BufferedProtocol):
         for stream in streams:
             stream.lost(error)
 
-    def _say_goodbye(self, farewell: bytes) -> None:
-        self.out.append(farewell)
+    def _say_goodbye(self, code: Code, text: str = "") -> None:
+        self.connection.close_connection(code, text.encode())
         self.write_out()
         self._transport.close()
