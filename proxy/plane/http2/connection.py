@@ -3,6 +3,10 @@
 All that touches the library's insides is in here, in `buffer`, `decoder` and `encoder`;
 `tests/unit/http2/test_library.py` holds the names.
 
+HEADERS and DATA are written in here, as the HTTP/1.1 side writes its heads: h2 takes ten times as
+long for it, and most of what it does is to check what we have made ourselves.  Its streams are
+told what was sent, so that they stand where they would.
+
 Frames are taken one by one, because what one of them causes (a stream is reset, the connection
 is closed) has to happen before the next is looked at.  What h2 makes of each is either events,
 or the fault of one stream or of the connection; h2 itself knows few faults of streams.
@@ -12,6 +16,7 @@ from __future__ import annotations
 
 from h2.config import H2Configuration
 from h2.connection import (
+    AllowedStreamIDs,
     ConnectionInputs,
     ConnectionState,
     H2Connection,
@@ -26,19 +31,21 @@ from h2.exceptions import (
     StreamIDTooLowError,
 )
 from h2.settings import SettingCodes, Settings
+from h2.stream import H2Stream, StreamInputs
 from hyperframe.frame import DataFrame, Frame, HeadersFrame, RstStreamFrame
 
 from proxy.plane.http2.buffer import Buffer
 from proxy.plane.http2.decoder import CompressionError, Decoder
 from proxy.plane.http2.encoder import NEVER, Encoder
+from proxy.plane.http2.frames import data_head, frames_of
 from proxy.plane.http2.standard import Code, ConnectionFault, LateFrame, StreamFault
 
 _TRANSITIONS = H2ConnectionStateMachine._transitions  # noqa: SLF001 (there is no other way)
 _GOAWAY = (ConnectionInputs.SEND_GOAWAY, ConnectionInputs.RECV_GOAWAY)
 
-# What h2 is shown of a head that is sent; the encoder has the rest.
-_FINAL: tuple[tuple[bytes, bytes], ...] = ()
-_INFORMATIONAL = ((b":status", b"100"),)
+_HEAD = StreamInputs.SEND_HEADERS
+_INFORMATIONAL = StreamInputs.SEND_INFORMATIONAL_HEADERS
+_END = StreamInputs.SEND_END_STREAM
 
 _TEXTS = {
     Code.FLOW_CONTROL_ERROR: "More came than a window allows.",
@@ -57,6 +64,33 @@ class _Lasting(H2ConnectionStateMachine):
         (state, what): (action, state if what in _GOAWAY else target)
         for (state, what), (action, target) in _TRANSITIONS.items()
     } | {(ConnectionState.CLOSED, what): (None, ConnectionState.CLOSED) for what in _GOAWAY}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._kept = _KEPT[self.state]
+
+    def process_input(self, input_: ConnectionInputs) -> list[Event]:
+        """Take note of what is sent or comes; raise where it may not.
+
+        Most of it leaves an open connection as it is, and the library's table has keys whose
+        hash costs more than all the rest.
+        """
+        if input_._value_ in self._kept:
+            return []
+        events = super().process_input(input_)
+        self._kept = _KEPT[self.state]
+        return events
+
+
+_KEPT = {
+    state: frozenset(
+        what.value
+        for (before, what), (action, after) in _Lasting._transitions.items()  # noqa: SLF001 (as above)
+        if before is after is state and action is None
+    )
+    for state in ConnectionState
+}
+"""What leaves each state as it is."""
 
 
 class Connection(H2Connection):
@@ -106,11 +140,12 @@ class Connection(H2Connection):
             frames, events = self._frame_dispatch_table[frame.__class__](frame)
         except ProtocolError as error:
             raise self._judged(frame, error) from None
-        if events and isinstance(events[0], StreamReset) and not events[0].remote_reset:
+        if events and events[0].__class__ is StreamReset and not events[0].remote_reset:
             # Told as a fault: whoever ends the stream sends the reset.
             code = Code(events[0].error_code or 0)
             raise StreamFault(events[0].stream_id, code, "The window grows beyond all bounds.")
-        self._prepare_for_sending(frames)
+        if frames:
+            self._prepare_for_sending(frames)
         return events  # type: ignore[no-any-return]  # h2's table of methods has no types
 
     def send_head(
@@ -123,8 +158,40 @@ class Connection(H2Connection):
         informational: bool = False,
     ) -> None:
         """Send a field block as HEADERS: a head, or trailers where one was sent before."""
-        self.encoder.prepare(lines, never)
-        self.send_headers(stream, _INFORMATIONAL if informational else _FINAL, end_stream=ended)
+        known = self.streams.get(stream) or self._open(stream)
+        state = known.state_machine
+        state.process_input(_INFORMATIONAL if informational else _HEAD)
+        if ended:
+            state.process_input(_END)
+        block = self.encoder.encode_lines(lines, never)
+        self._data_to_send += frames_of(stream, block, ended=ended)
+
+    def send_data(
+        self,
+        stream_id: int,
+        data: bytes | memoryview,
+        end_stream: bool = False,  # noqa: FBT001, FBT002 (the library's signature)
+        pad_length: None = None,  # noqa: ARG002 (the library's signature)
+    ) -> None:
+        """Send a DATA frame, which has to fit into both windows and `FRAME_BYTES`."""
+        size = len(data)
+        stream = self.streams[stream_id]
+        stream.outbound_flow_control_window -= size
+        self.outbound_flow_control_window -= size
+        if end_stream:
+            stream.state_machine.process_input(_END)
+        self._data_to_send += data_head(stream_id, size, ended=end_stream)
+        self._data_to_send += data
+
+    def output(self) -> bytearray:
+        """Return what is to be written, and forget it."""
+        data, self._data_to_send = self._data_to_send, bytearray()
+        return data
+
+    def _open(self, stream: int) -> H2Stream:
+        """Open a stream of ours; only the side that is the client does."""
+        self.state_machine.process_input(ConnectionInputs.SEND_HEADERS)
+        return self._begin_new_stream(stream, AllowedStreamIDs.ODD)
 
     def reset_stream(self, stream_id: int, error_code: ErrorCodes | int = 0) -> None:
         """Send RST_STREAM, also where the library takes the stream for closed by a fault."""

@@ -10,9 +10,6 @@ Strings are never Huffman-coded: what repeats is sent once, and the rest is not 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
-
 import hpack
 from hpack.hpack import INDEX_INCREMENTAL, INDEX_NEVER, INDEX_NONE
 from hpack.table import table_entry_size
@@ -36,8 +33,6 @@ class Encoder(hpack.Encoder):
 
     def __init__(self) -> None:
         super().__init__()
-        self._lines = b""
-        self._never = NEVER
         self._learnt = False
         """Whether a line of the block under way came for the first time."""
         self._seen: dict[bytes, None] = {}
@@ -64,20 +59,13 @@ class Encoder(hpack.Encoder):
         self.header_table.resized = True
         self._forget()
 
-    def prepare(self, lines: bytes, never: frozenset[bytes] = NEVER) -> None:
-        """Note what the next block says: a field block (see `proxy.plane.head`).
+    def encode_lines(self, lines: bytes, never: frozenset[bytes] = NEVER) -> bytes:
+        """Return the block of a field block (see `proxy.plane.head`), pseudo-headers first.
 
-        Pseudo-headers stand first.  The fields named in `never` stay out of every table
-        (RFC 7541, 7.1.3).
+        The fields named in `never` stay out of every table (RFC 7541, 7.1.3).
         """
-        self._lines = lines
-        self._never = never
-
-    def encode(self, headers: Iterable[Any] | dict[Any, Any], huffman: bool = False) -> bytes:  # noqa: ARG002, FBT001, FBT002 (hpack's signature)
-        """Return the block that was prepared, whatever h2 was shown of it."""
-        lines, never = self._lines, self._never
         if never:
-            return self._sizes() + b"".join([self._secret(line) for line in _split(lines)])
+            return self._sizes() + b"".join([self._secret(line, never) for line in _split(lines)])
         if not self.header_table.resized:
             known = self._blocks.get(lines)
             if known is not None:
@@ -117,11 +105,11 @@ class Encoder(hpack.Encoder):
         self._learnt = True
         return literal
 
-    def _secret(self, line: bytes) -> bytes:
+    def _secret(self, line: bytes, never: frozenset[bytes]) -> bytes:
         """Return how a line is sent in a block some of which may not be compressed."""
         name, value = _pair(line)
         match = self.header_table.search(name, value)
-        return self._literal(name, value, match, INDEX_NEVER if name in self._never else INDEX_NONE)
+        return self._literal(name, value, match, INDEX_NEVER if name in never else INDEX_NONE)
 
     def _literal(
         self, name: bytes, value: bytes, match: tuple[int, bytes, bytes | None] | None, form: bytes

@@ -124,7 +124,7 @@ class Endpoint(ABC):
     def write_out(self) -> None:
         """Write what was made, as one piece: over TLS, one record."""
         self._written = True
-        data = self.connection.data_to_send()
+        data = self.connection.output()
         if not data or self._transport.is_closing():
             return
         self._transport.write(data)
@@ -207,7 +207,10 @@ class Endpoint(ABC):
         if not self._settled:
             self._check_first(frame)
         try:
-            if not self.tolls.admit(frame) or self._is_late_reset(frame):
+            if not self.tolls.admit(frame):
+                return
+            if frame.__class__ is RstStreamFrame and frame.stream_id not in self.streams:
+                self._check_late_reset(frame.stream_id)
                 return
             events = self.connection.take(frame)
         except StreamFault as fault:
@@ -255,14 +258,11 @@ class Endpoint(ABC):
         elif self.is_idle(fault.stream):
             raise ConnectionFault(Code.PROTOCOL_ERROR, "A frame comes on a stream that never was.")
 
-    def _is_late_reset(self, frame: Frame) -> bool:
-        """Tell whether a frame ends a stream that has ended, of which h2 thinks nothing."""
-        if frame.__class__ is not RstStreamFrame or frame.stream_id in self.streams:
-            return False
-        if self.is_idle(frame.stream_id):
+    def _check_late_reset(self, stream: int) -> None:
+        """Count a frame that ends a stream that has ended, of which h2 thinks nothing."""
+        if self.is_idle(stream):
             raise ConnectionFault(Code.PROTOCOL_ERROR, "RST_STREAM on an idle stream.")
         self.tolls.idle_talk()
-        return True
 
     def _check_late(self, frame: Frame) -> None:
         """Ignore a frame for a stream that we have reset; the peer may not know it yet.

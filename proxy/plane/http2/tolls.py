@@ -6,6 +6,9 @@ downstream side, everything else here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from h2.settings import SettingCodes
 from hyperframe.frame import (
     AltSvcFrame,
@@ -73,36 +76,54 @@ class Tolls:
             ConnectionFault: its sender has used up what it may send.
             StreamFault: it makes no sense on its stream.
         """
-        match frame:
-            case DataFrame():
-                if not frame.data and "END_STREAM" not in frame.flags:
-                    self.idle_talk()
-            case HeadersFrame():
-                # RFC 9113, 5.3.2: priorities are deprecated. h2 ends the connection for odd ones.
-                frame.flags.discard("PRIORITY")
-            case WindowUpdateFrame():
-                self._take_update(frame)
-            case SettingsFrame():
-                self._take_settings(frame)
-            case PingFrame():
-                # An answer to one of ours is worth something: whoever has asked counts the others.
-                if "ACK" not in frame.flags:
-                    self.idle_talk()
-            case PriorityFrame() | ExtensionFrame() | AltSvcFrame():
-                self.idle_talk()  # RFC 9113, 5.3 and 5.5: ignored.
-                return False
+        take = _TAKES.get(frame.__class__)
+        return take is None or take(self, frame)
+
+    def _take_data(self, frame: DataFrame) -> bool:
+        if not frame.data and "END_STREAM" not in frame.flags:
+            self.idle_talk()
         return True
 
-    def _take_update(self, frame: WindowUpdateFrame) -> None:
+    def _take_ping(self, frame: PingFrame) -> bool:
+        # An answer to one of ours is worth something: whoever has asked counts the others.
+        if "ACK" not in frame.flags:
+            self.idle_talk()
+        return True
+
+    def _take_idle(self, frame: Frame) -> bool:  # noqa: ARG002 (one of many, see `_TAKES`)
+        self.idle_talk()
+        return False  # RFC 9113, 5.3 and 5.5: ignored.
+
+    def _take_update(self, frame: WindowUpdateFrame) -> bool:
         self._updates -= 1
         if self._updates < 0:
             raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "WINDOW_UPDATEs without need.")
         if frame.window_increment == 0:
             raise StreamFault(frame.stream_id, Code.PROTOCOL_ERROR, "A WINDOW_UPDATE of 0.")
+        return True
 
-    def _take_settings(self, frame: SettingsFrame) -> None:
+    def _take_settings(self, frame: SettingsFrame) -> bool:
         self.idle_talk()
         if frame.body_len > _MOST_SETTINGS * _SETTING_BYTES:
             raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "A flood of settings.")
         # h2 would remember every number that it does not know, 65,530 of them.
         frame.settings = {key: value for key, value in frame.settings.items() if key in _KNOWN}
+        return True
+
+
+def _without_priority(tolls: Tolls, frame: HeadersFrame) -> bool:  # noqa: ARG001 (see `_TAKES`)
+    # RFC 9113, 5.3.2: priorities are deprecated. h2 ends the connection for odd ones.
+    frame.flags.discard("PRIORITY")
+    return True
+
+
+_TAKES: dict[type[Frame], Callable[[Tolls, Any], bool]] = {
+    HeadersFrame: _without_priority,
+    DataFrame: Tolls._take_data,  # noqa: SLF001 (its own module)
+    WindowUpdateFrame: Tolls._take_update,  # noqa: SLF001 (its own module)
+    SettingsFrame: Tolls._take_settings,  # noqa: SLF001 (its own module)
+    PingFrame: Tolls._take_ping,  # noqa: SLF001 (its own module)
+    PriorityFrame: Tolls._take_idle,  # noqa: SLF001 (its own module)
+    ExtensionFrame: Tolls._take_idle,  # noqa: SLF001 (its own module)
+    AltSvcFrame: Tolls._take_idle,  # noqa: SLF001 (its own module)
+}

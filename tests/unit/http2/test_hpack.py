@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.plane.http2.decoder import BOMB, CompressionError, Decoder, DecompressionBomb
-from proxy.plane.http2.encoder import NEVER, Encoder
+from proxy.plane.http2.encoder import Encoder
 from proxy.plane.http2.fields import Fields
 
 LIMIT = 64 * 1024
@@ -29,12 +29,6 @@ def read(decoder: Decoder, block: str | bytes) -> Fields:
 
 def decoded(decoder: Decoder, block: str | bytes) -> Pairs:
     return [(field.name, field.value) for field in read(decoder, block).items]
-
-
-def encoded(encoder: Encoder, lines: bytes, never: frozenset[bytes] = NEVER) -> bytes:
-    """Return a block, written as h2 makes the encoder write it."""
-    encoder.prepare(lines, never)
-    return encoder.encode([(b":status", b"100")])
 
 
 def lines(pairs: Pairs) -> bytes:
@@ -140,7 +134,7 @@ def test_whatever_comes_is_read_or_refused_as_hpack_does(block: bytes) -> None:
 
 @pytest.mark.parametrize(("size", "whole"), [(99, True), (100, True), (101, False)])
 def test_fields_beyond_the_limit_are_left_out(size: int, whole: bool) -> None:  # noqa: FBT001 (a parameter)
-    block = encoded(Encoder(), lines([(b"x-a", b"v" * 10), (b"x-b", b"v" * (size - 17 - 7))]))
+    block = Encoder().encode_lines(lines([(b"x-a", b"v" * 10), (b"x-b", b"v" * (size - 17 - 7))]))
 
     fields = read(Decoder(100), block)
 
@@ -240,7 +234,7 @@ def test_h2_is_shown_only_whether_a_response_is_informational(
 
 def test_hpack_does_not_log_what_it_reads_and_writes(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
-        block = encoded(Encoder(), lines([(b"authorization", b"Bearer secret")]))
+        block = Encoder().encode_lines(lines([(b"authorization", b"Bearer secret")]))
         read(Decoder(LIMIT), block)
 
     assert caplog.records == []
@@ -273,7 +267,7 @@ def test_what_is_written_is_read_as_it_was(blocks: list[Pairs], sizes: list[int]
     for number, pairs in enumerate(blocks):
         if number < len(sizes):
             encoder.header_table_size = sizes[number]
-        block = encoded(encoder, lines(pairs))
+        block = encoder.encode_lines(lines(pairs))
 
         expected = [(name.lower(), value) for name, value in pairs]
         assert judged(judge, block) == expected
@@ -286,7 +280,7 @@ def test_a_line_is_put_into_the_table_when_it_comes_again() -> None:
     encoder = Encoder()
     line = lines([(b"x-serverless-authorization", b"Bearer " + b"e" * 900)])
 
-    sizes = [len(encoded(encoder, line)) for _ in range(4)]
+    sizes = [len(encoder.encode_lines(line)) for _ in range(4)]
 
     assert sizes[0] > 900
     assert sizes[1] > 900
@@ -299,7 +293,7 @@ def test_lines_that_never_repeat_do_not_push_out_one_that_does() -> None:
 
     last = b""
     for number in range(500):
-        last = encoded(encoder, lines([(b":path", b"/orders/%d" % number), token]))
+        last = encoder.encode_lines(lines([(b":path", b"/orders/%d" % number), token]))
 
     assert len(last) < 30
 
@@ -308,11 +302,11 @@ def test_a_line_that_would_fill_the_table_stays_out_of_it() -> None:
     encoder = Encoder()
     line = lines([(b"cookie", b"c" * 4000)])
 
-    assert [len(encoded(encoder, line)) > 4000 for _ in range(4)] == [True] * 4
+    assert [len(encoder.encode_lines(line)) > 4000 for _ in range(4)] == [True] * 4
 
 
 def test_white_space_around_a_value_is_not_sent() -> None:
-    block = encoded(Encoder(), b"\r\nX-A:1\r\nX-B: \t 2 \t \r\nX-C:")
+    block = Encoder().encode_lines(b"\r\nX-A:1\r\nX-B: \t 2 \t \r\nX-C:")
 
     assert decoded(Decoder(LIMIT), block) == [(b"x-a", b"1"), (b"x-b", b"2"), (b"x-c", b"")]
 
@@ -321,11 +315,11 @@ def test_what_may_not_be_compressed_is_never_put_into_a_table() -> None:
     encoder, judge = Encoder(), hpack.Decoder()
     secret = lines([(b"x-secret", b"1"), (b"x-open", b"2")])
     for _ in range(4):
-        judged(judge, encoded(encoder, secret))
+        judged(judge, encoder.encode_lines(secret))
     before = list(judge.header_table.dynamic_entries)
     assert len(before) == 2  # It was no secret then.
 
-    pairs = list(judge.decode(encoded(encoder, secret, frozenset({b"x-secret"})), raw=True))
+    pairs = list(judge.decode(encoder.encode_lines(secret, frozenset({b"x-secret"})), raw=True))
 
     # A literal that says so, though the value stands in the table.
     assert [(name, value) for name, value in pairs] == [(b"x-secret", b"1"), (b"x-open", b"2")]
@@ -339,8 +333,8 @@ def test_a_table_that_is_resized_twice_is_announced_with_its_smallest_size() -> 
         encoder.header_table_size = size
 
     # RFC 7541, 4.2: the smallest in between, and the last, which is ours at most.
-    assert encoded(encoder, lines([(b":method", b"GET")])) == bytes.fromhex("203fe11f82")
-    assert encoded(encoder, lines([(b":method", b"GET")])) == b"\x82"
+    assert encoder.encode_lines(lines([(b":method", b"GET")])) == bytes.fromhex("203fe11f82")
+    assert encoder.encode_lines(lines([(b":method", b"GET")])) == b"\x82"
 
 
 def test_sizes_do_not_pile_up_while_nothing_is_sent() -> None:
@@ -355,8 +349,8 @@ def test_lines_are_remembered_in_bounds() -> None:
     encoder = Encoder()
     for number in range(2000):
         # As many spellings as one likes of what stands in the static table.
-        encoded(encoder, b"\r\n:method:" + b" " * number + b"GET")
-        encoded(encoder, b"\r\nx-a: %d" % number)
+        encoder.encode_lines(b"\r\n:method:" + b" " * number + b"GET")
+        encoder.encode_lines(b"\r\nx-a: %d" % number)
 
     assert len(encoder._indexed) <= 256
     assert (len(encoder._seen), len(encoder._blocks)) <= (64, 16)
