@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from tests.bench import load
+from tests.bench import calls, load
 from tests.bench.contenders import Contender, Running, Setup
 from tests.bench.machine import Others
 from tests.bench.servers import BenchError, Server
@@ -205,6 +205,33 @@ def _routes(contender: Contender, around: Surroundings, effort: Effort) -> Sampl
     return samples
 
 
+def _grpc(
+    scheme: str,
+    methods: tuple[str, ...],
+    contender: Contender,
+    around: Surroundings,
+    effort: Effort,
+) -> Samples:
+    samples: Samples = {}
+    with (
+        calls.service(around, scheme) as served,
+        contender.run(Setup(served, scheme, grpc=True)) as running,
+    ):
+        for method in methods:
+            name = f"grpc_{scheme}_{method}"
+            with calls.Calls(running.port, method) as load_of_calls:
+                load_of_calls.settle()
+                before, spent = load_of_calls.progress(), _cpu_seconds(running)
+                time.sleep(effort.seconds)
+                after, spent = load_of_calls.progress(), _cpu_seconds(running) - spent
+            done = after.done - before.done
+            samples[f"{name}_per_s"] = done / (after.at - before.at)
+            samples[f"{name}_p50_ms"] = after.p50_ms
+            if running.server is not None:
+                samples[f"{name}_cpu_us"] = spent / done * 1e6
+    return samples
+
+
 CASES: tuple[Case, ...] = (
     Case(
         "tls",
@@ -221,6 +248,18 @@ CASES: tuple[Case, ...] = (
     Case("latency", "median latency at 1 connection", (*EVERYBODY, "go_h2"), _latency),
     Case("post", "requests/s of POSTs with a small body", PROXIES, _post),
     Case("bodies", "a large download and upload: CPU per GB, peak memory", PROXIES, _bodies),
+    Case(
+        "grpc",
+        "gRPC at 32 calls in flight: unary, and streams of 100 messages; plain HTTP/2 upstream",
+        ("direct", *RIVALS),
+        partial(_grpc, "plain", ("unary", "stream")),
+    ),
+    Case(
+        "grpc_tls",
+        "gRPC unary at 32 calls in flight, TLS to the upstream",
+        RIVALS,
+        partial(_grpc, "tls", ("unary",)),
+    ),
     Case("idle", "1,000 idle connections: memory, CPU", PROXIES, _idle, sweep=True),
     Case("connections", "requests/s at 1 to 1,024 connections", RIVALS, _connections, sweep=True),
     Case("routes", "requests/s with 1 to 1,000 routes", RIVALS, _routes, sweep=True),

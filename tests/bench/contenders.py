@@ -12,13 +12,15 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.bench.servers import PROXY_CORE, Server, free_port
+from tests.bench import calls
+from tests.bench.servers import PROXY_CORE, BenchError, Server, free_port
 from tests.bench.upstream import HOST, Surroundings
 
 AUDIENCE = "https://orders-abc123-uc.a.run.app"
@@ -47,6 +49,9 @@ class Setup:
     """``tls`` or ``plain``: how it reaches the upstream."""
     routes: int = 1
     """With more than one, requests take the last: ``/r{routes - 1}/…``."""
+
+    grpc: bool = False
+    """Whether the upstream serves gRPC, and nothing but HTTP/2."""
 
     @property
     def prefix(self) -> str:
@@ -83,11 +88,20 @@ class Contender:
             env=_environment(setup.around),
             cwd=setup.around.folder,
         ) as server:
-            start = server.wait_for(port, f"{setup.prefix}/token", b"Bearer ey")
+            start = _wait_for_token(setup, server, port)
             # Load is measured once the start is over: ours goes on with the admin listener.
             if self.startup is not None:
                 server.wait_for(self.startup(setup), "/startup", b"started")
             yield Running(f"http://127.0.0.1:{port}{setup.prefix}", port, start * 1000, server)
+
+
+def _wait_for_token(setup: Setup, server: Server, port: int) -> float:
+    """Wait for an authenticated answer; return seconds since the start."""
+    if not setup.grpc:
+        return server.wait_for(port, f"{setup.prefix}/token", b"Bearer ey")
+    if not calls.token(port).startswith("Bearer ey"):
+        raise BenchError("a contender adds no token to gRPC calls")
+    return time.perf_counter() - server.started_at
 
 
 def _environment(around: Surroundings) -> dict[str, str]:
@@ -175,14 +189,20 @@ def _cluster(name: str, host: str, port: int, **more: Any) -> dict[str, Any]:
 
 
 def _service_cluster(setup: Setup) -> dict[str, Any]:
-    if setup.scheme != "tls":
-        port, more = setup.around.plain_port, {}
-    else:
-        port, more = setup.around.tls_port, {"transport_socket": _tls_to_upstream(setup)}
+    more: dict[str, Any] = {}
+    port = setup.around.plain_port
+    if setup.scheme == "tls":
+        port = setup.around.tls_port
+        more["transport_socket"] = _tls_to_upstream(setup)
     audience = {
         "@type": f"{ENVOY}.filters.http.gcp_authn.v3.Audience",
         "url": AUDIENCE,
     }
+    if setup.grpc:
+        protocol = f"{ENVOY}.upstreams.http.v3.HttpProtocolOptions"
+        options = {"@type": protocol, "explicit_http_config": {"http2_protocol_options": {}}}
+        key = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+        more["typed_extension_protocol_options"] = {key: options}
     metadata = {"typed_filter_metadata": {"envoy.filters.http.gcp_authn": audience}}
     return _cluster("orders", "127.0.0.1", port, metadata=metadata, **more)
 
@@ -226,7 +246,7 @@ def envoy_config(setup: Setup, port: int) -> str:
     manager = {
         "@type": f"{ENVOY}.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "ingress",
-        "codec_type": "HTTP1",
+        "codec_type": "HTTP2" if setup.grpc else "HTTP1",
         "http_filters": _filters(),
         "route_config": {
             "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": _routes(setup)}]

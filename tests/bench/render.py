@@ -13,7 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.bench.calls import IN_FLIGHT
 from tests.bench.cases import CONNECTIONS, ROUTES
+from tests.bench.grpc_peers import MESSAGE, STREAMED
 from tests.bench.results import LATEST, Results
 
 README = Path(__file__).parents[2] / "README.md"
@@ -63,6 +65,13 @@ ROWS = (
     Column("upload, CPU per GB", "upload_cpu_s_per_gb", _two, " s"),
     Column("peak memory during the download", "download_peak_mib", _whole, " MiB"),
     Column("peak memory during the upload", "upload_peak_mib", _whole, " MiB"),
+    Column("gRPC unary, CPU per call", "grpc_plain_unary_cpu_us", _whole, " µs"),
+    Column("gRPC unary, calls/s", "grpc_plain_unary_per_s", _count),
+    Column("gRPC unary, p50 at 32 in flight", "grpc_plain_unary_p50_ms", _two, " ms"),
+    Column("gRPC streaming, CPU per message", "grpc_plain_stream_cpu_us", _whole, " µs"),
+    Column("gRPC streaming, messages/s", "grpc_plain_stream_per_s", _count),
+    Column("gRPC unary, TLS upstream, CPU per call", "grpc_tls_unary_cpu_us", _whole, " µs"),
+    Column("gRPC unary, TLS upstream, calls/s", "grpc_tls_unary_per_s", _count),
     Column("one of 1,000 idle connections", "idle_kib_per_connection", _whole, " KiB"),
     *(
         Column(f"requests/s, connections: {count:,}", f"connections_{count}_per_s", _count)
@@ -134,8 +143,19 @@ def _words(results: Results) -> str:
         f"{machine['cores']} cores, {machine['memory']}: each proxy has one core, load and "
         "upstream the other. 64 keep-alive connections where nothing else is said; nginx answers "
         f"with a small JSON document; the token has 900 bytes; bodies of "
-        f"{settings['body_bytes'] / 1e6:.0f} MB. Ratios are medians over pairs of turns. "
+        f"{settings['body_bytes'] / 1e6:.0f} MB.{_grpc(results)} "
+        "Ratios are medians over pairs of turns. "
         f"Versions: {versions}.{_others(results)} `make bench` repeats it on your machine."
+    )
+
+
+def _grpc(results: Results) -> str:
+    """Say how gRPC was measured, if it was."""
+    if not any(measure.startswith("grpc_") for measure in results.samples):
+        return ""
+    return (
+        f" gRPC: grpcio on both sides, {IN_FLIGHT} calls in flight on one connection, messages of "
+        f"{len(MESSAGE)} bytes, {STREAMED} of them in a stream."
     )
 
 

@@ -7,11 +7,22 @@ from typing import ClassVar, Self
 
 import pytest
 
-from tests.bench import cases
+from tests.bench import calls, cases
 from tests.bench.cases import CASES, Case, Effort, Patience, turns
 from tests.bench.contenders import Contender
-from tests.bench.render import BEGIN, COLUMNS, END, README, ROWS, main_table, render, replace
+from tests.bench.render import (
+    BEGIN,
+    COLUMNS,
+    END,
+    README,
+    ROWS,
+    main_table,
+    render,
+    replace,
+    second_table,
+)
 from tests.bench.results import LATEST, Results
+from tests.bench.servers import BenchError, free_port
 from tests.bench.upstream import Surroundings, make_token
 
 
@@ -52,6 +63,51 @@ def test_a_row_shows_medians_and_the_last_row_the_ratio_to_envoy() -> None:
         "| Envoy | 13,000 | 75 ms |",
         "| this proxy ÷ Envoy | 2.00 x | 3.34 x |",
     ]
+
+
+def test_grpc_has_its_rows_and_says_how_it_was_measured() -> None:
+    measured = results(
+        grpc_plain_unary_cpu_us={"proxy": [230, 240, 250], "envoy": [80, 80, 80]},
+        grpc_plain_unary_per_s={"direct": [2500], "proxy": [1090], "envoy": [2010]},
+    )
+
+    assert second_table(measured) == [
+        "|   | direct | **this proxy** | Envoy | this proxy ÷ Envoy |",
+        "|---|--:|--:|--:|--:|",
+        "| gRPC unary, CPU per call |  | 240 µs | 80 µs | 3.00 x |",
+        "| gRPC unary, calls/s | 2,500 | 1,100 | 2,000 | 0.54 x |",
+    ]
+    assert "32 calls in flight" in render(measured)
+    assert "gRPC" not in render(results(tls_per_s={"proxy": [1.0]}))
+
+
+@pytest.mark.parametrize("measure", ["grpc_plain_unary_cpu_us", "grpc_tls_unary_cpu_us"])
+def test_a_grpc_call_costs_at_most_what_was_promised(measure: str) -> None:
+    latest = Results.load()
+    ratio = latest.ratio(measure, "proxy")
+    if ratio is None:
+        pytest.skip("the kept run has no gRPC in it yet; `make bench` measures it")
+
+    assert ratio <= 3.5
+
+
+@pytest.mark.parametrize(("scheme", "method"), [("plain", "unary"), ("plain", "stream")])
+def test_calls_are_counted_while_they_are_made(tmp_path: Path, scheme: str, method: str) -> None:
+    around = Surroundings(tmp_path, 0, 0, 0, "")
+    with calls.service(around, scheme) as served:
+        assert calls.token(served.plain_port) == ""  # Nobody is in between who would add one.
+        with calls.Calls(served.plain_port, method) as load:
+            load.settle()
+            before = load.progress()
+            while (after := load.progress()).done == before.done:
+                assert after.at < before.at + 30
+
+    assert after.done > before.done > 0
+
+
+def test_a_call_that_fails_ends_the_measurement() -> None:
+    with calls.Calls(free_port(), "unary") as load, pytest.raises(BenchError, match="UNAVAILABLE"):
+        load.settle()
 
 
 def test_a_ratio_pairs_the_turns_of_a_round() -> None:
