@@ -17,6 +17,7 @@ from h2.events import (
     RemoteSettingsChanged,
     RequestReceived,
     ResponseReceived,
+    StreamEnded,
     StreamReset,
     TrailersReceived,
     WindowUpdated,
@@ -226,6 +227,8 @@ class Endpoint(ABC):
         kind = event.__class__
         if kind is DataReceived:
             self._on_data(cast("DataReceived", event))
+        elif kind is StreamEnded:
+            pass  # The event that ended it has said so.
         elif kind in _HEADS:
             # The ones that are informational never end their stream.
             ended = getattr(event, "stream_ended", None) is not None
