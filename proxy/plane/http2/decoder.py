@@ -24,6 +24,11 @@ _BLOCKS = 32
 _FIELD_BYTES = 256
 _FIELDS = 128
 
+# Fields of a block are handed to hpack in slices of this size, longer ones once more.
+_SHORT = 512
+
+ENTRY_BYTES = 32  # RFC 7541, 4.1: what an entry counts beyond its name and value.
+
 # A block may decode to this many times the limit before its sender is taken for an attacker:
 # one that is merely too large gets its 431.  hpack adds 32 bytes to each field, so that a head
 # of tiny fields within the limit can count eight times as much there.
@@ -80,14 +85,13 @@ class Decoder(hpack.Decoder):
     def _read(self, data: bytes) -> Fields:
         entries = self.header_table.dynamic_entries
         newest = entries[0] if entries else None
+        fields = Fields()
         try:
-            pairs = super().decode(data, raw=True)
-        except hpack.OversizedHeaderListError:
-            raise DecompressionBomb("A header block decodes to far more than we allow.") from None
+            self._fill(fields, data)
+            self._assert_valid_table_size()
         except hpack.HPACKError:
             # The library's text may have bytes of the block in it.
             raise CompressionError("A header block cannot be decoded.") from None
-        fields = self._judged(pairs)
         # What is put into the table is a new object at its front.
         if newest is not (entries[0] if entries else None) or (data and data[0] in _RESIZES):
             self._blocks.clear()
@@ -97,28 +101,52 @@ class Decoder(hpack.Decoder):
             self._blocks[data] = fields
         return fields
 
-    def _judged(self, pairs: Iterable[hpack.HeaderTuple]) -> Fields:
-        fields = Fields()
+    def _fill(self, fields: Fields, data: bytes) -> None:
+        """Read all fields of a block: hpack's own loop, but for what it copies.
+
+        hpack copies all that is left of a block, three times, for each literal in it, which
+        takes a second for one of 100 KB, and makes two objects of each field of the table.
+        """
+        known, at, end, counted = self._fields, 0, len(data), 0
         never: list[bytes] = []
-        known = self._fields
-        for pair in pairs:
-            field = known.get(pair) or self._field(pair)
-            if not pair.indexable:
-                never.append(field.name)
-            fields.size += field.size
-            if fields.size <= self.limit:
-                fields.items.append(field)
+        while at < end:
+            byte = data[at]
+            if 0x80 < byte < 0xFF:  # noqa: PLR2004 (RFC 7541, 6.1: an index of one byte)
+                pair, used = self.header_table.get_by_index(byte & 0x7F), 1
+            elif 0x20 <= byte < 0x40:  # noqa: PLR2004 (6.3: the size of the table)
+                if counted:
+                    raise hpack.HPACKDecodingError("A table size stands behind a field.")
+                at += self._update_encoding_context(data[at : at + _SHORT])
+                continue
             else:
-                fields.oversize = True
+                pair, used = self._one(data, at)
+                if not pair.indexable:
+                    never.append(pair[0])
+            at += used
+            counted += len(pair[0]) + len(pair[1]) + ENTRY_BYTES
+            if counted > self.max_header_list_size:
+                raise DecompressionBomb("A header block decodes to far more than we allow.")
+            fields.add(known.get(pair) or self._field(pair), self.limit)
         if never:
             fields.never_indexed = frozenset(never)
-        return fields
 
-    def _field(self, pair: hpack.HeaderTuple) -> Field:
+    def _one(self, data: bytes, at: int) -> tuple[hpack.HeaderTuple, int]:
+        """Return the field at a place, and how many bytes it takes there."""
+        byte = data[at]
+        if byte & 0x80:
+            return self._decode_indexed(data[at : at + _SHORT])
+        read = self._decode_literal_index if byte & 0x40 else self._decode_literal_no_index
+        try:
+            return read(data[at : at + _SHORT])
+        except hpack.HPACKDecodingError:
+            # It is longer, or wrong; nothing was done yet.
+            return read(data[at:])
+
+    def _field(self, pair: tuple[bytes, bytes]) -> Field:
         field = Field(*pair)
         if field.size <= _FIELD_BYTES:
             if len(self._fields) >= _FIELDS:
-                self._fields.clear()
+                del self._fields[next(iter(self._fields))]
             self._fields[pair] = field
         return field
 

@@ -92,3 +92,11 @@ class Fields:
         self.never_indexed: frozenset[bytes] = frozenset()
         """Names of the fields that their sender forbids to compress (RFC 7541, 6.2.3)."""
         self.meanings: dict[str, Any] = {}
+
+    def add(self, field: Field, limit: int) -> None:
+        """Count another field, and keep it unless the fields are larger than `limit` with it."""
+        self.size += field.size
+        if self.size <= limit:
+            self.items.append(field)
+        else:
+            self.oversize = True

@@ -6,8 +6,10 @@ The examples of RFC 7541 show that of reading, hpack itself is the judge of ever
 from __future__ import annotations
 
 import logging
+import time
 
 import hpack
+import hpack.hpack
 import pytest
 from h2.exceptions import ProtocolError
 from hypothesis import given
@@ -204,6 +206,27 @@ def test_fields_are_remembered_in_bounds() -> None:
     assert len(decoder._blocks) <= 32
 
 
+@pytest.mark.parametrize("size", [505, 506, 507, 508, 509, 510, 2000, 20_000])
+@pytest.mark.parametrize("huffman", [True, False])
+def test_a_literal_of_any_length_is_read(size: int, *, huffman: bool) -> None:
+    pairs = [("x-a", "v" * size), ("x-b", "1"), ("x-c", "w" * size)]
+    block = hpack.Encoder().encode(pairs, huffman=huffman)
+
+    assert decoded(Decoder(LIMIT), block) == [(n.encode(), v.encode()) for n, v in pairs]
+
+
+def test_the_time_that_a_block_takes_grows_with_its_length() -> None:
+    def seconds(literals: int) -> float:
+        block = b"\0\x01a\0" * literals
+        began = time.process_time()
+        read(Decoder(2**24), block)
+        return time.process_time() - began
+
+    # Fifteen times as long; hpack, which copies all that is left for each literal, takes fifty
+    # times as much.
+    assert min(seconds(60_000) for _ in range(3)) < 30 * min(seconds(4000) for _ in range(5))
+
+
 def test_a_fault_is_one_of_the_connection_and_does_not_show_the_block() -> None:
     with pytest.raises(CompressionError) as caught:
         read(Decoder(LIMIT), b"\x40\x01a\x7fsecret")
@@ -249,6 +272,32 @@ def test_a_block_is_read_again_when_the_table_has_changed() -> None:
 
     assert decoded(decoder, "be") == [(b"b", b"2")]
     assert decoded(decoder, "bf") == [(b"a", b"1")]
+
+
+FORMS = st.one_of(
+    st.integers(0x81, 0xFE).map(lambda byte: bytes((byte,))),  # Fields of either table.
+    st.tuples(st.sampled_from([b"a", b"b"]), st.sampled_from([b"1", b"2", b"v" * 300])).map(
+        lambda pair: b"\x40\x01" + pair[0] + hpack.hpack.encode_integer(len(pair[1]), 7) + pair[1]
+    ),  # A new entry.
+)
+SIZED = st.sampled_from([b"", b"", b"", b"\x20", b"\x3f\x41", b"\x3f\xe1\x1f"])
+TALKS = st.lists(st.tuples(SIZED, st.lists(FORMS, max_size=6)), max_size=30)
+
+
+@given(TALKS)
+def test_whatever_happens_to_the_table_fields_are_read_as_hpack_does(
+    talk: list[tuple[bytes, list[bytes]]],
+) -> None:
+    ours, theirs = Decoder(LIMIT), hpack.Decoder(max_header_list_size=2**30)
+    for size, forms in talk:
+        block = size + b"".join(forms)
+        try:
+            expected = judged(theirs, block)
+        except hpack.HPACKError:
+            with pytest.raises(CompressionError):
+                read(ours, block)
+            return
+        assert decoded(ours, block) == expected
 
 
 # --- writing

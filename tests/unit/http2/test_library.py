@@ -35,10 +35,11 @@ USED: list[tuple[str, type, tuple[str, ...]]] = [
     ("connection", h2.stream.H2StreamStateMachine, ("process_input",)),
     ("connection", h2.stream.H2Stream, ("closed", "inbound_flow_control_window")),
     ("buffer", h2.frame_buffer.FrameBuffer, ("__next__", "add_data", "_update_header_buffer")),
-    ("decoder", hpack.Decoder, ("decode",)),
+    ("decoder", hpack.Decoder, ("decode", "_decode_indexed", "_decode_literal_index",
+     "_decode_literal_no_index", "_update_encoding_context", "_assert_valid_table_size")),
     ("encoder", hpack.Encoder, ("encode", "header_table_size", "_encode_indexed",
      "_encode_indexed_literal", "_encode_literal", "_encode_table_size_change")),
-    ("encoder", hpack.table.HeaderTable, ("search", "add", "maxsize")),
+    ("encoder", hpack.table.HeaderTable, ("search", "add", "maxsize", "get_by_index")),
 ]  # fmt: skip
 
 
