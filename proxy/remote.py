@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from proxy.clock import Clock
 from proxy.config.model import Address
@@ -24,6 +25,9 @@ ANSWER_WITHIN = 2.0
 """Seconds for one answer.  The listener answers from memory; whatever takes longer is stuck."""
 
 OK, NOT_FOUND = 200, 404
+
+PROGRAM = "cloud-run-auth-proxy"
+"""What the admin listener calls itself in ``Server``."""
 
 _READ_AT_MOST = 4096  # Bytes: the listener's answers to these questions are one line.
 
@@ -38,11 +42,18 @@ class Answer:
     """None where there was no answer."""
     text: str
     """The first line of the answer, or the error."""
+    is_ours: bool = False
+    """Whether an admin listener answered, and not whatever else has the port."""
 
     def __str__(self) -> str:
         if self.status is None:
             return self.text
-        return f"status {self.status}" + (f" ({self.text})" if self.text else "")
+        said = f"status {self.status}" + (f" ({self.text})" if self.text else "")
+        return said if self.is_ours else f"another server answers there: {said}"
+
+    def says(self, status: int) -> bool:
+        """Whether an admin listener answered with this status."""
+        return self.is_ours and self.status == status
 
 
 def wait(
@@ -58,22 +69,27 @@ def wait(
     the timeout; ``math.inf`` waits for as long as it takes.
     """
     deadline = clock() + timeout
+    seen = None
     while True:
-        answer = ask(address, "GET", "/startup", min(ANSWER_WITHIN, max(PAUSE, deadline - clock())))
-        if answer.status == OK:
+        patience = min(ANSWER_WITHIN, max(PAUSE, deadline - clock()))
+        answer = ask(address, "GET", "/startup", patience)
+        if answer.says(OK):
             return 0
+        # Silence in the little time that a last look has says less than what was seen before.
+        if seen is None or answer.status is not None or patience == ANSWER_WITHIN:
+            seen = answer
         left = deadline - clock()
         if left <= 0:
-            return _complain(f"{address}: not started within {timeout:g} s: /startup: {answer}")
+            return _complain(f"{address}: not started within {timeout:g} s: /startup: {seen}")
         sleep(min(PAUSE, left))
 
 
 def shutdown(address: Address) -> int:
     """Ask the proxy to drain and exit; return 0 if it will, 1 with a line on stderr if not."""
     answer = ask(address, "POST", "/quitquitquit", ANSWER_WITHIN)
-    if answer.status == OK:
+    if answer.says(OK):
         return 0
-    if answer.status == NOT_FOUND:
+    if answer.says(NOT_FOUND):
         return _complain(
             f"{address}: asking it to quit is off; turn it on in the configuration: "
             f"admin: {{listen: {address}, quit: true}}"
@@ -82,13 +98,14 @@ def shutdown(address: Address) -> int:
 
 
 def ask(address: Address, method: str, path: str, timeout: float) -> Answer:
-    """Send one request and return what came of it; raises nothing."""
+    """Send one request and return what came of it within `timeout` seconds; raises nothing."""
     connection = _Connection(address, timeout)
     try:
         connection.request(method, path)
         response = connection.getresponse()
         first_line = response.read(_READ_AT_MOST).decode("utf-8", "replace").partition("\n")[0]
-        return Answer(response.status, redact(first_line))
+        is_ours = response.headers.get("Server") == PROGRAM
+        return Answer(response.status, redact(first_line), is_ours=is_ours)
     except TimeoutError:
         return Answer(None, f"no answer within {timeout:g} s")
     except ConnectionRefusedError:
@@ -103,23 +120,41 @@ def ask(address: Address, method: str, path: str, timeout: float) -> Answer:
         connection.close()
 
 
+class _Timed(socket.socket):
+    """A connected socket whose reads end at one moment, however the bytes drip."""
+
+    def __init__(self, connected: socket.socket, deadline: float) -> None:
+        super().__init__(fileno=connected.detach())
+        self._deadline = deadline
+
+    def recv_into(self, *into: Any) -> int:
+        """Read as `socket.socket.recv_into` does; called by the file that http.client reads."""
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self.settimeout(left)
+        return super().recv_into(*into)
+
+
 class _Connection(http.client.HTTPConnection):
-    """A connection to a TCP address or a Unix socket."""
+    """A connection to a TCP address or a Unix socket, for `timeout` seconds in all."""
 
     def __init__(self, address: Address, timeout: float) -> None:
         # A Unix socket has no name of its own: the host is then only what the request says.
         host = "localhost" if address.path else _EVERYWHERE.get(address.host, address.host)
         super().__init__(host, address.port or None, timeout=timeout)
         self._path = address.path
+        self._deadline = time.monotonic() + timeout
 
     def connect(self) -> None:
         """Connect; called by `request`."""
-        if not self._path:
+        if self._path:
+            self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self.sock.settimeout(self.timeout)
+            self.sock.connect(self._path)
+        else:
             super().connect()
-            return
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
+        self.sock = _Timed(self.sock, self._deadline)
 
 
 def _complain(line: str) -> int:

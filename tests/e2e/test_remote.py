@@ -15,20 +15,23 @@ from aiohttp import web
 from proxy import remote
 from proxy.config.model import Address
 from proxy.emulator.service import ProtectedService
+from tests.fakes.emulated import app
 from tests.fakes.program import command
 from tests.fakes.proxies import Proxies
 from tests.fakes.raw_server import raw_server
 
 
 @asynccontextmanager
-async def admin(*statuses: int, path: str = "/startup") -> AsyncIterator[str]:
+async def admin(
+    *statuses: int, path: str = "/startup", server: str = remote.PROGRAM
+) -> AsyncIterator[str]:
     """Answer with these statuses, one after the other; the last one goes on."""
     left = list(statuses)
 
     async def answer(request: web.Request) -> web.Response:
         assert request.path == path
         status = left.pop(0) if len(left) > 1 else left[0]
-        return web.Response(status=status, text="starting\nmore\n")
+        return web.Response(status=status, text="starting\nmore\n", headers={"Server": server})
 
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", answer)
@@ -106,6 +109,63 @@ async def test_wait_ends_in_time_before_a_listener_that_never_answers() -> None:
 
     assert done.code == 1
     assert "/startup: no answer within " in done.err
+
+
+async def test_wait_and_shutdown_end_in_time_however_an_answer_drips() -> None:
+    """A timeout for each read would never come: there is always one more field."""
+    fields = [b"X-Drip: %d\r\n" % n for n in range(10_000)]
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n")
+        for each in fields:
+            writer.write(each)
+            await asyncio.sleep(0.05)
+            if writer.is_closing():
+                break
+
+    async with app(drip) as (host, port):
+        address = f"{host}:{port}"
+        waited = await command("wait", "--admin", address, "--timeout", "300ms", seconds=10)
+        asked = await command("shutdown", "--admin", address, seconds=10)
+
+    assert (waited.code, asked.code) == (1, 1)
+    assert "/startup: no answer within " in waited.err
+    assert asked.err.endswith("/quitquitquit: no answer within 2 s\n")
+
+
+async def test_wait_tells_what_was_said_before_a_last_look_that_was_too_short() -> None:
+    head = b"HTTP/1.1 503 Service Unavailable\r\nServer: cloud-run-auth-proxy\r\n"
+    silent = asyncio.Event()
+
+    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        if not silent.is_set():
+            writer.write(head + b"Content-Length: 9\r\n\r\nstarting\n")
+            silent.set()
+        await reader.read()
+
+    async with app(once) as (host, port):
+        done = await command("wait", "--admin", f"{host}:{port}", "--timeout", "300ms", seconds=10)
+
+    assert done.code == 1
+    assert done.err.endswith("/startup: status 503 (starting)\n")
+
+
+async def test_another_server_on_the_port_is_neither_started_nor_asked_to_quit() -> None:
+    async with (
+        admin(200, server="nginx") as served,
+        admin(200, 404, path="/quitquitquit", server="nginx") as other,
+    ):
+        waited = await command("wait", "--admin", served, "--timeout", "0s")
+        quits = await command("shutdown", "--admin", other)
+        has_none = await command("shutdown", "--admin", other)
+
+    told = "another server answers there: status {} (starting)\n"
+    assert (waited.code, quits.code, has_none.code) == (1, 1, 1)
+    assert waited.err.endswith("/startup: " + told.format(200))
+    assert quits.err.endswith("/quitquitquit: " + told.format(200))
+    assert has_none.err.endswith("/quitquitquit: " + told.format(404))
 
 
 def test_wait_looks_every_100_ms_and_once_more_at_the_end(
