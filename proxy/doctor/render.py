@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ _COLOURS = {Outcome.OK: "32", Outcome.WARNING: "33", Outcome.FAILED: "31", Outco
 
 _LABELS = {"dns": "DNS", "tcp": "TCP", "tls": "TLS"}
 _LABEL_WIDTH = 14
+
+_LABELLED = re.compile(r"\w+ {2,}")
+"""How a note begins that is a label and a value."""
 
 NARROWEST, WIDEST = 80, 100
 """Columns.  Sentences are wrapped; addresses and commands stay whole, to be copied."""
@@ -105,7 +109,7 @@ def _finding(finding: Finding, style: Style) -> Iterator[str]:
     for text in more:
         yield indent + text
     for note in finding.notes:
-        for text in _wrapped(note, style.width - len(indent)):
+        for text in _wrapped(note, style.width - len(indent), _hanging(note)):
             yield indent + text
     if finding.advice is not None:
         yield from _advice(finding.advice, indent, style)
@@ -119,10 +123,19 @@ def _advice(advice: Advice, indent: str, style: Style) -> Iterator[str]:
         yield f"{indent}run  {advice.command}"
 
 
-def _wrapped(text: str, width: int) -> list[str]:
+def _hanging(note: str) -> str:
+    """Return what stands under the label of a note such as ``subject  a, b``; else nothing."""
+    label = _LABELLED.match(note)
+    return " " * len(label[0]) if label else ""
+
+
+def _wrapped(text: str, width: int, below: str = "") -> list[str]:
+    """Return the lines of a text; `below` begins all but the first."""
     if len(text) <= width:  # As it stands, with the spaces that align it.
         return [text] if text else []
-    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+    return textwrap.wrap(
+        text, width, subsequent_indent=below, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _shown(lines: Iterable[str], style: Style) -> str:

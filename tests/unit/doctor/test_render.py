@@ -41,6 +41,21 @@ def test_what_failed_says_why_and_what_to_type() -> None:
     ]
 
 
+def test_what_does_not_fit_behind_a_label_goes_below_the_value() -> None:
+    names = "subject  " + ", ".join(f"service-{n}.example" for n in range(5))
+    plain = "no label here " * 6
+    text = render(report(Finding(step=Step.TLS, text="fine", notes=(names, plain))), Style(80))
+
+    assert text.splitlines()[3:] == [
+        "                  subject  service-0.example, service-1.example,",
+        "                           service-2.example, service-3.example,",
+        "                           service-4.example",
+        "                  no label here no label here no label here no label here no",
+        "                  label here no label here",
+        "",
+    ]
+
+
 def test_the_heading_stands_on_one_line_where_it_fits() -> None:
     assert render(report(), Style(100)).splitlines()[0] == (
         "a → https://orders-123456789012.us-central1.run.app  "
