@@ -41,7 +41,7 @@ async def explore(route: Route, upstream: Upstream, within: float, now: float) -
     places = await _resolve(upstream, deadline, findings)
     if not places:
         return _stopped(findings, Step.TCP, Step.TLS)
-    place = await _connect(places, deadline, findings)
+    place = await _connect(places, within, deadline, findings)
     if place is None:
         return _stopped(findings, Step.TLS)
     if not upstream.tls:
@@ -103,9 +103,13 @@ def _unresolved(host: str, error: Exception, seconds: float) -> Finding:
 
 
 async def _connect(
-    places: Sequence[Place], deadline: float, findings: list[Finding]
+    places: Sequence[Place], within: float, deadline: float, findings: list[Finding]
 ) -> Place | None:
-    """Return the first place that accepts a connection."""
+    """Return the first place that accepts a connection.
+
+    `within` is what is told of those that do not answer: the limit that the route sets, of
+    which the look-up of the name has taken a little.
+    """
     loop = asyncio.get_running_loop()
     began = loop.time()
     errors: dict[Place, str] = {}
@@ -125,7 +129,7 @@ async def _connect(
             dial.cancel()
         await asyncio.gather(*dials, return_exceptions=True)
     silent = [place for place in dials.values() if place not in errors]
-    findings.append(_unreachable(errors, silent, loop.time() - began))
+    findings.append(_unreachable(errors, silent, within))
     return None
 
 
@@ -155,9 +159,9 @@ def _connected(place: Place, errors: dict[Place, str], seconds: float) -> Findin
     )
 
 
-def _unreachable(errors: dict[Place, str], silent: Sequence[Place], seconds: float) -> Finding:
+def _unreachable(errors: dict[Place, str], silent: Sequence[Place], within: float) -> Finding:
     said = [f"{_shown(place)}: {error}" for place, error in errors.items()]
-    said += [f"{_shown(place)}: no answer within {span(seconds)}" for place in silent]
+    said += [f"{_shown(place)}: no answer within {span(within)}" for place in silent]
     reason: Reason
     if "connection refused" in errors.values():
         reason, why = "connection_refused", "Nothing listens at that address."
