@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from proxy import __version__
 from proxy.clock import Clocks
@@ -89,7 +89,7 @@ class Administration:
     def announce(self) -> None:
         """Say in one line what is served, from where to where."""
         config = self._config()
-        fields = {
+        fields: dict[str, Any] = {
             "version": __version__,
             "configuration": config.source,
             "listeners": [str(address) for address in self._addresses()],
@@ -97,6 +97,8 @@ class Administration:
             "workers": config.workers,
             "routes": [_row(route) for route in config.routes],
         }
+        if config.ignored:
+            fields["ignored"] = [{"ignored": each.what, "why": each.why} for each in config.ignored]
         log.info("serving", extra={"fields": fields})
 
 

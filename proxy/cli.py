@@ -241,6 +241,7 @@ def _check(flags: argparse.Namespace) -> int:
         _print_json(show.routes_as_json(config))
     else:
         sys.stdout.write(show.table(config))
+        sys.stderr.write("".join(f"ignored: {each}\n" for each in config.ignored))
     return 0
 
 

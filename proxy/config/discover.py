@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from proxy.config.ignored import FILE_VARIABLE, TEXT_VARIABLE, in_environment
 from proxy.config.loading import from_url, load, parse
 from proxy.config.model import Config
 from proxy.config.overrides import Override
 from proxy.config.problems import ConfigError, Problem
 
-FILE_VARIABLE = "AUTH_PROXY_CONFIG"
-TEXT_VARIABLE = "AUTH_PROXY_CONFIG_YAML"
 PLACES = (Path("config/proxy.yaml"), Path("/etc/cloud-run-auth-proxy/config.yaml"))
 """What is tried, in this order, where nothing is named."""
 
@@ -28,7 +27,9 @@ class Source:
     def read(self, env: Mapping[str, str], overrides: Mapping[str, Override]) -> Config:
         """Return the configuration; raises `ConfigError` and `ConfigUnreadable`."""
         if self.url is not None:
-            return from_url(self.url, **overrides)
+            config = from_url(self.url, **overrides)
+            ignored = in_environment(env, config.source, "")
+            return replace(config, ignored=(*config.ignored, *ignored))
         if self.text is not None:
             return parse(self.text, source=TEXT_VARIABLE, env=env, overrides=overrides)
         return load(self.file or PLACES[0], env, overrides)

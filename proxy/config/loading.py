@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from proxy.config.addresses import address
 from proxy.config.checks import check_together
 from proxy.config.document import DEFAULTS, ROUTE, TOP
+from proxy.config.ignored import in_document, in_environment
 from proxy.config.kinds import Reader
 from proxy.config.model import Admin, Config
 from proxy.config.overrides import Override, apply, flag_name
@@ -42,7 +44,8 @@ def parse(
     root = expect_mapping(read_tree(text, source, reader.problems), "", reader)
     if root is None:
         raise ConfigError(reader.problems)
-    return _config(apply(root, overrides, reader), source, reader)
+    config = _config(apply(root, overrides, reader), source, reader)
+    return replace(config, ignored=(*config.ignored, *in_environment(env, source, text)))
 
 
 def load(
@@ -110,7 +113,11 @@ def _config(document: MapNode, source: str, reader: Reader) -> Config:
     if reader.problems:
         raise ConfigError(reader.problems)
     more = {key: values[key] for key in values if key not in ("listen", "defaults", "routes")}
-    return Config(routes=tuple(each.route for each in routes), source=source, **more)
+    own = [(each.route, values["routes"][each.route.name]) for each in routes]
+    ignored = in_document(own, document.entries, values.get("listen", ()))
+    return Config(
+        routes=tuple(each.route for each in routes), source=source, ignored=tuple(ignored), **more
+    )
 
 
 def _routes(document: MapNode, values: dict[str, Any], reader: Reader) -> list[Written]:

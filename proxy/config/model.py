@@ -321,6 +321,18 @@ class Log:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """Something in the configuration or the environment that has no effect."""
+
+    what: str
+    """The key or the variable."""
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.why}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """A whole valid configuration."""
@@ -346,6 +358,7 @@ class Config:
     )
     source: str = ""
     """Where it came from, for messages: a file name, ``AUTH_PROXY_CONFIG_YAML`` or the URL."""
+    ignored: tuple[Ignored, ...] = field(default=(), compare=False)
 
     @property
     def listeners(self) -> tuple[Address, ...]:

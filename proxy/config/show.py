@@ -56,8 +56,11 @@ def _upstream(route: Route) -> str:
 
 
 def routes_as_json(config: Config) -> dict[str, Any]:
-    """Return the routes in JSON's types; what is unresolved is null."""
-    return {"routes": [_route_as_json(route) for route in config.routes]}
+    """Return the routes in JSON's types, and what has no effect; what is unresolved is null."""
+    return {
+        "routes": [_route_as_json(route) for route in config.routes],
+        "ignored": [{"what": each.what, "why": each.why} for each in config.ignored],
+    }
 
 
 def _route_as_json(route: Route) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import Literal
 
-from proxy.config.discover import TEXT_VARIABLE
+from proxy.config.ignored import TEXT_VARIABLE
 from proxy.config.model import Route
 
 PROGRAM = "cloud-run-auth-proxy"

@@ -33,7 +33,7 @@ def run(
     if command is None:
         assert COMMAND is not None, "install the project first: pip install -e '.[dev]'"
         command = (COMMAND,)
-    kept = {name: value for name, value in os.environ.items() if "AUTH_PROXY" not in name}
+    kept = {n: v for n, v in os.environ.items() if "AUTH_PROXY" not in n and n != "PORT"}
     return subprocess.run(
         [*command, *arguments],
         cwd=cwd,
@@ -55,6 +55,20 @@ def test_check_prints_the_routes_as_a_table(tmp_path: Path) -> None:
         "billing",
         "front",
     ]
+
+
+def test_check_says_beside_the_table_what_has_no_effect(tmp_path: Path) -> None:
+    (tmp_path / "proxy.yaml").write_text(ROUTES)
+    done = run("check", "--config", "proxy.yaml", cwd=tmp_path, env={"PORT": "8080"})
+    as_json = run(
+        "check", "--config", "proxy.yaml", "--format", "json", cwd=tmp_path, env={"PORT": "8080"}
+    )
+
+    assert done.returncode == 0
+    assert done.stderr == "ignored: PORT: listen alone says where; ${PORT} there takes it\n"
+    assert "ignored" not in done.stdout
+    assert [each["what"] for each in json.loads(as_json.stdout)["ignored"]] == ["PORT"]
+    assert as_json.stderr == ""
 
 
 def test_check_prints_every_problem_with_its_place_and_ends_with_64(tmp_path: Path) -> None:
@@ -190,7 +204,7 @@ def test_a_bug_is_told_with_its_traceback_and_70(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_run_serves_until_it_is_asked_to_end(tmp_path: Path, number: signal.Signals) -> None:
     assert COMMAND is not None
-    kept = {name: value for name, value in os.environ.items() if "AUTH_PROXY" not in name}
+    kept = {n: v for n, v in os.environ.items() if "AUTH_PROXY" not in n and n != "PORT"}
     flags = ["--listen", "127.0.0.1:0", "--admin", "off", "--log-format", "json"]
     with subprocess.Popen(
         [COMMAND, "http://127.0.0.1:1", *flags],

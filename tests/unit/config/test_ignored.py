@@ -1,0 +1,121 @@
+"""What has no effect is known, and nothing else is called so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from proxy.config import show
+from proxy.config.discover import Source, find
+from tests.fakes.tls import ca_file
+from tests.unit.config.reading import UPSTREAM, one_route, read
+
+LOCAL = "http://127.0.0.1:3001"
+FULL = f"""
+listen: [127.0.0.1:8080, 127.0.0.1:8081]
+defaults: {{audience: https://one.example, credentials: metadata}}
+routes:
+  sent: {{upstream: {UPSTREAM}, audience: https://two.example, credentials: gcloud}}
+  local: {{path: /l, upstream: "{LOCAL}"}}
+"""
+
+
+def ignored(text: str, env: dict[str, str] | None = None) -> list[str]:
+    return [str(each) for each in read(text, env).ignored]
+
+
+def test_what_has_an_effect_is_not_ignored() -> None:
+    assert ignored(FULL) == []
+
+
+def test_keys_about_id_tokens_are_ignored_where_none_is_sent() -> None:
+    keys = f'upstream: "{LOCAL}", audience: https://x.example, credentials: metadata'
+
+    why = "it sends no ID token (auth: none)"
+    assert ignored(one_route(keys)) == [
+        f"routes.a.audience: {why}",
+        f"routes.a.credentials: {why}",
+    ]
+    assert ignored(one_route(f"{keys}, auth: id_token")) == []
+
+
+@pytest.mark.parametrize(
+    ("upstream", "expected"),
+    [(LOCAL, ["routes.a.ca_file: its upstream is plain http"]), (UPSTREAM, [])],
+)
+def test_roots_are_ignored_without_tls(tmp_path: Path, upstream: str, expected: list[str]) -> None:
+    text = one_route(f'upstream: "{upstream}", ca_file: "{ca_file(tmp_path)}"')
+
+    assert ignored(text) == expected
+
+
+def test_a_listener_that_no_route_uses_is_ignored() -> None:
+    own = f"routes: {{a: {{upstream: {UPSTREAM}, listen: [8081, 8082]}}}}"
+
+    assert ignored(f"listen: [8080, 8082]\n{own}") == [
+        "listen: 127.0.0.1:8080 is not opened, for no route uses it"
+    ]
+    # The default is nobody's word.
+    assert ignored(own) == []
+
+
+def test_the_variable_port_is_ignored_unless_the_text_takes_it() -> None:
+    env = {"PORT": "8080"}
+
+    assert ignored(one_route(), env) == ["PORT: listen alone says where; ${PORT} there takes it"]
+    assert ignored(one_route(top="listen: ${PORT}"), env) == []
+    assert ignored(one_route(top="listen: ${PORT:-8080}"), env) == []
+    assert ignored(one_route(), {"PORT": ""}) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "guess"),
+    [
+        ("AUTH_PROXY_LISTN", "; did you mean 'AUTH_PROXY_LISTEN'?"),
+        ("AUTH_PROXY_LOGLEVEL", "; did you mean 'AUTH_PROXY_LOG_LEVEL'?"),
+        ("AUTH_PROXY_CONFIG_YML", "; did you mean 'AUTH_PROXY_CONFIG_YAML'?"),
+    ],
+)
+def test_a_mistyped_variable_is_told_with_the_right_one(name: str, guess: str) -> None:
+    assert ignored(one_route(), {name: "x"}) == [f"{name}: there is no such variable{guess}"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["AUTH_PROXY_TEST_SECONDS", "AUTH_PROXY_SERVICE_HOST", "AUTH_PROXY_PORT_8080_TCP", "LISTN"],
+)
+def test_variables_for_others_are_not_told(name: str) -> None:
+    assert ignored(one_route(), {name: "x"}) == []
+
+
+def test_a_mistyped_variable_that_the_text_names_is_taken() -> None:
+    env = {"AUTH_PROXY_LISTN": "8080"}
+
+    assert ignored(one_route(top="listen: ${AUTH_PROXY_LISTN}"), env) == []
+
+
+def test_a_text_in_the_environment_is_ignored_beside_a_file_or_a_url(tmp_path: Path) -> None:
+    env = {"AUTH_PROXY_CONFIG_YAML": one_route(), "PORT": "80"}
+    file = tmp_path / "f.yaml"
+    file.write_text(one_route())
+
+    by_file, by_url = (source.read(env, {}) for source in (Source(file=file), Source(url=UPSTREAM)))
+    by_text = find(None, None, env).read(env, {})
+
+    assert [each.what for each in by_file.ignored] == ["PORT", "AUTH_PROXY_CONFIG_YAML"]
+    assert str(by_file.ignored[1]) == f"AUTH_PROXY_CONFIG_YAML: the configuration is {file}"
+    assert str(by_url.ignored[1]) == f"AUTH_PROXY_CONFIG_YAML: the configuration is {UPSTREAM}"
+    assert [each.what for each in by_text.ignored] == ["PORT"]
+
+
+def test_programs_are_told_too() -> None:
+    shown = show.routes_as_json(read(one_route(), {"PORT": "80"}))
+
+    assert shown["ignored"] == [
+        {"what": "PORT", "why": "listen alone says where; ${PORT} there takes it"}
+    ]
+
+
+def test_what_is_ignored_makes_no_other_configuration() -> None:
+    assert read(one_route(), {"PORT": "80"}) == read(one_route())
