@@ -111,6 +111,18 @@ async def test_statuses_that_pass_are_asked_again(
     assert 0.05 <= pauses[0] <= 0.1 <= pauses[1] <= 0.2
 
 
+async def test_pauses_between_attempts_are_spread(
+    server: MetadataServer, source: MetadataSource, pauses: Pauses
+) -> None:
+    """The containers of an instance start together and must not ask in step."""
+    for _ in range(5):
+        server.inject(Answer(status=503))
+        await source.fetch(AUDIENCE)
+
+    assert all(0.05 <= pause <= 0.1 for pause in pauses)
+    assert len(set(pauses)) == 5
+
+
 async def test_a_status_that_does_not_pass_soon_is_told_with_the_first_words(
     server: MetadataServer, source: MetadataSource
 ) -> None:

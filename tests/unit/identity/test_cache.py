@@ -218,6 +218,16 @@ async def test_a_refresh_that_brings_the_same_expiry_is_no_error_and_is_repeated
     assert len({round(gap, 1) for gap in gaps[:8]}) > 4
 
 
+async def test_a_refresh_that_brings_another_expiry_counts_as_a_fetch(rig: Rig) -> None:
+    await rig.good()
+    await rig.time.advance(HOUR - 200)
+    assert rig.now() is not None
+    await settle()
+    await rig.source.succeed(rig.token())
+
+    assert rig.cache.stats == {("orders", Outcome.FETCHED): 2}
+
+
 async def test_a_short_lived_token_is_refreshed_before_it_lapses(rig: Rig) -> None:
     await rig.good(lifetime=45)  # 15 s to be used
 
@@ -324,6 +334,15 @@ async def test_a_caller_whose_time_is_up_gets_the_error_of_the_attempt_before(ri
         await caller
 
 
+async def test_a_source_that_was_slow_before_and_is_slow_again_is_called_slow(rig: Rig) -> None:
+    caller = await rig.ask(patience=2)
+    await rig.source.fail("no answer within 20 s", slow=True)
+    await rig.time.advance(2)
+
+    with pytest.raises(TokenTimedOut):
+        await caller
+
+
 async def test_a_token_that_comes_late_serves_the_next_caller(rig: Rig) -> None:
     caller = await rig.ask(patience=1)
     await rig.time.advance(1)
@@ -343,6 +362,8 @@ async def test_a_fetch_that_never_ends_is_given_up(rig: Rig) -> None:
 
     assert rig.state() is State.BACKING_OFF
     assert rig.seen == [("orders", "timed_out", FETCH_LIMIT)]
+    assert rig.cache.last_error is not None
+    assert rig.cache.last_error.detail == "scripted source: no answer within 20 s"
     caller.cancel()
 
 
@@ -665,8 +686,36 @@ async def test_closing_ends_the_fetch_and_tells_those_who_wait(rig: Rig) -> None
         await caller
     assert rig.source.fetches[0].cancelled()
     assert rig.time.pending == []
+    # It was not slow: nobody may be told so, and no counter either.
+    assert [(route, outcome) for route, outcome, _ in rig.seen] == [("orders", "failed")]
+    assert rig.cache.last_error is not None
+    assert rig.cache.last_error.detail == "scripted source: the proxy is shutting down"
     with pytest.raises(TokenUnavailable, match="shutting down"):
         await rig.cache.get("orders", 10)
+
+
+async def test_closing_waits_until_the_source_has_let_go() -> None:
+    class Careful(Source):
+        """Has something to put away when it is cancelled."""
+
+        tidy = False
+
+        async def fetch(self, audience: str) -> str:
+            try:
+                return await super().fetch(audience)
+            finally:
+                await settle()
+                self.tidy = True
+
+    source = Careful()
+    rig = Rig(source)
+    caller = await rig.ask()
+    await rig.cache.close()
+
+    assert source.tidy
+    assert len(rig.seen) == 1
+    with pytest.raises(TokenUnavailable):
+        await caller
 
 
 async def test_a_closed_cache_still_gives_out_its_token_but_fetches_nothing(rig: Rig) -> None:
