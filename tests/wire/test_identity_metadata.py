@@ -168,6 +168,18 @@ async def test_an_answer_without_the_flavor_is_not_the_metadata_servers(
     assert error.detail.endswith("without Metadata-Flavor: Google")
 
 
+@pytest.mark.parametrize(("status", "passes"), [(503, True), (404, False), (200, False)])
+async def test_another_server_that_is_overloaded_may_be_asked_again(
+    server: MetadataServer, source: MetadataSource, *, status: int, passes: bool
+) -> None:
+    """A mesh's own proxy may answer while the way to the metadata server is not open yet."""
+    server.inject(Answer(status=status, headers={"Metadata-Flavor": "Mesh"}), times=3)
+
+    error = await refusal(source)
+    assert error.detail.startswith(f"some other server answered: status {status}, ")
+    assert error.retryable is passes
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [
