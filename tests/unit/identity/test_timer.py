@@ -67,6 +67,16 @@ async def test_nothing_is_left_of_those_who_have_waited_or_gone(bell: Bell, time
     assert time.pending == []
 
 
+async def test_one_who_goes_as_the_bell_rings_keeps_it_from_nobody(bell: Bell) -> None:
+    gone, stays = await waiting(bell, math.inf), await waiting(bell, math.inf)
+    gone.cancel()
+    bell.ring()
+    bell.ring()
+    await settle()
+
+    assert (gone.cancelled(), stays.done()) == (True, True)
+
+
 async def test_the_loops_timer_calls_back_and_can_be_cancelled() -> None:
     called = asyncio.Event()
     on_the_loop(0, pytest.fail).cancel()
