@@ -86,6 +86,11 @@ class Administration:
         if server is not None:
             await server.stop()
 
+    def abandon(self) -> None:
+        """Leave nothing behind: the process ends at once."""
+        if self._server is not None:
+            self._server.abandon()
+
     def announce(self) -> None:
         """Say in one line what is served, from where to where."""
         config = self._config()

@@ -210,6 +210,7 @@ class Server:
         """Leave nothing behind: the process ends at once."""
         for address in self._listeners:
             self._sockets.leave(address)
+        self.admin.abandon()
 
     def numbers(self) -> Numbers:
         """Return what is counted, for metrics and the status."""

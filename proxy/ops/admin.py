@@ -97,6 +97,10 @@ class AdminServer:
         await self._runner.cleanup()
         _remove(self._admin.listen)
 
+    def abandon(self) -> None:
+        """Leave no socket file behind: the process ends at once."""
+        _remove(self._admin.listen)
+
     def _site(self, sock: socket.socket | None) -> web.BaseSite:
         listen = self._admin.listen
         if sock is not None:

@@ -165,6 +165,7 @@ class Supervisor:
             worker.kill()
         for address in self._real:
             self._sockets.leave(address)
+        self.admin.abandon()
 
     # --- what places ask for
 

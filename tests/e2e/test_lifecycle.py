@@ -6,6 +6,7 @@ import asyncio
 import resource
 import signal
 import socket
+import stat
 import time
 from pathlib import Path
 
@@ -400,12 +401,14 @@ async def test_a_second_signal_ends_it_at_once(
         await program.record(message=f"{second.name} again: ending at once")
 
 
-async def test_no_socket_file_is_left_behind_however_it_ends(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_no_socket_file_is_left_behind_however_it_ends(tmp_path: Path, workers: int) -> None:
     listen, admin = f"unix:{tmp_path}/proxy.sock", f"unix:{tmp_path}/admin.sock"
     async with scripted() as upstream:
-        text = document(upstream, listen=listen, admin=admin, drain="1m")
+        text = document(upstream, listen=listen, admin=admin, drain="1m", workers=workers)
         async with Program(text) as program:
-            assert {path.name for path in tmp_path.iterdir()} == {"proxy.sock", "admin.sock"}
+            modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+            assert modes == {"proxy.sock": 0o660, "admin.sock": 0o660}
         assert not list(tmp_path.iterdir())
 
         async with living(Program(text), code=143) as program, calling(program) as caller:
@@ -413,7 +416,7 @@ async def test_no_socket_file_is_left_behind_however_it_ends(tmp_path: Path) -> 
             await (await upstream.accept()).request()
             await _begin_to_drain(program)
             program.signal(TERM)
-        assert not (tmp_path / "proxy.sock").exists()
+        assert not list(tmp_path.iterdir())
 
 
 # --- quit
