@@ -43,9 +43,11 @@ def _in_route(route: Route, keys: Mapping[str, Entry]) -> Iterator[Ignored]:
     if route.auth is Auth.NONE:
         for key in ("audience", "credentials"):
             if key in keys:
-                yield Ignored(f"routes.{route.name}.{key}", "it sends no ID token (auth: none)")
+                place = keys[key].place
+                what = f"routes.{route.name}.{key}" if place.line else place.source
+                yield Ignored(what, f"route {route.name} sends no ID token (auth: none)")
     if "ca_file" in keys and route.upstream is not None and not route.upstream.tls:
-        yield Ignored(f"routes.{route.name}.ca_file", "its upstream is plain http")
+        yield Ignored(f"routes.{route.name}.ca_file", "the upstream is plain http")
 
 
 def in_environment(env: Mapping[str, str], source: str, text: str) -> Iterator[Ignored]:

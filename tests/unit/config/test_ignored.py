@@ -8,6 +8,7 @@ import pytest
 
 from proxy.config import show
 from proxy.config.discover import Source, find
+from proxy.config.overrides import Override
 from tests.fakes.tls import ca_file
 from tests.unit.config.reading import UPSTREAM, one_route, read
 
@@ -32,7 +33,7 @@ def test_what_has_an_effect_is_not_ignored() -> None:
 def test_keys_about_id_tokens_are_ignored_where_none_is_sent() -> None:
     keys = f'upstream: "{LOCAL}", audience: https://x.example, credentials: metadata'
 
-    why = "it sends no ID token (auth: none)"
+    why = "route a sends no ID token (auth: none)"
     assert ignored(one_route(keys)) == [
         f"routes.a.audience: {why}",
         f"routes.a.credentials: {why}",
@@ -40,9 +41,16 @@ def test_keys_about_id_tokens_are_ignored_where_none_is_sent() -> None:
     assert ignored(one_route(f"{keys}, auth: id_token")) == []
 
 
+def test_a_flag_without_effect_is_told_by_its_name() -> None:
+    overrides = {"audience": Override("--audience", "https://x.example")}
+
+    (found,) = Source(url=LOCAL).read({}, overrides).ignored
+    assert str(found) == "--audience: route default sends no ID token (auth: none)"
+
+
 @pytest.mark.parametrize(
     ("upstream", "expected"),
-    [(LOCAL, ["routes.a.ca_file: its upstream is plain http"]), (UPSTREAM, [])],
+    [(LOCAL, ["routes.a.ca_file: the upstream is plain http"]), (UPSTREAM, [])],
 )
 def test_roots_are_ignored_without_tls(tmp_path: Path, upstream: str, expected: list[str]) -> None:
     text = one_route(f'upstream: "{upstream}", ca_file: "{ca_file(tmp_path)}"')
