@@ -130,12 +130,13 @@ def _hanging(note: str) -> str:
 
 
 def _wrapped(text: str, width: int, below: str = "") -> list[str]:
-    """Return the lines of a text; `below` begins all but the first."""
+    """Return the lines of a text; `below` begins all but the first if they fit then."""
     if len(text) <= width:  # As it stands, with the spaces that align it.
         return [text] if text else []
-    return textwrap.wrap(
+    lines = textwrap.wrap(
         text, width, subsequent_indent=below, break_long_words=False, break_on_hyphens=False
     )
+    return _wrapped(text, width) if below and max(map(len, lines)) > width else lines
 
 
 def _shown(lines: Iterable[str], style: Style) -> str:

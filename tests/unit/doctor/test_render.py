@@ -56,6 +56,15 @@ def test_what_does_not_fit_behind_a_label_goes_below_the_value() -> None:
     ]
 
 
+def test_a_value_that_is_too_long_below_itself_goes_below_its_label() -> None:
+    address = f"https://{'x' * 46}.example"
+    text = render(
+        report(Finding(step=Step.TLS, text="fine", notes=(f"aud    {address}",))), Style(80)
+    )
+
+    assert text.splitlines()[3:] == [f"{'':18}aud", f"{'':18}{address}", ""]
+
+
 def test_the_heading_stands_on_one_line_where_it_fits() -> None:
     assert render(report(), Style(100)).splitlines()[0] == (
         "a → https://orders-123456789012.us-central1.run.app  "
