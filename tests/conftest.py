@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import settings
 
 from proxy.emulator.metadata import MetadataServer
 from proxy.emulator.service import ProtectedService
-from tests.fakes.program import A_TOKEN
+from tests.fakes import leaks
 
 # A loaded machine makes single examples slow, which says nothing about the code.
 settings.register_profile("project", deadline=None, print_blob=True)
@@ -30,9 +31,30 @@ async def service(metadata: MetadataServer) -> AsyncIterator[ProtectedService]:
         yield server
 
 
+class _Watch(logging.Handler):
+    """Searches every record as it is logged; caplog forgets those of a phase with the phase."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = self.format(record)
+        except Exception:  # noqa: BLE001 (such a record is what a test is about)
+            text = repr((record.msg, record.args))
+        leaks.look(f"the log of {record.name}", text)
+
+
 @pytest.fixture(autouse=True)
-def no_token_is_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Search what every test has logged for token material; `Program` does so for processes."""
-    yield
-    found = [record.name for record in caplog.records if A_TOKEN.search(record.getMessage())]
-    assert not found, f"a token is in the log of {found}"
+def no_token_is_shown() -> Iterator[None]:
+    """Fail the test in which token material was read where it must not be.
+
+    Searched are the log of the test's own process here, and by `leaks.look` what processes
+    write, what callers are answered, and what admin listeners show.
+    """
+    leaks.take()
+    watch = _Watch()
+    logging.getLogger().addHandler(watch)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(watch)
+    found = leaks.take()
+    assert not found, f"a token is in: {found}"

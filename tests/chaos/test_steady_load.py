@@ -56,7 +56,7 @@ async def test_ten_reloads_lose_nothing(
                 program.signal(signal.SIGHUP)
                 await program.line(lambda _, n=number: _taken(program) > n)  # type: ignore[misc]  # a lambda's default
             await asyncio.sleep(SECONDS / (RELOADS + 1))
-            program.signal(signal.SIGTERM)
+            await program.terminate()
             await program.record(message="SIGTERM: draining")
             await traffic.stop()
 
@@ -82,7 +82,7 @@ async def test_what_goes_on_when_the_drain_is_over_is_cut_and_counted(
             traffic.start()
             await asyncio.sleep(SECONDS / 4)
             signalled = time.monotonic()
-            program.signal(signal.SIGTERM)
+            await program.terminate()
             assert await program.exit_code() == 0
             await traffic.stop()
 

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from tests.chaos.app import PIECE, body
+from tests.fakes import leaks
 from tests.fakes.program import A_TOKEN
 
 LARGE = 300_000
@@ -227,6 +228,7 @@ class Caller:
     def saw_error(self, answer: Answer) -> None:
         """Take note of an error of the proxy's own."""
         text = answer.body.decode("utf-8", "replace") + repr(answer.fields)
+        leaks.look("an error of the proxy's own", text)
         if A_TOKEN.search(text):
             self.problem("a token in an error of the proxy's own")
         self._traffic.saw(f"error {answer.reason}")

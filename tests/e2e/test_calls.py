@@ -17,6 +17,7 @@ from proxy.emulator.faults import Answer, Fault, Held, Minted, NoFlavor, Reset
 from proxy.emulator.metadata import MetadataServer
 from proxy.emulator.service import ProtectedService
 from proxy.server import Server
+from tests.fakes import sessions
 from tests.fakes.child import Done, plain_environment, run
 from tests.fakes.proxies import Proxies, config_for
 
@@ -65,7 +66,7 @@ async def test_a_service_is_called_by_its_url_alone(
         env={"SSL_CERT_FILE": str(service.ca_file)},
     )
 
-    async with aiohttp.ClientSession() as session, session.get(proxy.url) as response:
+    async with sessions.session() as session, session.get(proxy.url) as response:
         assert response.status == 200
 
 
@@ -80,7 +81,7 @@ async def test_500_first_calls_at_once_cause_one_request_to_the_metadata_server(
     metadata.inject(Held(held))
 
     connector = aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(connector=connector) as session:
+    async with sessions.session(connector=connector) as session:
         calls = [asyncio.ensure_future(_status(session, f"{proxy.url}/{n}")) for n in range(500)]
         await metadata.requests.reached(before + 1)
         held.set()
@@ -121,7 +122,7 @@ async def test_without_a_token_nothing_is_sent_and_the_answer_says_why(
     proxy = await proxies.to(service, route={"timeouts": {"connect": "300ms"}})
     metadata.inject(fault, times=math.inf)
 
-    async with aiohttp.ClientSession() as session, session.post(proxy.url, data=b"x") as response:
+    async with sessions.session() as session, session.post(proxy.url, data=b"x") as response:
         problem = await response.json()
 
     assert (response.status, response.headers["x-auth-proxy-error"]) == (status, reason)
@@ -142,7 +143,7 @@ async def test_a_metadata_server_that_is_slow_is_named_and_nothing_is_sent(
     await metadata.requests.reached(1)
 
     async with (
-        aiohttp.ClientSession() as session,
+        sessions.session() as session,
         session.get(f"http://{server.addresses[0]}") as response,
     ):
         problem = await response.json()
@@ -162,7 +163,7 @@ async def test_a_metadata_server_that_is_down_is_named_and_nothing_is_sent(
     nowhere = {"GCE_METADATA_HOST": "127.0.0.1:9"}
     proxy = await proxies.to(service, route={"timeouts": {"connect": "300ms"}}, env=nowhere)
 
-    async with aiohttp.ClientSession() as session, session.get(proxy.url) as response:
+    async with sessions.session() as session, session.get(proxy.url) as response:
         problem = await response.json()
 
     assert (response.status, problem["reason"]) == (503, "token_unavailable")
@@ -173,7 +174,7 @@ async def test_a_metadata_server_that_is_down_is_named_and_nothing_is_sent(
 async def test_a_large_upload_needs_no_memory(metadata: MetadataServer, proxies: Proxies) -> None:
     async with _counter() as app, ProtectedService(metadata.keys, app=app) as front:
         proxy = await proxies.to(front)
-        async with aiohttp.ClientSession() as session:
+        async with sessions.session() as session:
             await _upload(session, proxy.url, MEGABYTE)
             before = proxy.rss_bytes()
             proxy.forget_peak()
@@ -187,7 +188,7 @@ async def test_a_large_upload_needs_no_memory(metadata: MetadataServer, proxies:
 async def test_a_large_download_needs_no_memory(metadata: MetadataServer, proxies: Proxies) -> None:
     async with _counter() as app, ProtectedService(metadata.keys, app=app) as front:
         proxy = await proxies.to(front)
-        async with aiohttp.ClientSession() as session:
+        async with sessions.session() as session:
             await _download(session, proxy.url, MEGABYTE)
             before = proxy.rss_bytes()
             proxy.forget_peak()

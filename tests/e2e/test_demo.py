@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import aiohttp
 import pytest
 
+from tests.fakes import sessions
 from tests.fakes.child import Child, Done, plain_environment, run
 from tests.fakes.program import A_TOKEN, COMMAND, command
 
@@ -62,7 +62,7 @@ async def test_the_admin_listener_is_shown_where_there_is_one(tmp_path: Path) ->
     async with demo(tmp_path, "--admin", "127.0.0.1:0") as child:
         (line,) = (line for line in child.lines if line.strip().startswith("status and metrics"))
         url = line.split()[-1]
-        async with aiohttp.ClientSession() as session, session.get(f"{url}/readiness") as answer:
+        async with sessions.session() as session, session.get(f"{url}/readiness") as answer:
             assert answer.status == 200
 
 

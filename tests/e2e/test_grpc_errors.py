@@ -15,6 +15,7 @@ import pytest
 from proxy.emulator.faults import Answer
 from proxy.emulator.metadata import MetadataServer
 from proxy.emulator.service import ProtectedService
+from tests.fakes import leaks
 from tests.fakes.envoy import EnvoyServer
 from tests.fakes.framed import FramedUpstream
 from tests.fakes.grpc_service import OPTIONS, SERVICE, GrpcService, request
@@ -37,6 +38,8 @@ async def fails(proxy: Program, method: str = "EmptyCall", given: bytes = b"") -
         with grpc.insecure_channel(proxy.listeners[0], options=OPTIONS) as channel:
             with pytest.raises(grpc.RpcError) as failed:
                 channel.unary_unary(SERVICE + method)(given, timeout=20)
+            metadata = failed.value.initial_metadata(), failed.value.trailing_metadata()
+            leaks.look("what gRPC was answered", repr((failed.value.details(), metadata)))
             return failed.value
 
     return await asyncio.to_thread(call)

@@ -7,12 +7,12 @@ import re
 import shutil
 from collections.abc import AsyncIterator
 
-import aiohttp
 import pytest
 from playwright.async_api import Page, async_playwright, expect
 
 from proxy.emulator.service import ProtectedService
 from tests.e2e.test_page import CHROMIUM, QUIET
+from tests.fakes import leaks, sessions
 from tests.fakes.program import A_TOKEN
 from tests.fakes.proxies import Proxies
 
@@ -54,7 +54,7 @@ async def test_traffic_and_an_error_with_its_explanation_arrive_on_the_page(
     await page.goto(program.admin_url)
     await expect(page.get_by_role("row", name="orders")).to_contain_text("Idle")
 
-    async with aiohttp.ClientSession() as session:
+    async with sessions.session() as session:
         for path, status in (("/a", 200), ("/b", 200), ("/broken", 502)):
             async with session.get(program.url + path) as answer:
                 assert answer.status == status
@@ -67,6 +67,7 @@ async def test_traffic_and_an_error_with_its_explanation_arrive_on_the_page(
     failure = page.locator("#failures li")
     await expect(failure.locator(".code")).to_have_text("502 upstream_connect_failed")
     await expect(failure.locator(".hint")).not_to_be_empty()
+    leaks.look("the page", await page.content())
     assert A_TOKEN.search(await page.content()) is None
     assert complaints == []
     assert [url for url in asked if not url.startswith(program.admin_url)] == []

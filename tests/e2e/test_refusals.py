@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import aiohttp
 import pytest
 
 from proxy.emulator.metadata import MetadataServer
 from proxy.emulator.service import ProtectedService
+from tests.fakes import sessions
 from tests.fakes.program import Program
 from tests.fakes.proxies import Proxies
 
@@ -14,7 +14,7 @@ from tests.fakes.proxies import Proxies
 async def statuses(proxy: Program, times: int) -> list[int]:
     """Call so often, and return the statuses."""
     found = []
-    async with aiohttp.ClientSession() as session:
+    async with sessions.session() as session:
         for _ in range(times):
             async with session.get(proxy.url) as response:
                 assert "x-auth-proxy-error" not in response.headers
@@ -74,7 +74,7 @@ async def test_a_call_that_succeeds_is_not_explained(
     proxies: Proxies, service: ProtectedService, path: str
 ) -> None:
     proxy = await proxies.to(service)
-    async with aiohttp.ClientSession() as session, session.get(proxy.url + path) as response:
+    async with sessions.session() as session, session.get(proxy.url + path) as response:
         assert response.status == 200
 
     assert explanations(proxy) == []

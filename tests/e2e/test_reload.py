@@ -197,7 +197,7 @@ async def test_the_drain_is_as_long_as_the_last_configuration_says() -> None:
         await reload(program, document(upstream, drain="100ms"))
         caller.send(GET)
         await (await upstream.accept()).request()
-        program.signal(signal.SIGTERM)
+        await program.terminate()
 
         await caller.refusal(503, "draining")
 

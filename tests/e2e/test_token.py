@@ -45,7 +45,7 @@ async def claims(*arguments: str, env: dict[str, str]) -> dict[str, Any]:
 async def test_a_token_for_an_audience_verifies_with_googles_own_library(
     metadata: MetadataServer,
 ) -> None:
-    done = await command("token", AUDIENCE, env=metadata.environ)
+    done = await command("token", AUDIENCE, env=metadata.environ, prints_a_token=True)
 
     assert (done.code, done.err) == (0, "")
     assert A_TOKEN.fullmatch(done.out.removesuffix("\n"))
@@ -110,13 +110,23 @@ async def test_a_word_that_is_no_route_is_an_audience(
 
     assert (await claims(client, env=metadata.environ))["aud"] == client
     assert (await claims(client, "--config", file, env=metadata.environ))["aud"] == client
-    mistyped = await command("token", "order", "--config", file, env=metadata.environ)
+    mistyped = await command(
+        "token", "order", "--config", file, env=metadata.environ, prints_a_token=True
+    )
 
     assert mistyped.code == 0
     assert mistyped.err == (
         "cloud-run-auth-proxy: no route is named order, so it is an audience; "
         "did you mean 'orders'?\n"
     )
+
+
+@pytest.mark.parametrize("word", ["", " "])
+async def test_an_audience_that_was_forgotten_is_one_line_and_exit_64(word: str) -> None:
+    done = await command("token", word)
+
+    assert (done.code, done.out) == (64, "")
+    assert done.err == "AUDIENCE|ROUTE: is empty; write what the ID token is for\n"
 
 
 async def test_what_a_gcloud_login_cannot_do_is_said_beside_the_token(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-import aiohttp
 import pytest
 from aiohttp import web
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
@@ -21,6 +20,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from proxy.emulator.faults import Answer
 from proxy.emulator.metadata import MetadataServer
 from proxy.emulator.service import ProtectedService
+from tests.fakes import sessions
 from tests.fakes.program import A_TOKEN
 from tests.fakes.proxies import Proxies
 
@@ -123,7 +123,7 @@ async def collector() -> AsyncIterator[Collector]:
 async def call(url: str, **headers: str) -> int:
     """Make one call; return the status."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    async with aiohttp.ClientSession() as session, session.get(url, headers=named) as response:
+    async with sessions.session() as session, session.get(url, headers=named) as response:
         await response.read()
         return response.status
 
@@ -266,7 +266,7 @@ async def test_an_exchange_that_is_cut_at_the_end_of_the_drain_is_exported_too(
     env = collector.environ(OTEL_BSP_SCHEDULE_DELAY="600000")
     proxy = await proxies.to(service, env=env, drain="200ms")
     stream = f"{proxy.url}/stream?lines=1000"
-    async with aiohttp.ClientSession() as session, session.get(stream) as response:
+    async with sessions.session() as session, session.get(stream) as response:
         await response.content.readline()
 
         await proxy.stop()
@@ -338,7 +338,7 @@ async def test_a_tunnel_is_one_span_when_it_ends(
 
     async with serving(echo) as address, ProtectedService(metadata.keys, app=address) as service:
         proxy = await proxies.to(service, env=collector.environ())
-        async with aiohttp.ClientSession() as session, session.ws_connect(proxy.url) as socket:
+        async with sessions.session() as session, session.ws_connect(proxy.url) as socket:
             await socket.send_str("x")
             assert (await socket.receive_str()) == "x"
             assert collector.spans == []

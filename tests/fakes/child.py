@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.fakes import proc
+from tests.fakes import leaks, proc
 
 # A loaded two-core machine starts an interpreter within a second or two.
 START_SECONDS = 20.0
@@ -41,9 +41,11 @@ async def run(
     cwd: Path | None = None,
     given: str = "",
     seconds: float = 60.0,
+    prints_a_token: bool = False,
 ) -> Done:
     """Run a command to its end with `given` on its stdin; it is killed after `seconds`.
 
+    What it writes is searched for tokens; `prints_a_token` excepts its stdout.
     The event loop stays free, so that servers of the same test can answer the command.
     """
     process = await asyncio.create_subprocess_exec(
@@ -62,13 +64,16 @@ async def run(
             process.kill()
             await process.wait()
     assert process.returncode is not None
+    leaks.look(f"stderr of {argv[0]}", err)
+    if not prints_a_token:
+        leaks.look(f"stdout of {argv[0]}", out)
     return Done(process.returncode, out.decode(), err.decode())
 
 
 class Child:
     """A server in a process of its own, from its first line of readiness to its end.
 
-    `lines` holds what it wrote on stdout and stderr, in order.
+    `lines` holds what it wrote on stdout and stderr, in order; no token may be in it.
     """
 
     def __init__(
@@ -186,6 +191,7 @@ class Child:
         stream = self._started.stdout
         assert stream is not None
         while line := await stream.readline():
+            leaks.look(f"the output of {self.name}", line)
             self.lines.append(line.decode(errors="replace").rstrip("\n"))
             await self._tell()
         self._at_end = True

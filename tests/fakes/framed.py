@@ -28,6 +28,7 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
+from tests.fakes import leaks
 from tests.fakes.raw import PATIENCE, End
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -340,7 +341,7 @@ class FramedEnd(End):
 
 
 class FramedCaller(FramedEnd):
-    """A caller that speaks HTTP/2 with prior knowledge."""
+    """A caller that speaks HTTP/2 with prior knowledge; no token may be in what it is answered."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -353,6 +354,18 @@ class FramedCaller(FramedEnd):
         if body is not None:
             self.send_data(stream, body, end=True)
         return await self.finished(stream)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await super().__aexit__(kind, error, trace)
+        for number, seen in self.streams.items():
+            where = f"what a caller was answered on stream {number}"
+            leaks.look(where, repr((seen.informational, seen.pairs, seen.trailers)))
+            leaks.look(where, bytes(seen.body))
 
 
 class FramedUpstreamEnd(FramedEnd):

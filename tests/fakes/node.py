@@ -31,15 +31,22 @@ def _environment(more: dict[str, str]) -> dict[str, str]:
 
 
 async def run_node(
-    script: str, *arguments: str, env: dict[str, str] | None = None, seconds: float = 30.0
+    script: str,
+    *arguments: str,
+    env: dict[str, str] | None = None,
+    seconds: float = 30.0,
+    prints_a_token: bool = False,
 ) -> Any:
     """Run a script to its end and return the JSON value on its last line of output.
 
-    Fails with the script's stderr if it does not exit with 0.
+    Fails with the script's stderr if it does not exit with 0; `prints_a_token` as for `run`.
     """
     _need_packages()
     done = await run(
-        [NODE, SCRIPTS / script, *arguments], env=_environment(env or {}), seconds=seconds
+        [NODE, SCRIPTS / script, *arguments],
+        env=_environment(env or {}),
+        seconds=seconds,
+        prints_a_token=prints_a_token,
     )
     assert done.code == 0, f"{script} exited with {done.code}:\n{done.err}\n{done.out}"
     return json.loads(done.out.splitlines()[-1])

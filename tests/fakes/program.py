@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tests.fakes import leaks
 from tests.fakes.child import Child, Done, plain_environment, run
 
 COMMAND = Path(sys.executable).parent / "cloud-run-auth-proxy"
@@ -19,20 +21,32 @@ COMMAND = Path(sys.executable).parent / "cloud-run-auth-proxy"
 # Header and claims of a JWT are base64 of JSON objects: both begin with `{"`.
 A_TOKEN = re.compile(r"eyJ[\w-]+\.eyJ[\w-]+\.[\w-]+")
 
+SHOWN = (
+    ("/metrics", "*/*"),
+    ("/metrics", "application/openmetrics-text"),
+    ("/status", "*/*"),
+    ("/", "text/html"),
+)
+"""What the admin listener shows, by path and what is accepted."""
+
+ADMIN_SECONDS = 10.0
+
 
 async def command(
     *arguments: str,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     seconds: float = 30.0,
+    prints_a_token: bool = False,
 ) -> Done:
-    """Run the command to its end, in an empty directory unless `cwd` is given."""
+    """Run the command to its end, in an empty directory unless `cwd` is given; see `run`."""
     with tempfile.TemporaryDirectory() as empty:
         return await run(
             [COMMAND, *arguments],
             env=plain_environment(Path(empty), env or {}),
             cwd=cwd or Path(empty),
             seconds=seconds,
+            prints_a_token=prints_a_token,
         )
 
 
@@ -95,12 +109,36 @@ class Program(Child):
         await self.spawn()
         serving = json.loads(await self.line(_says_listeners))
         self.listeners = list(serving["listeners"])
-        self.admin = serving.get("admin") or ""
+        self.admin = serving["admin"].removeprefix("off")
+
+    async def admin_answer(self, path: str, accept: str = "*/*") -> bytes:
+        """Return a page of the admin listener, head and body; it may show no token."""
+        async with asyncio.timeout(ADMIN_SECONDS):
+            if self.admin.startswith("unix:"):
+                opening = asyncio.open_unix_connection(self.admin.removeprefix("unix:"))
+                reader, writer = await opening
+            else:
+                host, _, port = self.admin.rpartition(":")
+                reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+            head = f"Host: localhost\r\nAccept: {accept}\r\nConnection: close\r\n"
+            writer.write(f"GET {path} HTTP/1.1\r\n{head}\r\n".encode())
+            answer = await reader.read()
+            writer.close()
+        assert answer.startswith(b"HTTP/1.1 200 "), f"{path}: {answer[:200]!r}"
+        leaks.look(f"{path} of the admin listener", answer)
+        return answer
+
+    async def terminate(self) -> None:
+        """Search what the admin listener shows for tokens, and send SIGTERM."""
+        if self.admin:
+            for path, accept in SHOWN:
+                await self.admin_answer(path, accept)
+        self.signal(signal.SIGTERM)
 
     async def stop(self, expected: int = 0) -> None:
         """Drain by SIGTERM and assert the exit code, and that the log shows no token."""
         if self.running:
-            self.signal(signal.SIGTERM)
+            await self.terminate()
         code = await self.exit_code()
         assert code == expected, f"exit code {code}:\n{self.output}"
         assert A_TOKEN.search(self.output) is None, "a token is in the log"

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, cast
 
+from tests.fakes import leaks
+
 PATIENCE = 5.0  # Seconds: only a failing test waits that long.
 
 _HEAD_END = b"\r\n\r\n"
@@ -216,7 +218,7 @@ def _chunked_message(data: bytes, head: bytes, at: int) -> Message | None:
 
 
 class RawCaller(End):
-    """A connection to the proxy."""
+    """A connection to the proxy; no token may be in what it answers."""
 
     async def answer(self, *, bodyless: bool = False) -> Message:
         """Wait for a whole response that frames itself, and remove it."""
@@ -253,6 +255,7 @@ class RawCaller(End):
     ) -> None:
         self._transport.abort()
         await self.until(lambda: self.closed, "the end of this connection")
+        leaks.look("what a caller was answered", bytes(self.history))
 
 
 class UpstreamEnd(End):

@@ -19,6 +19,7 @@ from proxy.ops.admin import HEADERS, AdminServer, AdminView
 from proxy.ops.lifecycle import Lifecycle, State
 from proxy.ops.numbers import Numbers
 from proxy.ops.status import Status
+from tests.fakes import leaks
 from tests.unit.ops.builders import busy_numbers
 
 LISTEN = Address("127.0.0.1", 0)
@@ -98,6 +99,7 @@ class Running:
         raw = await reader.read()
         writer.close()
         await writer.wait_closed()
+        leaks.look(f"{path} of the admin listener", raw)
         return _parse(raw)
 
 

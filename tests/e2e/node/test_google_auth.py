@@ -13,7 +13,7 @@ IDENTITY = "/computeMetadata/v1/instance/service-accounts/default/identity"
 async def test_googles_library_for_node_obtains_the_same_token(metadata: MetadataServer) -> None:
     # METADATA_SERVER_DETECTION: the library would otherwise look at this machine's BIOS.
     env = {**metadata.environ, "METADATA_SERVER_DETECTION": "assume-present"}
-    theirs = await run_node("google_auth.mjs", AUDIENCE, env=env)
+    theirs = await run_node("google_auth.mjs", AUDIENCE, env=env, prints_a_token=True)
 
     host, _, port = metadata.host.partition(":")
     target = f"{IDENTITY}?audience={AUDIENCE}&format=full"
