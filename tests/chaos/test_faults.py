@@ -59,6 +59,8 @@ TOKEN_FAULTS: tuple[Fault, ...] = (
     NoFlavor(),
 )
 
+_SERVES = re.compile(r"worker \d+ serves")
+
 # The proxy's own errors that such faults may lead to.
 REASONS = {
     "of the front",
@@ -103,6 +105,8 @@ class World:
         self.metadata = metadata
         self.program = program
         self.killed = 0
+        self.crew = len(proc.children(program.pid))
+        """How many workers there are; none where one process serves."""
         self.choice = random.Random(SEED)  # noqa: S311 (repeatable)
 
     async def reload(self) -> None:
@@ -127,7 +131,14 @@ class World:
         await self.service.start()
 
     async def kill_worker(self) -> None:
-        if workers := proc.children(self.program.pid):
+        """End one of the workers if all of them serve.
+
+        Whoever dies soon after the start, again and again, is given time before the next
+        start: if all of them did so at once, nobody would be served for many seconds.
+        """
+        workers = proc.children(self.program.pid)
+        served = sum(bool(_SERVES.search(line)) for line in self.program.lines)
+        if workers and len(workers) == self.crew and served >= self.crew + self.killed:
             self.killed += 1
             os.kill(self.choice.choice(workers), signal.SIGKILL)
 
@@ -189,7 +200,7 @@ async def test_whatever_goes_wrong_these_hold(metadata: MetadataServer, workers:
         if not it.killed:
             assert counted >= sum(traffic.outcomes.values()) - _unseen(traffic)
         await _assert_all_is_well(it)
-        it.program.signal(signal.SIGTERM)
+        await it.program.terminate()
 
 
 async def test_a_signal_at_any_moment_of_the_faults_ends_it_in_time(
@@ -232,7 +243,7 @@ async def test_callers_that_do_not_read_cost_little_memory(metadata: MetadataSer
         # What TLS, two kernels' buffers aside, and the proxy hold of each is well below one MB.
         assert grown < slow * MEGABYTE
         await _assert_quiet(it.program)
-        it.program.signal(signal.SIGTERM)
+        await it.program.terminate()
 
 
 async def test_it_recovers_from_a_lack_of_descriptors(metadata: MetadataServer) -> None:
@@ -249,7 +260,7 @@ async def test_it_recovers_from_a_lack_of_descriptors(metadata: MetadataServer) 
 
         await _assert_all_is_well(it)
         await _assert_quiet(it.program)
-        it.program.signal(signal.SIGTERM)
+        await it.program.terminate()
 
 
 # --- looking
@@ -302,12 +313,7 @@ def _sum(text: str, name: str, label: str = "") -> float:
 
 
 async def _metrics(program: Program) -> str:
-    host, _, port = program.admin.rpartition(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    writer.write(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-    text = (await reader.read()).decode()
-    writer.close()
-    return text
+    return (await program.admin_answer("/metrics")).decode()
 
 
 def _unseen(traffic: Traffic) -> int:
