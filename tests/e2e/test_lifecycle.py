@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import resource
 import signal
-import socket
 import stat
 import time
 from pathlib import Path
@@ -470,32 +469,6 @@ async def test_nobody_can_ask_to_quit_unless_that_is_configured() -> None:
         async with Program(text) as program:
             assert await status_of(program.admin, "/quitquitquit", "POST") == 404
             assert await status_of(program.listeners[0], "/") == 200
-
-
-# --- what is said of the start
-
-
-async def test_port_is_never_taken_and_the_line_at_the_start_says_so() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    routes = {
-        "local": {"path": "/l", "upstream": "http://127.0.0.1:9", "audience": "https://x.example"}
-    }
-    async with (
-        scripted(OK) as upstream,
-        Program(document(upstream, routes=routes), env={"PORT": str(port)}) as program,
-    ):
-        serving = await program.record(message="serving")
-        assert [each["ignored"] for each in serving["ignored"]] == ["routes.local.audience", "PORT"]
-        assert str(port) not in program.listeners[0]
-        with pytest.raises(ConnectionRefusedError):
-            await status_of(f"127.0.0.1:{port}", "/")
-
-
-async def test_where_everything_has_its_effect_nothing_is_said_of_it() -> None:
-    async with scripted(OK) as upstream, Program(document(upstream)) as program:
-        assert "ignored" not in await program.record(message="serving")
 
 
 # --- what stands in the way of a start

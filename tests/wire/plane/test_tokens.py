@@ -276,6 +276,39 @@ async def test_the_body_is_replayed_with_the_new_token(wired: Wired) -> None:
     await caller.take(OK)
 
 
+async def test_a_refusal_in_the_middle_of_an_upload_is_the_callers(wired: Wired) -> None:
+    """What is to come of the body is not at hand, so the caller repeats it, or nobody."""
+    wired.source.answers = [wired.source.token(), wired.source.token()]
+    request = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello"
+    caller, upstream = await begin(wired, request)
+    await upstream.head()
+    await upstream.take(b"hello")
+    upstream.send(REFUSED_PAGE)
+
+    answer = await caller.answer()
+    assert (answer.status, answer.body) == (401, PAGE)
+    assert wired.route_stats.retries == {}
+    assert wired.upstream.connections == [upstream]
+
+
+async def test_a_long_refusal_is_not_read_while_another_token_is_fetched(wired: Wired) -> None:
+    caller, upstream = await begin(wired)
+    await upstream.request()
+    wired.source.held = asyncio.Event()
+    # More than the kernel holds for both ends.
+    size = 32 * 1024 * 1024
+    refusal = REFUSED_FIELD.replace(b"Content-Length: 0", b"Content-Length: %d" % size)
+    upstream.send(refusal + bytes(size))
+    await wired.until(lambda: wired.source.fetched == 2, "another fetch")
+    for _ in range(2000):
+        await wired.plane_turn()
+
+    assert upstream.unsent > size // 4
+    wired.source.held.set()
+    await caller.take(refusal)
+    assert await caller.take_size(size) == bytes(size)
+
+
 async def test_a_body_that_is_too_large_is_not_replayed(wired: Wired) -> None:
     wired.source.answers = [wired.source.token(), wired.source.token()]
     size = 64 * 1024 + 1

@@ -1,0 +1,86 @@
+"""What a started proxy says of itself, and which listener answers what."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.lifelines import OK, document, scripted, status_of
+from tests.fakes.program import Program
+
+# --- what is said of the start
+
+
+async def test_port_is_never_taken_and_the_line_at_the_start_says_so() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    routes = {
+        "local": {"path": "/l", "upstream": "http://127.0.0.1:9", "audience": "https://x.example"}
+    }
+    async with (
+        scripted(OK) as upstream,
+        Program(document(upstream, routes=routes), env={"PORT": str(port)}) as program,
+    ):
+        serving = await program.record(message="serving")
+        assert [each["ignored"] for each in serving["ignored"]] == ["routes.local.audience", "PORT"]
+        assert str(port) not in program.listeners[0]
+        with pytest.raises(ConnectionRefusedError):
+            await status_of(f"127.0.0.1:{port}", "/")
+
+
+async def test_where_everything_has_its_effect_nothing_is_said_of_it() -> None:
+    async with scripted(OK) as upstream, Program(document(upstream)) as program:
+        assert "ignored" not in await program.record(message="serving")
+
+
+# --- the two kinds of listeners
+
+
+async def test_nothing_of_the_admin_listener_calls_an_upstream() -> None:
+    async with scripted(OK) as upstream, Program(document(upstream)) as program:
+        for path in ("/startup", "/readiness", "/liveness", "/metrics", "/status", "/"):
+            assert await status_of(program.admin, path) == 200
+        assert upstream.connections == []
+
+
+async def test_nothing_of_the_admin_listener_is_answered_on_the_proxied_port() -> None:
+    paths = ["/startup", "/readiness", "/metrics", "/status", "/"]
+    async with scripted(OK) as upstream, Program(document(upstream)) as program:
+        for path in paths:
+            assert await status_of(program.listeners[0], path) == 200
+        assert await status_of(program.listeners[0], "/quitquitquit", "POST") == 200
+        # All of it was the upstream's to answer, and nobody has been asked to quit.
+        assert [seen.start.split()[1].decode() for seen in upstream.requests] == [
+            *paths,
+            "/quitquitquit",
+        ]
+        assert await status_of(program.admin, "/readiness") == 200
+
+
+async def test_without_an_admin_listener_there_is_none() -> None:
+    async with scripted(OK) as upstream, Program(document(upstream, admin="off")) as program:
+        assert (await program.record(message="serving"))["admin"] == "off"
+        assert await status_of(program.listeners[0], "/") == 200
+        assert _listening(program.pid) == 1
+
+
+def _listening(pid: int) -> int:
+    """Return on how many TCP ports the process listens."""
+    inodes = {
+        target.removeprefix("socket:[").removesuffix("]")
+        for entry in Path(f"/proc/{pid}/fd").iterdir()
+        if (target := _link(entry)).startswith("socket:[")
+    }
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    # proc(5): state 0A is LISTEN, the tenth column is the inode.  A port may have two sockets.
+    return len({row[1] for row in rows if row[3] == "0A" and row[9] in inodes})
+
+
+def _link(entry: Path) -> str:
+    try:
+        return str(entry.readlink())
+    except FileNotFoundError:
+        return ""
