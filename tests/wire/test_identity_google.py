@@ -649,7 +649,11 @@ FAILURES: list[tuple[Prepare, str, str]] = [
     (key_file_of_another_kind, "its type is 'authorized_user', not 'serv", "credentials: auto"),
     (key_file_that_is_no_json, "it is not a JSON object", "Create"),
     (key_file_that_is_a_list, "it is not a JSON object", "Create"),
-    (key_file_without_key, "it lacks client_email and private_key", "Create"),
+    (
+        key_file_without_key,
+        "it lacks client_email and private_key",
+        "Create the key again: `gcloud iam service-accounts keys create",
+    ),
     (key_file_with_a_broken_key, "its private_key is not a PEM key", "Line breaks"),
     (key_of_a_deleted_account, "invalid_grant: .*account not found", f"--iam-account={KEY}"),
     (deleted_key, "invalid_grant: Invalid JWT Sig", "gcloud iam service-accounts keys create"),

@@ -23,6 +23,16 @@ Info = Mapping[str, Any]
 
 LOGIN = "Run `gcloud auth application-default login`."
 
+_AGAIN = {
+    "service_account": "Create the key again: "
+    "`gcloud iam service-accounts keys create FILE --iam-account=ACCOUNT`.",
+    "authorized_user": LOGIN,
+    "external_account": "Create the file again: `gcloud iam workload-identity-pools "
+    "create-cred-config PROVIDER --service-account=ACCOUNT --output-file=FILE`, with the flags "
+    "of the place where it is used.",
+}
+"""How to get a file of each type."""
+
 _AWS = "urn:ietf:params:aws:token-type:aws4_request"
 
 
@@ -250,7 +260,8 @@ def _require(info: Info, *names: str) -> None:
     missing = [name for name in names if not info.get(name)]
     if missing:
         raise TokenSourceError(
-            f"it lacks {' and '.join(missing)}", hint="Create the credentials file again."
+            f"it lacks {' and '.join(missing)}",
+            hint=_AGAIN.get(str(info.get("type")), "Create the credentials file again."),
         )
 
 

@@ -250,6 +250,10 @@ async def test_a_fetch_that_fails_leaves_the_callers_401(wired: Wired) -> None:
         b"HTTP/1.1 401 No\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}",
         b"HTTP/1.1 401 No\r\nContent-Type: text/html\r\nContent-Length: 5\r\n\r\nlogin",
         b"HTTP/1.1 401 No\r\nWWW-Authenticate: Basic\r\nContent-Length: 0\r\n\r\n",
+        (
+            b'HTTP/1.1 401 No\r\nWWW-Authenticate: DPoP error="invalid_token"\r\n'
+            b"Content-Length: 0\r\n\r\n"
+        ),
         b"HTTP/1.1 401 No\r\nContent-Type: text/html\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 403 No\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n" % len(PAGE)
         + PAGE,
