@@ -120,12 +120,12 @@ class Server:
         """
         try:
             await self._switch(self.config)
-            # Behind the first answers: these may wait for the metadata server.
-            await self._resolve()
-            prefetch = self.plane.spawn(self._prefetch(), "fetch the first tokens")
+            # Beside it, since both may wait for the metadata server: whoever probes has an
+            # answer meanwhile.
+            ready = self.plane.spawn(self._get_ready(), "get ready for the first calls")
             await self.admin.start(self._sockets.admin)
             self._tracing.start()
-            await prefetch
+            await ready
         except BaseException:
             await self.stop()
             raise
@@ -282,6 +282,11 @@ class Server:
                 # Its connections go on with what they know until their next response.
                 host.retired = True
                 del self._hosts[address]
+
+    async def _get_ready(self) -> None:
+        """Look up services and fetch the first tokens."""
+        await self._resolve()
+        await self._prefetch()
 
     async def _resolve(self) -> None:
         """Look up what services' URLs are, and route by what was found."""

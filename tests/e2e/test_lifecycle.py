@@ -73,6 +73,30 @@ async def test_calls_are_served_while_the_first_tokens_are_still_being_fetched(
             program.signal(TERM)
 
 
+async def test_probes_are_answered_while_services_are_being_looked_up(
+    metadata: MetadataServer, tmp_path: Path
+) -> None:
+    held = asyncio.Event()
+    metadata.inject(Held(held))
+    admin = f"unix:{tmp_path}/admin.sock"
+    async with scripted(OK) as upstream:
+        routes = {"billing": {"service": "billing", "path": "/billing"}}
+        text = document(upstream, admin=admin, routes=routes)
+        async with living(Program(text, env=metadata.environ), serving=False) as program:
+            await metadata.requests.reached(1)
+            await _answers(admin)
+
+            assert await status_of(admin, "/startup") == 503
+            assert await status_of(admin, "/liveness") == 200
+
+            held.set()
+            serving = await program.record(message="serving")
+            (billing,) = (each for each in serving["routes"] if each["name"] == "billing")
+            assert billing["upstream"] == "https://billing-123456789012.us-central1.run.app"
+            assert await status_of(admin, "/startup") == 200
+            program.signal(TERM)
+
+
 async def _answers(address: str) -> None:
     """Wait until somebody listens on a Unix socket."""
     path = Path(address.removeprefix("unix:"))
