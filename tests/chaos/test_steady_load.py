@@ -91,9 +91,12 @@ async def test_what_goes_on_when_the_drain_is_over_is_cut_and_counted(
             assert traffic.first(trouble) >= signalled + drain, trouble
         # Silence is where a request crossed with the end of an idle connection.
         assert set(traffic.bad) <= {"error draining", "cut", "silence", "refused"}
+        print(dict(traffic.outcomes))
+        # What an upload is answered at the very end may be lost to the reset that the rest of
+        # it meets (RFC 9112, 9.6): its caller sees silence.
         visible = traffic.outcomes["error draining"] + traffic.outcomes["cut"]
         (counted,) = [r["cut"] for r in program.records() if "cut" in r]
-        assert visible == counted
+        assert visible <= counted <= visible + traffic.outcomes["silence"]
         assert counted > 0
         _assert_only_valid_tokens(service)
         assert app.bad_uploads == 0
