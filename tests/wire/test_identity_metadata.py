@@ -497,7 +497,18 @@ async def test_a_name_that_cannot_be_resolved_says_what_to_write_and_is_tried_ag
     )
     assert failure.value.hint is not None
     assert "orders.REGION.PROJECT_NUMBER" in failure.value.hint
+    assert not failure.value.retryable
     assert (await names.resolve(Service("orders"))).host.startswith("orders-")
+
+
+async def test_a_name_that_cannot_be_resolved_for_now_says_so(
+    server: MetadataServer, metadata: Metadata
+) -> None:
+    server.inject(Answer(status=503), times=3)
+
+    with pytest.raises(TokenSourceError, match="status 503") as failure:
+        await Names(metadata).resolve(Service("orders"))
+    assert failure.value.retryable
 
 
 @pytest.mark.parametrize(("length", "fits"), [(49, True), (50, True), (51, False)])

@@ -244,6 +244,17 @@ async def test_a_fetch_that_fails_leaves_the_callers_401(wired: Wired) -> None:
     await caller.take(REFUSED_FIELD)
 
 
+async def test_a_fetch_that_takes_too_long_leaves_the_callers_401(wired: Wired) -> None:
+    caller, upstream = await begin(wired, timeouts=Timeouts(connect=0.2))
+    await upstream.request()
+    wired.source.held = asyncio.Event()
+    upstream.send(REFUSED_FIELD)
+
+    await caller.take(REFUSED_FIELD)
+    assert wired.source.fetched == 2
+    wired.source.held.set()
+
+
 @pytest.mark.parametrize(
     "answer",
     [
