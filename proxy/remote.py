@@ -51,10 +51,6 @@ class Answer:
         said = f"status {self.status}" + (f" ({self.text})" if self.text else "")
         return said if self.is_ours else f"another server answers there: {said}"
 
-    def says(self, status: int) -> bool:
-        """Whether an admin listener answered with this status."""
-        return self.is_ours and self.status == status
-
 
 def wait(
     address: Address,
@@ -73,7 +69,7 @@ def wait(
     while True:
         patience = min(ANSWER_WITHIN, max(PAUSE, deadline - clock()))
         answer = ask(address, "GET", "/startup", patience)
-        if answer.says(OK):
+        if answer.status == OK:
             return 0
         # Silence in the little time that a last look has says less than what was seen before.
         if seen is None or answer.status is not None or patience == ANSWER_WITHIN:
@@ -87,9 +83,9 @@ def wait(
 def shutdown(address: Address) -> int:
     """Ask the proxy to drain and exit; return 0 if it will, 1 with a line on stderr if not."""
     answer = ask(address, "POST", "/quitquitquit", ANSWER_WITHIN)
-    if answer.says(OK):
+    if answer.status == OK:
         return 0
-    if answer.says(NOT_FOUND):
+    if answer.is_ours and answer.status == NOT_FOUND:
         return _complain(
             f"{address}: asking it to quit is off; turn it on in the configuration: "
             f"admin: {{listen: {address}, quit: true}}"

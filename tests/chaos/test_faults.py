@@ -34,7 +34,7 @@ from proxy.emulator.faults import Answer, Exchange, Fault, Minted, NoFlavor, Res
 from proxy.emulator.metadata import MetadataServer
 from proxy.emulator.service import ProtectedService
 from tests.chaos.app import App
-from tests.chaos.traffic import TROUBLE, WELL_BEHAVED, Traffic
+from tests.chaos.traffic import TROUBLE, WELL_BEHAVED, Silence, Traffic, UploadSilence
 from tests.fakes import proc
 from tests.fakes.lifelines import calling, living
 from tests.fakes.program import Program
@@ -60,6 +60,9 @@ TOKEN_FAULTS: tuple[Fault, ...] = (
 )
 
 _SERVES = re.compile(r"worker \d+ serves")
+
+# Calls that the proxy may not have seen, or not counted before it was asked.
+UNSEEN = (Silence.outcome, UploadSilence.outcome, "refused", "left", "cut")
 
 # The proxy's own errors that such faults may lead to.
 REASONS = {
@@ -318,7 +321,7 @@ async def _metrics(program: Program) -> str:
 
 def _unseen(traffic: Traffic) -> int:
     """Calls that the proxy need not have counted: their request may never have been whole."""
-    return sum(traffic.outcomes[outcome] for outcome in ("silence", "refused", "left", "cut"))
+    return sum(traffic.outcomes[outcome] for outcome in UNSEEN)
 
 
 async def _assert_all_is_well(it: World) -> None:

@@ -31,6 +31,14 @@ Action = Callable[["Caller"], Awaitable[None]]
 class Silence(Exception):
     """The connection ended before a byte of the answer."""
 
+    outcome = "silence"
+
+
+class UploadSilence(Silence):
+    """The same while a body was sent: a reset may have taken the answer along (RFC 9112, 9.6)."""
+
+    outcome = "silence to an upload"
+
 
 class Cut(Exception):
     """The connection ended within the answer."""
@@ -132,8 +140,8 @@ class Caller:
         try:
             async with asyncio.timeout(PATIENCE):
                 await ACTIONS[name](self)
-        except Silence:
-            traffic.saw("silence")
+        except Silence as silence:
+            traffic.saw(silence.outcome)
             self.hang_up()
         except Cut:
             traffic.saw("cut")
@@ -175,7 +183,10 @@ class Caller:
                 await writer.drain()
         except ConnectionError:
             pass  # The answer may have come before the request was whole.
-        return await self.answer()
+        try:
+            return await self.answer()
+        except Silence:
+            raise UploadSilence if given else Silence from None
 
     async def send_head(
         self, method: str, path: str, given: bytes = b"", *, chunked: bool = False, more: str = ""
