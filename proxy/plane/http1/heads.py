@@ -24,6 +24,7 @@ from httptools import (
 
 from proxy.errors import RequestMalformed, UpstreamMalformed
 from proxy.plane.head import RequestHead, ResponseHead, tokens
+from proxy.plane.http1.lines import take_specials
 
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/1\.([01])(?=\r\n)")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t -~\x80-\xff]*))?")
@@ -39,15 +40,6 @@ _REQUEST_LOOKUP = re.compile(
     rb"\r\n(?i:(host|connection|content-length|transfer-encoding|te|upgrade|expect"
     rb"|origin|sec-fetch-site)):[ \t]*([^\r]*)"
 )
-# RFC 9110, 7.6.1, and what older specifications and Go's and nginx' practice add to it.
-_HOP_BY_HOP = (
-    rb"connection|proxy-connection|keep-alive|te|transfer-encoding|upgrade"
-    rb"|proxy-authenticate|proxy-authentication-info"
-)
-_RESPONSE_LOOKUP = re.compile(rb"\r\n(?i:(content-length|" + _HOP_BY_HOP + rb")):[ \t]*([^\r]*)")
-_RESPONSE_HOP_BY_HOP = re.compile(rb"\r\n(?i:" + _HOP_BY_HOP + rb"):[^\r]*")
-_CONNECTION = re.compile(rb"\r\n(?i:connection):[^\r]*")
-
 _LENGTH_LINE = re.compile(rb"\r\n(?i:content-length):[^\r]*")
 
 # llhttp counts a length in 64 bits; we stop where every recipient still counts right (2^59).
@@ -252,30 +244,30 @@ def parse_response(head: bytes, method: bytes) -> ParsedResponse:
         UpstreamMalformed: they are not exactly one head that has exactly one meaning.
     """
     _validate_response(head)
-    end = head.find(b"\r\n")
-    minor, status, phrase = _status_line(head[:end])
-    fields = head[end:-4]
-    found: dict[bytes, bytes] = {}
-    for name, value in _RESPONSE_LOOKUP.findall(fields):
-        key = name.lower()
-        found[key] = found[key] + b", " + value if key in found else value.rstrip(b" \t")
-    length = found.pop(b"content-length", b"")
+    lines = head[:-4].split(b"\r\n")
+    minor, status, phrase = _status_line(lines.pop(0))
+    length = coding = connection = switching = b""
+    for name, value in take_specials(lines):
+        if name == b"content-length":
+            length = value  # llhttp has refused a second one.
+        elif name == b"connection":
+            connection = connection + b", " + value if connection else value
+        elif name == b"transfer-encoding":
+            coding = coding + b", " + value if coding else value
+        elif name == b"upgrade":
+            switching = switching + b", " + value if switching else value
+    fields = b"\r\n" + b"\r\n".join(lines) if lines else b""
     keep_alive = minor == b"1"
-    if found:
-        # Connection alone is what most servers send.
-        lines = _CONNECTION if len(found) == 1 and b"connection" in found else _RESPONSE_HOP_BY_HOP
-        fields = lines.sub(b"", fields)
-        connection = found.get(b"connection")
-        if connection in _PLAIN:
-            keep_alive = _PLAIN[connection]
-        elif connection is not None:
-            names = tokens(connection)
-            keep_alive = b"close" not in names and (keep_alive or b"keep-alive" in names)
-            fields = without(fields, [name for name in names if name not in _OBEYED])
+    if connection in _PLAIN:
+        keep_alive = _PLAIN[connection]
+    elif connection:
+        names = tokens(connection)
+        keep_alive = b"close" not in names and (keep_alive or b"keep-alive" in names)
+        fields = without(fields, [name for name in names if name not in _OBEYED])
     result = ResponseHead(status, fields, phrase=phrase)
-    chunked = _frame(result, method, length, found.get(b"transfer-encoding", b""), minor)
+    chunked = _frame(result, method, length, coding, minor)
     if status == 101:  # noqa: PLR2004 (RFC 9110, 15.2.2)
-        result.switching = found.get(b"upgrade", b"")
+        result.switching = switching
     return result, keep_alive, chunked
 
 
@@ -319,23 +311,28 @@ def without(fields: bytes, names: list[bytes]) -> bytes:
 def _frame(result: ResponseHead, method: bytes, length: bytes, coding: bytes, minor: bytes) -> bool:
     """Set where the body ends (RFC 9112, 6.3); return whether it is chunked."""
     if coding:
-        if coding.strip(b" \t").lower() != b"chunked":
-            raise UpstreamMalformed("Transfer-Encoding is something else than `chunked`, once.")
-        if minor == b"0":
-            raise UpstreamMalformed("An HTTP/1.0 response cannot have Transfer-Encoding.")
-        if length:
-            raise UpstreamMalformed("The response has Transfer-Encoding and Content-Length.")
-    if not _is_count(length):
-        raise UpstreamMalformed("Content-Length is beyond counting, or has leading zeros.")
+        _check_response_coding(coding, length, minor)
+    if length:
+        if not _is_count(length):
+            raise UpstreamMalformed("Content-Length is beyond counting, or has leading zeros.")
+        result.length = int(length)
     status = result.status
     if status < 200 or status == 204:  # noqa: PLR2004 (RFC 9110, 15.2 and 15.3.5)
         # RFC 9110, 8.6: a length must not stand there, so it is not passed on.
         result.fields = _LENGTH_LINE.sub(b"", result.fields) if length else result.fields
+        result.length = None
         result.bodyless = True
         return False
-    if method == b"HEAD" or status == 304:  # noqa: PLR2004 (RFC 9110, 15.4.5)
+    if status == 304 or method == b"HEAD":  # noqa: PLR2004 (RFC 9110, 15.4.5)
         result.bodyless = True
-        result.length = int(length) if length else None
         return False
-    result.length = int(length) if length else None
     return bool(coding)
+
+
+def _check_response_coding(coding: bytes, length: bytes, minor: bytes) -> None:
+    if coding.lower() != b"chunked":
+        raise UpstreamMalformed("Transfer-Encoding is something else than `chunked`, once.")
+    if minor == b"0":
+        raise UpstreamMalformed("An HTTP/1.0 response cannot have Transfer-Encoding.")
+    if length:
+        raise UpstreamMalformed("The response has Transfer-Encoding and Content-Length.")
