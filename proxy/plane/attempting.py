@@ -19,7 +19,7 @@ from proxy.plane import guard
 from proxy.plane.acquire import Pursuit, rest
 from proxy.plane.codec import DownstreamCodec, ResponseSink, UpstreamCodec
 from proxy.plane.head import RequestHead, ResponseHead, values
-from proxy.plane.prepared import PreparedHead, PreparedRoute
+from proxy.plane.prepared import PreparedRoute
 from proxy.plane.refusal import REFUSALS, Held, may_be_platform, refusal_of
 from proxy.plane.replay import Replay
 from proxy.plane.state import (
@@ -66,10 +66,10 @@ class Attempting(ABC):
     """One request on its way to an answer."""
 
     __slots__ = (
-        "_answered", "_down", "_ended", "_half", "_held", "_keeper", "_prepared", "_refused",
+        "_answered", "_down", "_ended", "_half", "_held", "_keeper", "_kept", "_refused",
         "_replay", "_sent_at", "_source", "_task", "_token", "_total_at", "_trailers", "_up",
         "attempts", "deadline", "entered", "head", "origin", "refused_as", "request_bytes",
-        "response_bytes", "route", "started_at", "state", "status",
+        "response_bytes", "route", "started_at", "state", "status", "upstream_target",
     )  # fmt: skip
 
     def __init__(
@@ -90,13 +90,13 @@ class Attempting(ABC):
         self.status = 0
         self.refused_as = 0
         """The status of an answer that may be a refusal by the platform, to be explained."""
-        self.attempts = 0
-        self.request_bytes = 0
-        self.response_bytes = 0
+        self.attempts = self.request_bytes = self.response_bytes = 0
         self._source = route.source(head, down.protocol)
-        self._prepared: PreparedHead = cast("PreparedHead", None)
-        self._ended = False
-        """Whether the request is whole."""
+        self._kept = b""
+        """The fields for the upstream, without the identity header."""
+        self.upstream_target = head.target
+        """The target as the upstream sees it; the caller's where it did not get that far."""
+        self._ended = False  # Whether the request is whole.
         self._half = ""
         """In a tunnel: the half that has ended, so that the other's end is the last."""
         self._replay: Replay | None = None
@@ -117,12 +117,6 @@ class Attempting(ABC):
     def protocol(self) -> str:
         """The caller's side as a metrics label: h1, h2, or ws for a tunnel."""
         return "ws" if self.status == 101 else self._down.protocol  # noqa: PLR2004 (RFC 9110, 15)
-
-    @property
-    def upstream_target(self) -> bytes:
-        """The target as the upstream sees it; the caller's where it did not get that far."""
-        prepared = cast("PreparedHead | None", self._prepared)
-        return self.head.target if prepared is None else prepared.target
 
     def _move_to(self, new: State) -> None:
         """Change the state; the only writer."""
@@ -207,9 +201,13 @@ class Attempting(ABC):
         self.attempts += 1
         self._up = up
         self._token = self.route.token
-        prepared = self._prepared
-        prepared.fields = prepared.base + line
-        up.send_head(cast("ResponseSink", self), prepared)
+        up.send_head(
+            cast("ResponseSink", self),
+            self.head,
+            target=self.upstream_target,
+            authority=self.route.authority,
+            fields=self._kept + line,
+        )
         if self._replay is not None:
             for piece in self._replay.pieces:
                 up.send_data(piece)

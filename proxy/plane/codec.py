@@ -19,7 +19,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from proxy.errors import ProxyError
-from proxy.plane.head import ResponseHead
+from proxy.plane.head import RequestHead, ResponseHead
 
 
 class DownstreamCodec(Protocol):
@@ -84,20 +84,6 @@ class RequestSink(Protocol):
         """The caller has caught up."""
 
 
-class UpstreamHead(Protocol):
-    """The request's head as the exchange prepared it for the upstream."""
-
-    method: bytes
-    target: bytes
-    authority: bytes
-    fields: bytes
-    """End-to-end fields, the identity header last."""
-    length: int | None
-    upgrade: bytes
-    has_trailers_te: bool
-    never_indexed: frozenset[bytes]
-
-
 class UpstreamCodec(Protocol):
     """What an exchange asks of the connection (or stream) that the upstream is on."""
 
@@ -110,8 +96,20 @@ class UpstreamCodec(Protocol):
     def wrote(self) -> bool:
         """Whether any byte of the current attempt left."""
 
-    def send_head(self, sink: ResponseSink, head: UpstreamHead) -> None:
-        """Begin an attempt whose answer goes to `sink`."""
+    def send_head(
+        self,
+        sink: ResponseSink,
+        head: RequestHead,
+        *,
+        target: bytes,
+        authority: bytes,
+        fields: bytes,
+    ) -> None:
+        """Begin an attempt whose answer goes to `sink`.
+
+        `head` is the caller's; `target`, `authority` and `fields`, a field block with the
+        identity header last, are what the upstream gets in place of its own.
+        """
 
     def send_data(self, data: bytes) -> None:
         """Send a part of the body."""

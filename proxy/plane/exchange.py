@@ -49,7 +49,7 @@ class Exchange(Attempting):
         except ProxyError as error:
             self.fail(error)
             return
-        self._prepared = route.prepare(self.head)
+        self.upstream_target, self._kept = route.prepare(self.head)
         if route.gate.try_enter():
             self.entered = True
             line = route.identity_line()

@@ -28,34 +28,13 @@ _HOP_BY_HOP = (
 _FORWARDED = re.compile(rb"\r\n(?i:" + spelling(FORWARDED_AUTHORIZATION) + rb"):[^\r]*")
 
 
-class PreparedHead:
-    """The request's head for the upstream; every attempt sends the same but for the token."""
-
-    __slots__ = (
-        "authority", "base", "fields", "has_trailers_te", "length", "method", "never_indexed",
-        "target", "upgrade",
-    )  # fmt: skip
-
-    def __init__(self, head: RequestHead, authority: bytes, target: bytes, base: bytes) -> None:
-        self.method = head.method
-        self.target = target
-        self.authority = authority
-        self.base = base
-        """The field block without the identity header."""
-        self.fields = base
-        self.length = head.length
-        self.upgrade = head.upgrade
-        self.has_trailers_te = head.has_trailers_te
-        self.never_indexed = head.never_indexed
-
-
 class PreparedRoute:
     """A `Route` with its pool, its token cache and its expressions."""
 
     __slots__ = (
-        "_authority", "_base", "_cut", "_fields", "_kept", "_line", "_moves_authorization",
-        "_pools", "_rewrites", "_set", "_sources", "_strip", "_token", "budget", "config", "gate",
-        "guard", "head_limit", "header", "name", "stats", "tokens", "upstream",
+        "_base", "_cut", "_fields", "_kept", "_line", "_moves_authorization", "_pools",
+        "_rewrites", "_set", "_sources", "_strip", "_token", "authority", "budget", "config",
+        "gate", "guard", "head_limit", "header", "name", "stats", "tokens", "upstream",
     )  # fmt: skip
 
     def __init__(
@@ -81,7 +60,8 @@ class PreparedRoute:
         self.gate = Gate(config.limits.in_flight, config.limits.queue)
         self.guard = OriginGuard(config.allow_origins)
         self.budget = RetryBudget(config.retries.budget)
-        self._authority = upstream.authority.encode()
+        self.authority = upstream.authority.encode()
+        """What the upstream's ``Host`` or ``:authority`` says."""
         self._base = upstream.base.encode()
         self._strip = len(config.path) if config.strip_path and config.path != "/" else 0
         self._rewrites = bool(self._strip or self._base)
@@ -131,8 +111,8 @@ class PreparedRoute:
         """The token that the last identity line carried."""
         return self._token
 
-    def prepare(self, head: RequestHead) -> PreparedHead:
-        """Return the head for the upstream.  Runs once per exchange, before the first attempt.
+    def prepare(self, head: RequestHead) -> tuple[bytes, bytes]:
+        """Return target and fields for the upstream.  Runs once per exchange, before any attempt.
 
         The identity header is added afterwards, so that nothing a caller sends, such as
         ``Connection: x-serverless-authorization``, can remove it.
@@ -142,8 +122,7 @@ class PreparedRoute:
         if fields != self._fields:
             self._kept = self._passed_on(head)
             self._fields = fields
-        target = self._target(head.target) if self._rewrites else head.target
-        return PreparedHead(head, self._authority, target, self._kept)
+        return self._target(head.target) if self._rewrites else head.target, self._kept
 
     def _passed_on(self, head: RequestHead) -> bytes:
         fields = head.fields

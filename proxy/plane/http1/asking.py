@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from proxy.plane.codec import UpstreamHead
-from proxy.plane.head import tokens
+from proxy.plane.head import RequestHead, tokens
 
 
 def are_offered(protocols: bytes, offers: bytes) -> bool:
@@ -12,7 +11,7 @@ def are_offered(protocols: bytes, offers: bytes) -> bool:
     return bool(switched) and set(switched) <= set(tokens(offers))
 
 
-def connection_fields(head: UpstreamHead) -> bytes:
+def connection_fields(head: RequestHead) -> bytes:
     """Return the fields that are about this connection: framing, upgrade, trailers."""
     options = []
     lines = b""

@@ -246,28 +246,26 @@ def parse_response(head: bytes, method: bytes) -> ParsedResponse:
     _validate_response(head)
     lines = head[:-4].split(b"\r\n")
     minor, status, phrase = _status_line(lines.pop(0))
-    length = coding = connection = switching = b""
+    length = b""
+    hops: dict[bytes, bytes] = {}
     for name, value in take_specials(lines):
         if name == b"content-length":
             length = value  # llhttp has refused a second one.
-        elif name == b"connection":
-            connection = connection + b", " + value if connection else value
-        elif name == b"transfer-encoding":
-            coding = coding + b", " + value if coding else value
-        elif name == b"upgrade":
-            switching = switching + b", " + value if switching else value
+        else:
+            hops[name] = hops[name] + b", " + value if name in hops else value
     fields = b"\r\n" + b"\r\n".join(lines) if lines else b""
     keep_alive = minor == b"1"
+    connection = hops.get(b"connection")
     if connection in _PLAIN:
         keep_alive = _PLAIN[connection]
-    elif connection:
+    elif connection is not None:
         names = tokens(connection)
         keep_alive = b"close" not in names and (keep_alive or b"keep-alive" in names)
         fields = without(fields, [name for name in names if name not in _OBEYED])
     result = ResponseHead(status, fields, phrase=phrase)
-    chunked = _frame(result, method, length, coding, minor)
+    chunked = _frame(result, method, length, hops.get(b"transfer-encoding"), minor)
     if status == 101:  # noqa: PLR2004 (RFC 9110, 15.2.2)
-        result.switching = switching
+        result.switching = hops.get(b"upgrade", b"")
     return result, keep_alive, chunked
 
 
@@ -308,9 +306,11 @@ def without(fields: bytes, names: list[bytes]) -> bytes:
     return b"".join([b"\r\n" + line for line in kept])
 
 
-def _frame(result: ResponseHead, method: bytes, length: bytes, coding: bytes, minor: bytes) -> bool:
+def _frame(
+    result: ResponseHead, method: bytes, length: bytes, coding: bytes | None, minor: bytes
+) -> bool:
     """Set where the body ends (RFC 9112, 6.3); return whether it is chunked."""
-    if coding:
+    if coding is not None:
         _check_response_coding(coding, length, minor)
     if length:
         if not _is_count(length):
@@ -326,7 +326,7 @@ def _frame(result: ResponseHead, method: bytes, length: bytes, coding: bytes, mi
     if status == 304 or method == b"HEAD":  # noqa: PLR2004 (RFC 9110, 15.4.5)
         result.bodyless = True
         return False
-    return bool(coding)
+    return coding is not None
 
 
 def _check_response_coding(coding: bytes, length: bytes, minor: bytes) -> None:

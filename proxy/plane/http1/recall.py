@@ -17,16 +17,18 @@ from proxy.plane.http1.heads import parse_request
 # them equal); a fragment is left to `parse_request`, which refuses it.
 _LINE = re.compile(rb"([A-Z]+) (/[!\"$-~]*) HTTP/(1\.[01])")
 
-# Longer blocks are rare, and an idle connection keeps its last one.
+# Longer ones are rare, and an idle connection keeps its last block, and the head it was in.
 _LONGEST = 4096
 
 
 class Recall:
     """Reads the request heads of one connection."""
 
-    __slots__ = ("_block", "_known")
+    __slots__ = ("_block", "_head", "_known")
 
     def __init__(self) -> None:
+        self._head = b""
+        """The last head that was parsed, if it was short."""
         self._block = b""
         """The last head's lines behind its request line."""
         self._known: RequestHead | None = None
@@ -35,7 +37,11 @@ class Recall:
     def read(self, head: bytes) -> RequestHead:
         """Return what `parse_request` returns, and raise what it raises."""
         known = self._known
-        if known is not None and head.endswith(self._block):
+        if known is None:
+            return self._learn(head)
+        if head == self._head:
+            return known  # Nobody changes what a head says.
+        if head.endswith(self._block):
             line = _LINE.fullmatch(head, 0, len(head) - len(self._block))
             if line is not None:
                 method, target, version = line.groups()
@@ -48,6 +54,7 @@ class Recall:
         end = head.index(b"\r\n")
         # What an absolute target says comes before the fields; CONNECT has no target to vary.
         if len(head) - end <= _LONGEST and _LINE.fullmatch(head, 0, end):
+            self._head = head if len(head) <= _LONGEST else b""
             self._block = head[end:]
             self._known = result
         return result

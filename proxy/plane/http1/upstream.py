@@ -8,7 +8,8 @@ import select
 from typing import ClassVar, Protocol, cast
 
 from proxy.errors import ProxyError, UpstreamMalformed, UpstreamReset
-from proxy.plane.codec import ResponseSink, UpstreamHead
+from proxy.plane.codec import ResponseSink
+from proxy.plane.head import RequestHead
 from proxy.plane.http1.asking import are_offered, connection_fields
 from proxy.plane.http1.begun import check_response
 from proxy.plane.http1.chunked import ChunkedBody, chunk, last_chunk
@@ -89,7 +90,15 @@ class Http1Upstream(asyncio.BufferedProtocol):
 
     # --- the exchange's side -------------------------------------------------------------
 
-    def send_head(self, sink: ResponseSink, head: UpstreamHead) -> None:
+    def send_head(
+        self,
+        sink: ResponseSink,
+        head: RequestHead,
+        *,
+        target: bytes,
+        authority: bytes,
+        fields: bytes,
+    ) -> None:
         """Begin an attempt; see `UpstreamCodec`."""
         self._sink = sink
         self._phase = HEAD
@@ -101,9 +110,9 @@ class Http1Upstream(asyncio.BufferedProtocol):
             b"%b %b HTTP/1.1\r\nHost: %b%b%b\r\n\r\n"
             % (
                 head.method,
-                head.target,
-                head.authority,
-                head.fields,
+                target,
+                authority,
+                fields,
                 connection_fields(head)
                 if self._chunked_request or head.upgrade or head.has_trailers_te
                 else b"",

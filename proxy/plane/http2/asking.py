@@ -6,7 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from proxy.errors import ProxyError, UpstreamMalformed, UpstreamRefused, UpstreamReset
-from proxy.plane.codec import ResponseSink, UpstreamHead
+from proxy.plane.codec import ResponseSink
+from proxy.plane.head import RequestHead
 from proxy.plane.http2.fields import Fields
 from proxy.plane.http2.heads import read_response, read_trailers, request_lines
 from proxy.plane.http2.standard import Code, name_of
@@ -43,11 +44,21 @@ class AskingStream(Stream):
 
     # --- the exchange's side -------------------------------------------------------------
 
-    def send_head(self, sink: ResponseSink, head: UpstreamHead) -> None:
+    def send_head(
+        self,
+        sink: ResponseSink,
+        head: RequestHead,
+        *,
+        target: bytes,
+        authority: bytes,
+        fields: bytes,
+    ) -> None:
         """Begin an attempt; see `UpstreamCodec`."""
         self._sink = sink
         self._method = head.method
-        self._head = request_lines(head, self._connection.scheme)
+        self._head = request_lines(
+            head, self._connection.scheme, target=target, authority=authority, fields=fields
+        )
         self.never_indexed = head.never_indexed
 
     def flush(self) -> None:

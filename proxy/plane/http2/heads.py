@@ -10,7 +10,6 @@ import re
 from collections.abc import Sequence
 
 from proxy.errors import HeadersTooLarge, RequestMalformed, UpstreamMalformed
-from proxy.plane.codec import UpstreamHead
 from proxy.plane.head import RequestHead, ResponseHead
 from proxy.plane.http1.chunked import allowed_trailers
 from proxy.plane.http2.fields import Field, Fields, Kind
@@ -111,14 +110,16 @@ def read_trailers(fields: Fields) -> bytes:
     return block
 
 
-def request_lines(head: UpstreamHead, scheme: bytes) -> bytes:
+def request_lines(
+    head: RequestHead, scheme: bytes, *, target: bytes, authority: bytes, fields: bytes
+) -> bytes:
     """Return the field block of a request for the upstream, pseudo-headers first."""
     return b"\r\n:method: %b\r\n:scheme: %b\r\n:path: %b\r\n:authority: %b%b%b" % (
         head.method,
         scheme,
-        head.target,
-        head.authority,
-        head.fields,
+        target,
+        authority,
+        fields,
         b"\r\nte: trailers" if head.has_trailers_te else b"",
     )
 

@@ -104,3 +104,17 @@ def test_long_blocks_are_not_kept(parsed: list[bytes], size: int, times: int) ->
     connection.read(head)
 
     assert len(parsed) == times
+
+
+@pytest.mark.parametrize(("size", "kept"), [(4095, True), (4096, True), (4097, False)])
+def test_long_targets_are_not_kept(parsed: list[bytes], size: int, *, kept: bool) -> None:
+    rest = b" HTTP/1.1\r\nHost: a\r\n\r\n"
+    head = b"GET /" + b"x" * (size - len(b"GET /" + rest)) + rest
+    connection = Recall()
+    said = connection.read(head)
+    again = connection.read(head)
+
+    # The very same object where it was kept; read anew where only its fields were.
+    assert (again is said) is kept
+    assert outcome(connection.read, head) == outcome(parse_request, head)
+    assert len(parsed) == 1
