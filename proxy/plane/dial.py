@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import socket
 import ssl
 from collections.abc import Callable, Iterable
@@ -92,6 +94,7 @@ class Dialler:
                 sock = await start_connection(
                     addresses, happy_eyeballs_delay=_ATTEMPT_DELAY, interleave=1
                 )
+                refuse_itself(sock)
                 keep_alive(sock)
                 stage = "the TLS handshake"
                 return await self._wrap(sock, factory, timeout)
@@ -150,6 +153,21 @@ class Dialler:
                 hint="Check the route's upstream, and DNS inside this container.",
             )
         return UpstreamConnectFailed(f"{origin} cannot be connected: {error.strerror or error}.")
+
+
+def refuse_itself(sock: socket.socket) -> None:
+    """Raise ConnectionRefusedError for a socket that is connected to itself, and close it.
+
+    TCP allows it (RFC 9293, 3.5, simultaneous open), and on loopback it happens: nobody listens
+    on the port, and the kernel chooses that very one for the caller.
+    """
+    try:
+        is_itself = sock.getsockname() == sock.getpeername()
+    except OSError:
+        return  # It is reset already, which the first write will tell.
+    if is_itself:
+        sock.close()
+        raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
 
 
 def keep_alive(sock: socket.socket) -> None:

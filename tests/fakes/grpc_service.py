@@ -31,6 +31,9 @@ Metadata = tuple[tuple[str, str | bytes], ...]
 OPTIONS = (
     ("grpc.max_receive_message_length", LARGEST),
     ("grpc.max_send_message_length", LARGEST),
+    # Beyond the first number grpcio refuses calls at random, beyond the second all of them.
+    ("grpc.max_metadata_size", 16 * 1024),
+    ("grpc.absolute_max_metadata_size", 32 * 1024),
     # Tests must not share connections through grpcio's pool.
     ("grpc.use_local_subchannel_pool", 1),
 )

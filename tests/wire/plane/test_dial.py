@@ -12,7 +12,7 @@ from typing import Literal, cast
 import pytest
 
 from proxy.config.model import Upstream
-from proxy.errors import ProxyError
+from proxy.errors import ProxyError, UpstreamConnectFailed
 from proxy.plane import dial
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER, socket(7)
@@ -46,6 +46,25 @@ async def test_a_reset_while_dialling_closes_no_other_connection(
         for other in others:
             os.fstat(other.fileno())
             other.close()
+
+
+async def test_a_connection_to_itself_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux makes one where nobody listens on a port and the caller happens to get its number."""
+
+    async def connect(*_: object, **__: object) -> socket.socket:
+        sock = socket.socket()
+        sock.bind(("127.0.0.1", 0))
+        sock.connect(sock.getsockname())
+        made.append(sock)
+        return sock
+
+    made: list[socket.socket] = []
+    monkeypatch.setattr(dial, "start_connection", connect)
+    dialler = dial.Dialler(Upstream("http", "127.0.0.1", 9), ca_file=None)
+    with pytest.raises(UpstreamConnectFailed, match="Connection refused"):
+        await dialler.dial(Writing, 5)
+
+    assert made[0].fileno() == -1
 
 
 class Writing(asyncio.Protocol):
