@@ -32,7 +32,7 @@ def _arguments(given: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tests.bench",
         description="Compare this proxy with direct calls, Envoy and Go. The whole takes about "
-        "ten minutes, --quick about one and a half.",
+        "a quarter of an hour, --quick about two minutes.",
         epilog="\n".join(f"{case.name:12} {case.help}" for case in CASES),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

