@@ -41,10 +41,12 @@ class Pursuit:
         Raises:
             Overloaded: there is none, and none to wait in; or none became free in time.
         """
-        timeout = self.route.config.timeouts.connect
+        gate, timeout = self.route.gate, self.route.config.timeouts.connect
+        if gate is None:
+            return
         try:
             async with asyncio.timeout(timeout):
-                await self.route.gate.enter()
+                await gate.enter()
         except GateFull:
             limits = self.route.config.limits
             raise Overloaded(

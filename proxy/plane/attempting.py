@@ -84,7 +84,7 @@ class Attempting(ABC):
         self.started_at = keeper.clock()
         self.deadline = self._total_at = self.started_at + route.config.timeouts.total
         self.entered = False
-        """Whether it holds a place at the route's gate."""
+        """Whether it holds a place at the route's gate, if there is one."""
         self.origin = b""
         """The allowed browser origin that asks."""
         self.status = 0
@@ -151,6 +151,7 @@ class Attempting(ABC):
         waits = self._ended and self.state is ATTEMPTING
         now = self._keeper.clock()
         deadline = now + (timeouts.response if waits else timeouts.idle)
+        # `min` costs three times as much, and this runs twice for each exchange.
         self.deadline = min(self._total_at, deadline)
         return now
 

@@ -43,14 +43,16 @@ class Exchange(Attempting):
         route = self.route
         route.stats.in_flight += 1
         route.budget.deposit()
-        try:
-            if self._answer_here():
+        head = self.head
+        if head.guarded or head.raw_size > route.head_limit or route.body_limit:
+            try:
+                if self._answer_here():
+                    return
+            except ProxyError as error:
+                self.fail(error)
                 return
-        except ProxyError as error:
-            self.fail(error)
-            return
-        self.upstream_target, self._kept = route.prepare(self.head)
-        if route.gate.try_enter():
+        self.upstream_target, self._kept = route.prepare(head)
+        if route.gate is None or route.gate.try_enter():
             self.entered = True
             line = route.identity_line()
             if line is not None and (up := self._source.take()) is not None:
@@ -253,7 +255,7 @@ class Exchange(Attempting):
         self._keeper.sweeper.discard(self)
         self._up = self._held = None
         self.route.stats.in_flight -= 1
-        if self.entered:
+        if self.entered and self.route.gate is not None:
             self.route.gate.leave()
         if self._task is not None:
             self._task.cancel()
@@ -283,7 +285,7 @@ class Exchange(Attempting):
         head, route = self.head, self.route
         if head.raw_size > route.head_limit:
             raise HeadersTooLarge(f"The request head is larger than {route.head_limit} bytes.")
-        limit = route.config.limits.body_bytes
+        limit = route.body_limit
         if limit and (head.length or 0) > limit:
             raise BodyTooLarge(f"The request body is larger than {limit} bytes.")
         if not head.guarded:

@@ -33,8 +33,8 @@ class PreparedRoute:
 
     __slots__ = (
         "_base", "_cut", "_fields", "_kept", "_line", "_moves_authorization", "_pools",
-        "_rewrites", "_set", "_sources", "_strip", "_token", "authority", "budget", "config",
-        "gate", "guard", "head_limit", "header", "name", "stats", "tokens", "upstream",
+        "_rewrites", "_set", "_sources", "_strip", "_token", "authority", "body_limit", "budget",
+        "config", "gate", "guard", "head_limit", "name", "stats", "tokens", "upstream",
     )  # fmt: skip
 
     def __init__(
@@ -54,10 +54,13 @@ class PreparedRoute:
         self.tokens = tokens
         self.stats = stats
         self.upstream = upstream
-        self.header = config.header
         self.head_limit = head_limit(config.limits)
         """Bytes of the largest head, of requests and responses."""
-        self.gate = Gate(config.limits.in_flight, config.limits.queue)
+        self.body_limit = config.limits.body_bytes
+        """Bytes of the largest request body, 0 for none."""
+        limits = config.limits
+        self.gate = Gate(limits.in_flight, limits.queue) if limits.in_flight else None
+        """Bounds what is in flight; None where nothing does."""
         self.guard = OriginGuard(config.allow_origins)
         self.budget = RetryBudget(config.retries.budget)
         self.authority = upstream.authority.encode()
@@ -79,7 +82,7 @@ class PreparedRoute:
         """Return the expressions of the names that never reach the upstream as they came."""
         # Cloud Run prefers X-Serverless-Authorization to Authorization, so the caller's own
         # copies of it go even where our token travels in another header.
-        identity = {IdentityHeader.SERVERLESS.value, self.header.value}
+        identity = {IdentityHeader.SERVERLESS.value, self.config.header.value}
         ours = [name for name, _ in self.config.set_headers]
         names = [*identity, *ours, *self.config.remove_headers]
         return [*_HOP_BY_HOP, *(spelling(name.encode()) for name in names)]
@@ -97,13 +100,13 @@ class PreparedRoute:
         token = self.tokens.current(self.name)
         if token is None:
             return None
-        return self.line_of(token)
+        return self._line if token is self._token else self.line_of(token)
 
     def line_of(self, token: IdToken) -> bytes:
         """Return the identity header that carries `token`, as a field block."""
         if token is not self._token:
             self._token = token
-            self._line = b"\r\n" + identity_line(self.header, token).removesuffix(b"\r\n")
+            self._line = b"\r\n" + identity_line(self.config.header, token).removesuffix(b"\r\n")
         return self._line
 
     @property

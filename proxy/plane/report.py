@@ -49,7 +49,9 @@ class Reporter:
         stats.duration.observe(seconds)
         if error is not None:
             self._failed(stats, status, error)
-        level = _level(status, error)
+        # Almost all: a call less for each exchange.
+        is_plain = error is None and status < _SERVER_ERROR
+        level = logging.INFO if is_plain else _level(status, error)
         if log.isEnabledFor(level):
             _write(level, stats.name, exchange.head, _http(exchange, seconds), error)
         if exchange.refused_as and error is None:

@@ -303,10 +303,12 @@ class Http1Upstream(asyncio.BufferedProtocol):
             self._phase = UNTIL_CLOSE
             self._keep_alive = False
         sink.response_head(head)
-        if self._sink is sink and self._phase is LENGTH and self._remaining == 0:
+        if self._sink is not sink or self._phase is not LENGTH:
+            return rest
+        if self._remaining == 0:
             self._complete(rest)
             return b""
-        return rest
+        return self._take_length(sink, rest) if rest else b""
 
     def _take_length(self, sink: ResponseSink, data: bytes) -> bytes:
         size = len(data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from proxy.config.model import Limits, Timeouts
+from proxy.plane.gate import Gate
 from tests.fakes.wired import Wired
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -150,9 +151,15 @@ async def test_an_announced_body_that_is_too_large_is_refused_before_it_comes(
 # --- in_flight and queue
 
 
+def gate_of(wired: Wired) -> Gate:
+    gate = wired.builder.routes["default"].gate
+    assert gate is not None
+    return gate
+
+
 async def test_what_is_beyond_in_flight_and_queue_is_shed(wired: Wired) -> None:
     await wired.serve(limits=Limits(in_flight=2, queue=1))
-    gate = wired.builder.routes["default"].gate
+    gate = gate_of(wired)
     callers = [await wired.caller() for _ in range(3)]
     for number, caller in enumerate(callers):
         caller.send(b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % number)
@@ -177,7 +184,7 @@ async def test_what_is_beyond_in_flight_and_queue_is_shed(wired: Wired) -> None:
 
 async def test_the_queue_is_served_in_the_order_of_arrival(wired: Wired) -> None:
     await wired.serve(limits=Limits(in_flight=1, queue=10))
-    gate = wired.builder.routes["default"].gate
+    gate = gate_of(wired)
     callers = []
     for number in range(4):
         caller = await wired.caller()
@@ -204,7 +211,7 @@ async def test_the_queue_is_left_after_the_connect_timeout(wired: Wired) -> None
 
 async def test_a_caller_that_goes_away_leaves_the_queue(wired: Wired) -> None:
     await wired.serve(limits=Limits(in_flight=1, queue=1))
-    gate = wired.builder.routes["default"].gate
+    gate = gate_of(wired)
     first, second = await wired.caller(), await wired.caller()
     first.send(GET)
     upstream = await wired.upstream.accept()
