@@ -143,11 +143,13 @@ class Pool:
         connection = self._connection()
         transport.set_protocol(connection)
         connection.connection_made(transport)
-        self._busy += 1
+        self._count_in(connection)
         self.release(connection)
 
     def lost(self, connection: Http1Upstream) -> None:
         """Forget a connection that has closed; its place goes to whoever waits."""
+        if not connection.is_counted:
+            return  # Whoever dialled it has gone meanwhile, and gives back the place.
         try:
             self._idle.remove(connection)
         except ValueError:
@@ -229,14 +231,18 @@ class Pool:
             raise
         else:
             self._stats.dials["ok"] += 1
-            self._busy += 1
             if connection.is_closed:
                 origin = self._dialler.upstream.origin
                 raise UpstreamConnectFailed(f"{origin} closed the connection at once.")
+            self._count_in(connection)
             return connection
         finally:
             self._dialling -= 1
             self.offer_place()
+
+    def _count_in(self, connection: Http1Upstream) -> None:
+        connection.is_counted = True
+        self._busy += 1
 
     def _connection(self) -> Http1Upstream:
         return Http1Upstream(self, self._head_limit)

@@ -59,6 +59,10 @@ TOKEN_FAULTS: tuple[Fault, ...] = (
     NoFlavor(),
 )
 
+_BUSY = re.compile(
+    r"^auth_proxy_(?:in_flight\{.*|upstream_connections\{.*state=\"(?:busy|dialling)\".*) [^0].*$",
+    re.MULTILINE,
+)
 _SERVES = re.compile(r"worker \d+ serves")
 
 # Calls that the proxy may not have seen, or not counted before it was asked.
@@ -295,15 +299,15 @@ def _read_all(sock: socket.socket) -> bytes:
 
 
 async def _assert_quiet(program: Program) -> None:
-    """Wait until nothing is in flight, as the proxy counts it."""
-    async with asyncio.timeout(20):
-        while True:
-            text = await _metrics(program)
-            busy = _sum(text, "auth_proxy_in_flight")
-            busy += _sum(text, "auth_proxy_upstream_connections", 'state="busy"')
-            busy += _sum(text, "auth_proxy_upstream_connections", 'state="dialling"')
-            if not busy:
-                return
+    """Wait until nothing is in flight, as the proxy counts it; else fail with what is."""
+    busy: list[str] = []
+    with suppress(TimeoutError):
+        async with asyncio.timeout(20):
+            while True:
+                busy = _BUSY.findall(await _metrics(program))
+                if not busy:
+                    return
+    raise AssertionError(f"this is still under way: {busy}")
 
 
 async def _counted(program: Program, name: str) -> float:

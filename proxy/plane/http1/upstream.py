@@ -56,7 +56,8 @@ class Http1Upstream(asyncio.BufferedProtocol):
     __slots__ = (
         "_choked", "_chunked_body", "_chunked_request", "_keep_alive", "_keeper", "_limit",
         "_method", "_offers", "_out", "_partial", "_paused", "_phase", "_poll", "_remaining",
-        "_request_ended", "_sink", "_transport", "answered", "idle_since", "reused", "wrote",
+        "_request_ended", "_sink", "_transport", "answered", "idle_since", "is_counted", "reused",
+        "wrote",
     )  # fmt: skip
 
     def __init__(self, keeper: Keeper, head_limit: int) -> None:
@@ -65,6 +66,8 @@ class Http1Upstream(asyncio.BufferedProtocol):
         self._limit = head_limit
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)
         self.reused = False
+        self.is_counted = False
+        """Whether the keeper has taken it in."""
         self.idle_since = 0.0
         self._choked = False
         """Whether the upstream does not read what was written."""

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
+from collections.abc import Callable
+from typing import NoReturn
 
 import pytest
 
 from proxy.config.model import Limits
+from proxy.plane.dial import Dialler
+from proxy.plane.http1.upstream import Http1Upstream
+from proxy.plane.stats import Connections
 from tests.fakes.raw import RawCaller, UpstreamEnd
 from tests.fakes.wired import Wired
 
@@ -25,6 +31,30 @@ async def warm(wired: Wired) -> tuple[RawCaller, UpstreamEnd]:
     await caller.take(OK)
     await wired.until(lambda: wired.connections.idle >= 1, "the return of the connection")
     return caller, upstream
+
+
+async def test_a_connection_that_nobody_waits_for_any_more_is_not_counted(
+    wired: Wired, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A caller may go away between the end of the handshake and its task's next turn."""
+    dialled: list[tuple[asyncio.Transport, Http1Upstream]] = []
+    dial = Dialler.dial
+
+    async def too_late(
+        self: Dialler, factory: Callable[[], Http1Upstream], timeout: float
+    ) -> NoReturn:
+        dialled.append(await dial(self, factory, timeout))
+        dialled[0][0].close()
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(Dialler, "dial", too_late)
+    caller = await wired.caller()
+    caller.send(GET)
+    await wired.until(lambda: bool(dialled), "the dial")
+    caller.close()
+    await wired.until(lambda: dialled[0][1].is_closed, "the end of the connection")
+
+    assert wired.connections == Connections()
 
 
 def at_once(end: UpstreamEnd) -> socket.socket:
