@@ -1,0 +1,63 @@
+"""Lines of responses: what is found, what is taken out, and how much is remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from proxy.plane.http1 import lines
+from proxy.plane.http1.lines import take_specials
+
+
+@pytest.fixture(autouse=True)
+def forgetful() -> Iterator[None]:
+    """Let no other test's lines be remembered."""
+    lines._known.clear()
+    yield
+    lines._known.clear()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_what_is_about_the_connection_is_told_and_taken_out(times: int) -> None:
+    """The second time from memory."""
+    for _ in range(times):
+        block = [
+            b"Server: a", b"Connection: keep-alive", b"content-LENGTH:5 ", b"Set-Cookie: x=1",
+            b"Keep-Alive: timeout=5", b"Set-Cookie: x=1", b"CONNECTION:\tclose",
+        ]  # fmt: skip
+        found = take_specials(block)
+
+        assert found == [
+            (b"connection", b"keep-alive"),
+            (b"content-length", b"5"),
+            (b"keep-alive", b"timeout=5"),
+            (b"connection", b"close"),
+        ]
+        assert block == [
+            b"Server: a", b"content-LENGTH:5 ", b"Set-Cookie: x=1", b"Set-Cookie: x=1",
+        ]  # fmt: skip
+
+
+def test_equal_lines_are_all_taken_out() -> None:
+    block = [b"TE: x", b"A: 1", b"TE: x"]
+
+    assert take_specials(block) == [(b"te", b"x"), (b"te", b"x")]
+    assert block == [b"A: 1"]
+
+
+@pytest.mark.parametrize(("size", "kept"), [(127, True), (128, True), (129, False)])
+def test_long_lines_are_not_remembered(size: int, *, kept: bool) -> None:
+    line = b"A: ".ljust(size, b"x")
+    take_specials([line])
+
+    assert (line in lines._known) is kept
+
+
+@pytest.mark.parametrize(("others", "left"), [(1022, 1023), (1023, 1024), (1024, 1)])
+def test_so_many_lines_are_remembered_and_then_none(others: int, left: int) -> None:
+    take_specials([b"A: %d" % number for number in range(others)])
+    take_specials([b"Last: 1"])
+
+    assert len(lines._known) == left
+    assert b"Last: 1" in lines._known
