@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from email.utils import formatdate
 
 from proxy.config.model import ErrorFormat
 from proxy.dialects import Caller, render
@@ -39,8 +39,7 @@ def dated(now: float) -> tuple[bytes, bytes]:
 
     RFC 9110, 6.6.1: whoever makes an answer must say when, and 5.6.7: how.
     """
-    said = datetime.fromtimestamp(now, UTC).strftime("%a, %d %b %Y %H:%M:%S GMT")
-    return b"Date", said.encode()
+    return b"Date", formatdate(now, usegmt=True).encode()
 
 
 def write_error(

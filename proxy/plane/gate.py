@@ -16,7 +16,7 @@ class Gate:
     __slots__ = ("_limit", "_queue", "_waiting", "inside")
 
     def __init__(self, limit: int, queue: int) -> None:
-        """`limit` 0 is no bound; `queue` is how many may wait."""
+        """`limit` is how many may be inside at once, `queue` how many may wait."""
         self._limit = limit
         self._queue = queue
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -29,7 +29,7 @@ class Gate:
 
     def try_enter(self) -> bool:
         """Enter without waiting; False if full, or if others wait already."""
-        if self._limit and (self.inside >= self._limit or self._waiting):
+        if self.inside >= self._limit or self._waiting:
             return False
         self.inside += 1
         return True

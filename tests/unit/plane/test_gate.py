@@ -23,12 +23,6 @@ def test_there_are_as_many_places_as_the_limit(inside: int) -> None:
     assert gate.try_enter() is (inside < 2)
 
 
-def test_zero_is_no_limit() -> None:
-    gate = Gate(limit=0, queue=0)
-
-    assert all(gate.try_enter() for _ in range(1000))
-
-
 async def test_nobody_overtakes_who_waits() -> None:
     gate = Gate(limit=1, queue=2)
     gate.try_enter()

@@ -103,3 +103,9 @@ def test_a_connection_persists_as_the_caller_says(
     head = parse_request(b"GET / HTTP/" + version + b"\r\nHost: a\r\n" + line + b"\r\n")
 
     assert head.keep_alive is keeps
+
+
+@pytest.mark.parametrize("coding", [b"", b" ", b"gzip", b"gzip, chunked"])
+def test_a_coding_that_is_not_chunked_is_refused_an_empty_one_too(coding: bytes) -> None:
+    with pytest.raises(UpstreamMalformed):
+        parse_response(b"HTTP/1.1 200 OK\r\nTransfer-Encoding:%b\r\n\r\n" % coding, b"GET")

@@ -151,6 +151,19 @@ async def test_an_announced_body_that_is_too_large_is_refused_before_it_comes(
 # --- in_flight and queue
 
 
+@pytest.mark.parametrize(("in_flight", "bounded"), [(0, False), (1, True)])
+async def test_zero_in_flight_is_no_bound(wired: Wired, in_flight: int, *, bounded: bool) -> None:
+    await wired.serve(limits=Limits(in_flight=in_flight))
+    callers = [await wired.caller() for _ in range(2)]
+    callers[0].send(GET)
+    await (await wired.upstream.accept()).head()
+    callers[1].send(GET)
+    if bounded:
+        assert (await callers[1].answer()).value("x-auth-proxy-error") == "overloaded"
+        return
+    await (await wired.upstream.accept()).head()
+
+
 def gate_of(wired: Wired) -> Gate:
     gate = wired.builder.routes["default"].gate
     assert gate is not None
