@@ -22,8 +22,9 @@ from proxy.errors import (
     UpstreamConnectTimedOut,
     UpstreamTlsFailed,
 )
+from proxy.plane.tls import TlsTransport
 
-P = TypeVar("P", bound=asyncio.BaseProtocol)
+P = TypeVar("P", bound=asyncio.BufferedProtocol)
 
 # RFC 8305, 5: the recommended delay before the next address is tried beside the first.
 _ATTEMPT_DELAY = 0.25
@@ -48,6 +49,9 @@ def tls_context(ca_file: Path | None, protocols: tuple[str, ...]) -> ssl.SSLCont
     if ca_file is not None:
         context.load_verify_locations(cafile=ca_file)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # So that writing never has to wait for something to read. TLS 1.3 has none of it, and no
+    # server of ours needs it: it asked for a client's certificate in the middle.
+    context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(list(protocols))
     return context
 
@@ -97,7 +101,7 @@ class Dialler:
                 refuse_itself(sock)
                 keep_alive(sock)
                 stage = "the TLS handshake"
-                return await self._wrap(sock, factory, timeout)
+                return await self._wrap(sock, factory)
         except TimeoutError:
             raise UpstreamConnectTimedOut(
                 f"{self.upstream.origin} was not connected within {timeout:g} s ({stage})."
@@ -111,20 +115,12 @@ class Dialler:
             self.upstream.host, self.upstream.port, type=socket.SOCK_STREAM
         )
 
-    async def _wrap(
-        self, sock: socket.socket, factory: Callable[[], P], timeout: float
-    ) -> Dialled[P]:
+    async def _wrap(self, sock: socket.socket, factory: Callable[[], P]) -> Dialled[P]:
         loop = asyncio.get_running_loop()
         try:
-            if not self.upstream.tls:
-                return await loop.create_connection(factory, sock=sock)
-            return await loop.create_connection(
-                factory,
-                sock=sock,
-                ssl=tls_context(self._ca_file, self._protocols),
-                server_hostname=self.upstream.host,
-                ssl_handshake_timeout=timeout,
-            )
+            if self.upstream.tls:
+                return await self._secure(sock, factory())
+            return await loop.create_connection(factory, sock=sock)
         finally:
             if not isinstance(loop, asyncio.BaseEventLoop):
                 # uvloop's transport closes the descriptor itself, and only then takes it from
@@ -132,6 +128,17 @@ class Dialler:
                 # `connection_made` (a reset before the TLS handshake is written): the object,
                 # when collected, would close whatever connection has got the number since.
                 sock.detach()
+
+    async def _secure(self, sock: socket.socket, codec: P) -> Dialled[P]:
+        context = tls_context(self._ca_file, self._protocols)
+        transport = TlsTransport(context, self.upstream.host, codec)
+        tcp, _ = await asyncio.get_running_loop().create_connection(lambda: transport, sock=sock)
+        try:
+            await transport.ready()
+        except asyncio.CancelledError:
+            tcp.abort()
+            raise
+        return transport, codec
 
     def _translate(self, error: OSError) -> ProxyError:
         """Say what an operating system's or OpenSSL's error means for the upstream."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import select
+from collections.abc import Callable
 from typing import ClassVar, Protocol, cast
 
 from proxy.errors import ProxyError, UpstreamMalformed, UpstreamReset
@@ -14,6 +15,7 @@ from proxy.plane.http1.asking import are_offered, connection_fields
 from proxy.plane.http1.begun import check_response
 from proxy.plane.http1.chunked import ChunkedBody, chunk, last_chunk
 from proxy.plane.http1.heads import ParsedResponse, parse_response
+from proxy.plane.tls import TlsTransport
 
 # One read buffer for the process: what was read is consumed before the callback returns.
 # uvloop reads TLS data for a plain Protocol into a new 256 KiB object each time, which costs
@@ -54,10 +56,10 @@ class Http1Upstream(asyncio.BufferedProtocol):
     """The upstream codec for HTTP/1.1 (see `proxy.plane.codec`)."""
 
     __slots__ = (
-        "_choked", "_chunked_body", "_chunked_request", "_keep_alive", "_keeper", "_limit",
-        "_method", "_offers", "_out", "_partial", "_paused", "_phase", "_poll", "_remaining",
-        "_request_ended", "_sink", "_transport", "answered", "idle_since", "is_counted", "reused",
-        "wrote",
+        "_choked", "_chunked_body", "_chunked_request", "_has_unread", "_keep_alive", "_keeper",
+        "_limit", "_method", "_offers", "_out", "_partial", "_paused", "_phase", "_poll",
+        "_remaining", "_request_ended", "_sink", "_transport", "answered", "idle_since",
+        "is_counted", "reused", "wrote",
     )  # fmt: skip
 
     def __init__(self, keeper: Keeper, head_limit: int) -> None:
@@ -73,6 +75,8 @@ class Http1Upstream(asyncio.BufferedProtocol):
         """Whether the upstream does not read what was written."""
         self._paused = False
         """Whether nothing is read from it."""
+        self._has_unread: Callable[[], bool] | None = None
+        """Tells of what has come from the kernel and not from TLS."""
         # For one attempt
         self._phase = IDLE
         self._sink: ResponseSink | None = None
@@ -183,7 +187,7 @@ class Http1Upstream(asyncio.BufferedProtocol):
 
     def is_quiet(self) -> bool:
         """Ask the kernel whether the far end has sent something meanwhile, a FIN included."""
-        return not self._poll(0)
+        return not (self._poll(0) or (self._has_unread is not None and self._has_unread()))
 
     # --- the transport's side ------------------------------------------------------------
 
@@ -193,6 +197,8 @@ class Http1Upstream(asyncio.BufferedProtocol):
         poll = select.poll()
         poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
         self._poll = poll.poll
+        if isinstance(transport, TlsTransport):
+            self._has_unread = transport.has_unread
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 (asyncio's signature)
         """Lend the process's read buffer."""

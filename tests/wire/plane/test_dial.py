@@ -67,7 +67,7 @@ async def test_a_connection_to_itself_is_none(monkeypatch: pytest.MonkeyPatch) -
     assert made[0].fileno() == -1
 
 
-class Writing(asyncio.Protocol):
+class Writing(asyncio.BufferedProtocol):
     """Greets at once, as HTTP/2 does."""
 
     def __init__(self) -> None:

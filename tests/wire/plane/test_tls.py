@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import re
+import shutil
 import socket
 import ssl
-from collections.abc import Callable
+from asyncio.subprocess import PIPE, STDOUT
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from proxy.config.model import Upstream
+from proxy.plane.dial import Dialler
 from tests.fakes import tls
+from tests.fakes.raw import PATIENCE
 from tests.fakes.wired import Wired
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -57,8 +65,6 @@ async def test_a_body_that_only_the_close_delimits_ends_with_the_close_of_tls(
         assert (await caller.answer()).body == b"hello"
 
 
-# The command always runs on uvloop; asyncio's own TLS does not tell the two ends apart.
-@pytest.mark.asyncio(loop_factories=["uvloop"])
 async def test_a_body_that_is_cut_below_tls_is_not_taken_for_whole(tmp_path: Path) -> None:
     # RFC 9112, 9.8: without close_notify somebody else may have sent the FIN.
     async with Wired(tls=tls.server_context()) as wired:
@@ -76,6 +82,32 @@ async def test_a_body_that_is_cut_below_tls_is_not_taken_for_whole(tmp_path: Pat
             sock.shutdown(socket.SHUT_WR)
         assert await caller.take_all() == b""
         assert wired.refusals == {"upstream_reset": 1}
+
+
+@pytest.mark.parametrize("secure", [True, False])
+async def test_what_is_left_over_behind_a_full_buffer_is_nobodys_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, secure: bool
+) -> None:
+    """It has come from the network, but not from TLS, when the next request is at hand."""
+    first = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfirst"
+    evil = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
+    monkeypatch.setattr("proxy.plane.http1.upstream._BUFFER", memoryview(bytearray(len(first))))
+    async with Wired(tls=tls.server_context() if secure else None) as wired:
+        if secure:
+            await wired.serve_tls(tls.ca_file(tmp_path))
+        else:
+            await wired.serve()
+        caller = await wired.caller()
+        caller.send(GET + GET)
+        upstream = await wired.upstream.accept()
+        await upstream.head()
+        upstream.send(first + evil)
+        assert (await caller.answer()).body == b"first"
+
+        another = await wired.upstream.accept()
+        await another.head()
+        another.send(OK)
+        assert (await caller.answer()).body == b"ok"
 
 
 @pytest.mark.parametrize(
@@ -109,3 +141,92 @@ async def test_an_upstream_that_does_not_speak_tls_is_told_so(wired: Wired, tmp_
     answer = await caller.answer()
 
     assert (answer.status, answer.value("x-auth-proxy-error")) == (502, "upstream_tls_failed")
+
+
+class Line(asyncio.BufferedProtocol):
+    """Collects text by lines."""
+
+    def __init__(self) -> None:
+        self.lines: asyncio.Queue[bytes] = asyncio.Queue()
+        self._buffer = memoryview(bytearray(1024))
+        self._partial = b""
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 (asyncio's signature)
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        *lines, self._partial = (self._partial + self._buffer[:nbytes]).split(b"\n")
+        for line in lines:
+            self.lines.put_nowait(line)
+
+
+class OpensslServer:
+    """`openssl s_server`, which sends what it is told and obeys a few letters."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._in, self._out = process.stdin, process.stdout
+
+    async def until(self, expression: str) -> re.Match[str]:
+        """Return the first line from here on in which `expression` is found."""
+        said = ""
+        while line := (await self._out.readline()).decode():
+            said += line
+            if found := re.search(expression, line):
+                return found
+        raise AssertionError(f"openssl did not say {expression}, but {said}")
+
+    def tell(self, line: str) -> None:
+        self._in.write(line.encode() + b"\n")
+
+
+@asynccontextmanager
+async def openssl_server(folder: Path, *flags: str) -> AsyncIterator[tuple[OpensslServer, int]]:
+    """Run a server that shows every message of TLS; yield it and its port."""
+    if (openssl := shutil.which("openssl")) is None:
+        pytest.skip("openssl is not installed")
+    leaf = tls.authority().issue_cert("localhost")
+    chain = folder / "chain.pem"
+    chain.write_bytes(leaf.private_key_and_cert_chain_pem.bytes())
+    process = await asyncio.create_subprocess_exec(
+        openssl, "s_server", "-accept", "127.0.0.1:0", "-cert", chain, "-key", chain, "-msg",
+        *flags, stdin=PIPE, stdout=PIPE, stderr=STDOUT,
+    )  # fmt: skip
+    try:
+        server = OpensslServer(process)
+        port = int((await server.until(r"^ACCEPT .*:(\d+)"))[1])
+        yield server, port
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def test_a_server_may_ask_for_new_keys(tmp_path: Path) -> None:
+    """RFC 8446, 4.6.3: before anything else is sent."""
+    async with asyncio.timeout(PATIENCE), openssl_server(tmp_path, "-tls1_3") as (server, port):
+        dialler = Dialler(Upstream("https", "localhost", port), tls.ca_file(tmp_path))
+        transport, codec = await dialler.dial(Line, PATIENCE)
+        transport.write(b"one\n")
+        await server.until("^one")
+        server.tell("K")
+        await server.until(">>> .* KeyUpdate")
+        server.tell("two")
+        assert await codec.lines.get() == b"two"
+        transport.write(b"three\n")
+        await server.until("<<< .* KeyUpdate")
+        await server.until("^three")
+        transport.abort()
+
+
+async def test_a_server_may_not_begin_a_handshake_anew(tmp_path: Path) -> None:
+    """RFC 5246, 7.4.1.1: it is told so, at once; what is written never waits for it."""
+    async with asyncio.timeout(PATIENCE), openssl_server(tmp_path, "-tls1_2") as (server, port):
+        dialler = Dialler(Upstream("https", "localhost", port), tls.ca_file(tmp_path))
+        transport, _ = await dialler.dial(Line, PATIENCE)
+        transport.write(b"one\n")
+        await server.until("^one")
+        server.tell("r")
+        await server.until(">>> .* HelloRequest")
+        await server.until("<<< .* no_renegotiation")
+        transport.abort()
