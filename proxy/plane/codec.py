@@ -34,6 +34,9 @@ class DownstreamCodec(Protocol):
     def write_head(self, head: ResponseHead) -> None:
         """Send the final head, or 101 whereupon the connection is a tunnel."""
 
+    def write_whole(self, head: ResponseHead, body: bytes) -> None:
+        """Send a whole answer to a request that is whole: `write_head` to `write_end` in one."""
+
     def write_data(self, data: bytes) -> None:
         """Send a part of the body."""
 
@@ -141,6 +144,12 @@ class ResponseSink(Protocol):
 
     def response_head(self, head: ResponseHead) -> None:
         """The final head, or 101."""
+
+    def response_whole(self, head: ResponseHead, body: bytes) -> None:
+        """The whole answer, below 400, to a request that is whole; in place of all the others.
+
+        Most answers come so, and one call costs less than four.
+        """
 
     def response_data(self, data: bytes) -> None:
         """Part of the body."""

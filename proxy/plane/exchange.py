@@ -141,6 +141,19 @@ class Exchange(Attempting):
             return
         self._relay(head)
 
+    def response_whole(self, head: ResponseHead, body: bytes) -> None:
+        """Pass on an answer that came in one piece."""
+        stats = self.route.stats
+        stats.upstream_head.observe(self._keeper.clock() - self._sent_at)
+        self.status = head.status
+        if self.origin:
+            head.fields = guard.allow(head.fields, self.origin)
+        size = self.response_bytes = len(body)
+        stats.response_bytes += size
+        self._finish(None)
+        # Last: the caller's next request may begin within this call.
+        self._down.write_whole(head, body)
+
     def response_data(self, data: bytes) -> None:
         """Pass on a part of the body."""
         if self._held is not None:

@@ -116,9 +116,9 @@ class ResponseHead:
         self,
         status: int,
         fields: bytes,
-        *,
         phrase: bytes = b"",
         length: int | None = None,
+        *,
         bodyless: bool = False,
     ) -> None:
         self.status = status

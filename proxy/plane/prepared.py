@@ -33,8 +33,8 @@ class PreparedRoute:
 
     __slots__ = (
         "_base", "_cut", "_fields", "_kept", "_line", "_moves_authorization", "_pools",
-        "_rewrites", "_set", "_sources", "_strip", "_token", "authority", "body_limit", "budget",
-        "config", "gate", "guard", "head_limit", "name", "stats", "tokens", "upstream",
+        "_rewrites", "_set", "_sources", "_strip", "authority", "body_limit", "budget", "config",
+        "gate", "guard", "head_limit", "name", "stats", "token", "tokens", "upstream",
     )  # fmt: skip
 
     def __init__(
@@ -75,7 +75,7 @@ class PreparedRoute:
         """The last field block of a caller."""
         self._kept = self._set
         """What of it is passed on, with what is added."""
-        self._token: IdToken | None = None
+        self.token: IdToken | None = None  # The one that the last identity line carried.
         self._line = b""
 
     def _removed(self) -> list[bytes]:
@@ -100,19 +100,14 @@ class PreparedRoute:
         token = self.tokens.current(self.name)
         if token is None:
             return None
-        return self._line if token is self._token else self.line_of(token)
+        return self._line if token is self.token else self.line_of(token)
 
     def line_of(self, token: IdToken) -> bytes:
         """Return the identity header that carries `token`, as a field block."""
-        if token is not self._token:
-            self._token = token
+        if token is not self.token:
+            self.token = token
             self._line = b"\r\n" + identity_line(self.config.header, token).removesuffix(b"\r\n")
         return self._line
-
-    @property
-    def token(self) -> IdToken | None:
-        """The token that the last identity line carried."""
-        return self._token
 
     def prepare(self, head: RequestHead) -> tuple[bytes, bytes]:
         """Return target and fields for the upstream.  Runs once per exchange, before any attempt.

@@ -23,7 +23,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
 
     __slots__ = (
         "_closed", "_codec", "_decrypt", "_drain", "_encrypt", "_error", "_feed", "_incoming",
-        "_loop", "_outgoing", "_paused", "_serving", "_shaken", "_tcp", "_tls",
+        "_loop", "_outgoing", "_paused", "_serving", "_shaken", "_tcp", "_tls", "has_unread",
     )  # fmt: skip
 
     def __init__(self, context: ssl.SSLContext, host: str, codec: asyncio.BufferedProtocol) -> None:
@@ -48,6 +48,8 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         self._closed = False
         """Whether nothing is delivered and nothing written any more."""
         self._paused = False
+        self.has_unread = False
+        """Whether something has come that the codec has not got: it was paused, say."""
         self._error: ssl.SSLError | None = None
 
     async def ready(self) -> None:
@@ -59,10 +61,6 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         error = await self._shaken
         if error is not None:
             raise error
-
-    def has_unread(self) -> bool:
-        """Tell whether something has come that the codec has not got: it was paused, say."""
-        return bool(self._incoming.pending or self._tls.pending())
 
     # --- the codec's side ----------------------------------------------------------------
 
@@ -113,7 +111,8 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         self._loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
-        self._deliver()
+        if self.has_unread:
+            self._deliver()
         if not (self._paused or self._closed):
             self._tcp.resume_reading()
 
@@ -197,10 +196,13 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         while not (self._paused or self._closed):
             codec = self._codec
             buffer = cast("memoryview", codec.get_buffer(-1))
+            space = len(buffer)
             try:
-                size = self._decrypt(len(buffer), buffer)
+                size = self._decrypt(space, buffer)
             except ssl.SSLWantReadError:
-                break  # Nothing, a part of a record, or one that is OpenSSL's own business.
+                # Nothing, a part of a record, or one that is OpenSSL's own business.
+                self.has_unread = False
+                break
             except ssl.SSLError as error:
                 self._fail(error)
                 return
@@ -208,11 +210,12 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
                 self._end()
                 return
             # Asked, for OpenSSL's answer to one read too many is an exception: 2 us.
-            more = self._incoming.pending or self._tls.pending()
-            if more:
-                size += self._fill(buffer[size:])
+            if self._incoming.pending or size == space:
+                size = self._fill(buffer, size)
+            else:
+                self.has_unread = False
             codec.buffer_updated(size)
-            if not more:
+            if not self.has_unread:
                 break
             if self._error is not None:
                 self._fail(self._error)
@@ -220,20 +223,21 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         if self._outgoing.pending:
             self._flush()  # The answer to a key update, say.
 
-    def _fill(self, buffer: memoryview) -> int:
-        """Decrypt what else has come; return its bytes.
+    def _fill(self, buffer: memoryview, size: int) -> int:
+        """Decrypt further records behind the first `size` bytes; return the bytes there are then.
 
-        An error is kept until what came before it is delivered; any other end comes up again.
+        What stops it, close_notify or an error, waits until what came before is delivered.
         """
-        size, space = 0, len(buffer)
+        space, self.has_unread = len(buffer), True
         try:
-            while size < space and self.has_unread():
+            while size < space and self._incoming.pending:
                 got = self._decrypt(space - size, buffer[size:])
                 if got == 0:
-                    break
+                    return size
                 size += got
+            self.has_unread = size == space
         except ssl.SSLWantReadError:
-            pass
+            self.has_unread = False
         except ssl.SSLError as error:
             self._error = error
         return size

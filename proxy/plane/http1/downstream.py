@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import enum
 import logging
 import math
 from typing import ClassVar, cast
@@ -14,6 +13,7 @@ from proxy.plane.head import RequestHead, ResponseHead
 from proxy.plane.host import Host
 from proxy.plane.http1.begun import check_request
 from proxy.plane.http1.chunked import ChunkedBody, last_chunk
+from proxy.plane.http1.downstream_phase import CHUNKED, CLOSED, DISCARD, HEAD, LENGTH, NEXT, TUNNEL
 from proxy.plane.http1.leaving import LINGER_TIMEOUT, Leaving
 from proxy.plane.http1.recall import Recall
 from proxy.plane.http1.transport import CallerTransport
@@ -27,24 +27,6 @@ PIPELINE_BYTES = 64 * 1024  # Bytes of further requests that are read before rea
 
 _LINE_END = b"\r\n"
 _HEAD_END = b"\r\n\r\n"
-
-
-class Phase(enum.IntEnum):
-    """What the next bytes from the caller are."""
-
-    HEAD = 0
-    LENGTH = 1
-    CHUNKED = 2
-    NEXT = 3
-    """The request is whole; what comes belongs to later ones and waits."""
-    TUNNEL = 4
-    DISCARD = 5
-    """The last response was sent; what still comes is read only to be thrown away."""
-    CLOSED = 6
-
-
-# Plain names for the hot path: see `proxy.plane.state`.
-HEAD, LENGTH, CHUNKED, NEXT, TUNNEL, DISCARD, CLOSED = Phase
 
 
 class Http1Downstream(CallerTransport):
@@ -149,6 +131,14 @@ class Http1Downstream(CallerTransport):
             self._keep_alive = False
         self._write_head(head)
 
+    def write_whole(self, head: ResponseHead, body: bytes) -> None:
+        """Send a whole answer; see `DownstreamCodec`.  May begin the next exchange."""
+        if self._host.draining:
+            self._keep_alive = False
+        self._write_whole(head, body)
+        self._exchange = None
+        self._next()
+
     def _rest_is_welcome(self) -> bool:
         """Tell whether a request that is answered early may be read to its end.
 
@@ -220,7 +210,8 @@ class Http1Downstream(CallerTransport):
             self.shut()
         finally:
             self._taking = False
-        if self._exchange is not None:
+        # The end of a request has flushed what there was of it.
+        if self._phase is not NEXT and self._exchange is not None:
             self._exchange.request_flush()
 
     def _take_head(self, data: bytes) -> bytes:
@@ -232,7 +223,8 @@ class Http1Downstream(CallerTransport):
             return b""
         end += len(_HEAD_END)
         self._searched = 0
-        self._check_size(end)
+        if end > self._host.head_limit:
+            self._check_size(end)
         head = self._recall.read(data[start:end])
         self._begin(head)
         exchange = self._exchange = self._host.admit(self, head)
@@ -347,7 +339,8 @@ class Http1Downstream(CallerTransport):
             self._phase = NEXT
             return
         self._phase = HEAD
-        self.resume_request()
+        if self._paused:
+            self.resume_request()
         if self._partial and not self._taking:
             data, self._partial = self._partial, b""
             self._take(data)

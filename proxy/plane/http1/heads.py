@@ -13,6 +13,7 @@ What llhttp lets through and this module decides is marked by "we".
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 
 from httptools import (
@@ -24,7 +25,7 @@ from httptools import (
 
 from proxy.errors import RequestMalformed, UpstreamMalformed
 from proxy.plane.head import RequestHead, ResponseHead, tokens
-from proxy.plane.http1.lines import take_specials
+from proxy.plane.http1.lines import count, take_specials
 
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/1\.([01])(?=\r\n)")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t -~\x80-\xff]*))?")
@@ -41,10 +42,6 @@ _REQUEST_LOOKUP = re.compile(
     rb"|origin|sec-fetch-site)):[ \t]*([^\r]*)"
 )
 _LENGTH_LINE = re.compile(rb"\r\n(?i:content-length):[^\r]*")
-
-# llhttp counts a length in 64 bits; we stop where every recipient still counts right (2^59).
-_LENGTH_DIGITS = 18
-
 
 _METHODS = frozenset(
     (b"CONNECT", b"DELETE", b"GET", b"HEAD", b"OPTIONS", b"PATCH", b"POST", b"PUT", b"TRACE")
@@ -147,7 +144,9 @@ def _set_framing(head: RequestHead, length: bytes | None, coding: bytes | None) 
         head.chunked = True
         head.length = None
     elif length is not None:
-        head.length = _length(length)
+        head.length = count(length)
+        if head.length is None:
+            raise RequestMalformed("Content-Length is beyond counting, or has leading zeros.")
 
 
 def _check_coding(coding: bytes, version: bytes) -> None:
@@ -158,17 +157,6 @@ def _check_coding(coding: bytes, version: bytes) -> None:
         raise RequestMalformed("Transfer-Encoding is something else than `chunked`, once.")
     if version == b"1.0":
         raise RequestMalformed("An HTTP/1.0 request cannot have Transfer-Encoding.")
-
-
-def _length(value: bytes) -> int:
-    if not _is_count(value):
-        raise RequestMalformed("Content-Length is beyond counting, or has leading zeros.")
-    return int(value)
-
-
-def _is_count(value: bytes) -> bool:
-    """Tell whether every recipient reads a length alike: some take leading zeros for octal."""
-    return len(value) <= _LENGTH_DIGITS and not (len(value) > 1 and value.startswith(b"0"))
 
 
 def _set_connection(head: RequestHead, connection: bytes, upgrade: bytes) -> None:
@@ -245,39 +233,67 @@ def parse_response(head: bytes, method: bytes) -> ParsedResponse:
     """
     _validate_response(head)
     lines = head[:-4].split(b"\r\n")
-    minor, status, phrase = _status_line(lines.pop(0))
-    length = b""
-    hops: dict[bytes, bytes] = {}
-    for name, value in take_specials(lines):
-        if name == b"content-length":
-            length = value  # llhttp has refused a second one.
-        else:
-            hops[name] = hops[name] + b", " + value if name in hops else value
+    keep_alive, status, phrase, bodyless = _status_line(lines.pop(0))
+    length, hops = take_specials(lines)
     fields = b"\r\n" + b"\r\n".join(lines) if lines else b""
-    keep_alive = minor == b"1"
+    result = ResponseHead(status, fields, phrase, length)
+    chunked = False
+    if hops:
+        keep_alive, chunked = _obey(result, hops, is_1_1=keep_alive)
+    if bodyless or method == b"HEAD":
+        _set_bodyless(result)
+        chunked = False
+    return result, keep_alive, chunked
+
+
+def _obey(head: ResponseHead, hops: Mapping[bytes, bytes], *, is_1_1: bool) -> tuple[bool, bool]:
+    """Do as the fields about the connection say.
+
+    Returns whether the connection persists, and whether the body is chunked.
+    """
+    keep_alive = is_1_1
     connection = hops.get(b"connection")
     if connection in _PLAIN:
         keep_alive = _PLAIN[connection]
     elif connection is not None:
         names = tokens(connection)
         keep_alive = b"close" not in names and (keep_alive or b"keep-alive" in names)
-        fields = without(fields, [name for name in names if name not in _OBEYED])
-    result = ResponseHead(status, fields, phrase=phrase)
-    chunked = _frame(result, method, length, hops.get(b"transfer-encoding"), minor)
-    if status == 101:  # noqa: PLR2004 (RFC 9110, 15.2.2)
-        result.switching = hops.get(b"upgrade", b"")
-    return result, keep_alive, chunked
+        head.fields = without(head.fields, [name for name in names if name not in _OBEYED])
+    if head.status == 101:  # noqa: PLR2004 (RFC 9110, 15.2.2)
+        head.switching = hops.get(b"upgrade", b"")
+    coding = hops.get(b"transfer-encoding")
+    if coding is None:
+        return keep_alive, False
+    if coding.lower() != b"chunked":
+        raise UpstreamMalformed("Transfer-Encoding is something else than `chunked`, once.")
+    if not is_1_1:
+        raise UpstreamMalformed("An HTTP/1.0 response cannot have Transfer-Encoding.")
+    if head.length is not None:
+        raise UpstreamMalformed("The response has Transfer-Encoding and Content-Length.")
+    return keep_alive, True
+
+
+def _set_bodyless(head: ResponseHead) -> None:
+    """Note that no body follows, whatever the fields say (RFC 9112, 6.3)."""
+    head.bodyless = True
+    if head.status < 200 or head.status == 204:  # noqa: PLR2004 (RFC 9110, 15.2 and 15.3.5)
+        # RFC 9110, 8.6: a length must not stand there, so it is not passed on.
+        if head.length is not None:
+            head.fields = _LENGTH_LINE.sub(b"", head.fields)
+        head.length = None
 
 
 # The upstream picks the phrase; the bound keeps a hostile one from filling memory.
 @lru_cache(maxsize=256)
-def _status_line(line: bytes) -> tuple[bytes, int, bytes]:
-    """Return minor version, status and phrase."""
+def _status_line(line: bytes) -> tuple[bool, int, bytes, bool]:
+    """Return whether it is HTTP/1.1, status, phrase, and whether no body can follow."""
     found = _STATUS_LINE.fullmatch(line)
     if found is None:
         raise UpstreamMalformed("The status line is not `HTTP/1.1 NNN REASON`.")
     minor, digits, phrase = found.groups()
-    return minor, int(digits), phrase or b""
+    status = int(digits)
+    bodyless = status < 200 or status in (204, 304)  # noqa: PLR2004 (RFC 9110, 15.2 to 15.4.5)
+    return minor == b"1", status, phrase or b"", bodyless
 
 
 def _validate_response(head: bytes) -> None:
@@ -304,35 +320,3 @@ def without(fields: bytes, names: list[bytes]) -> bytes:
         line for line in fields.split(b"\r\n")[1:] if line.partition(b":")[0].lower() not in dropped
     ]
     return b"".join([b"\r\n" + line for line in kept])
-
-
-def _frame(
-    result: ResponseHead, method: bytes, length: bytes, coding: bytes | None, minor: bytes
-) -> bool:
-    """Set where the body ends (RFC 9112, 6.3); return whether it is chunked."""
-    if coding is not None:
-        _check_response_coding(coding, length, minor)
-    if length:
-        if not _is_count(length):
-            raise UpstreamMalformed("Content-Length is beyond counting, or has leading zeros.")
-        result.length = int(length)
-    status = result.status
-    if status < 200 or status == 204:  # noqa: PLR2004 (RFC 9110, 15.2 and 15.3.5)
-        # RFC 9110, 8.6: a length must not stand there, so it is not passed on.
-        result.fields = _LENGTH_LINE.sub(b"", result.fields) if length else result.fields
-        result.length = None
-        result.bodyless = True
-        return False
-    if status == 304 or method == b"HEAD":  # noqa: PLR2004 (RFC 9110, 15.4.5)
-        result.bodyless = True
-        return False
-    return coding is not None
-
-
-def _check_response_coding(coding: bytes, length: bytes, minor: bytes) -> None:
-    if coding.lower() != b"chunked":
-        raise UpstreamMalformed("Transfer-Encoding is something else than `chunked`, once.")
-    if minor == b"0":
-        raise UpstreamMalformed("An HTTP/1.0 response cannot have Transfer-Encoding.")
-    if length:
-        raise UpstreamMalformed("The response has Transfer-Encoding and Content-Length.")

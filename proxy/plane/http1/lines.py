@@ -7,7 +7,10 @@ up costs a fraction of what an expression takes to search for the ten names that
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
+
+from proxy.errors import UpstreamMalformed
 
 Special = tuple[bytes, bytes]
 """Name, in lower case, and value of a field that is about the message or its connection."""
@@ -20,48 +23,74 @@ _HOP_BY_HOP = frozenset(
     )
 )  # fmt: skip
 _LENGTH = b"content-length"
-_SPECIAL = _HOP_BY_HOP | {_LENGTH}
 
 # Lines are remembered up to this length and number; then all are forgotten, so that lines which
 # no other response has (a date, a trace) cannot fill memory.
 _LONGEST = 128
 _MOST = 1024
 
-_known: dict[bytes, Special | None] = {}
+# llhttp counts a length in 64 bits; we stop where every recipient still counts right (2^59).
+_LENGTH_DIGITS = 18
+
+_known: dict[bytes, Special | int | None] = {}
 _NEW: Final[Special] = (b"", b"")
+_NONE: Final[Mapping[bytes, bytes]] = {}
 
 
-def take_specials(lines: list[bytes]) -> list[Special]:
-    """Return the fields that are about the message or its connection, in order.
+def take_specials(lines: list[bytes]) -> tuple[int | None, Mapping[bytes, bytes]]:
+    """Return the length of the body, and the fields that are about the connection.
 
-    `lines` are those of a head that llhttp has accepted: a name, a colon, a value.  Afterwards
-    they are without those that are about the connection.
+    `lines` are those of a head that llhttp has accepted: a name, a colon, a value, and one length
+    at most.  Afterwards they are without those that are about the connection.  Of such a field
+    that is repeated the values are joined (RFC 9110, 5.3).
+
+    Raises:
+        UpstreamMalformed: a length that not everybody reads alike.
     """
-    found: list[Special] = []
-    hops: list[bytes] = []
+    length: int | None = None
+    hops: list[tuple[bytes, Special]] = []
     look_up = _known.get
     for line in lines:
         special = look_up(line, _NEW)
-        if special is None:
-            continue
         if special is _NEW:
             special = _learn(line)
-            if special is None:
-                continue
-        found.append(special)
-        if special[0] != _LENGTH:
-            hops.append(line)
-    for line in hops:
+        if special is None:
+            continue
+        if isinstance(special, int):
+            length = special
+        else:
+            hops.append((line, special))
+    if not hops:
+        return length, _NONE
+    found: dict[bytes, bytes] = {}
+    for line, (name, value) in hops:
         lines.remove(line)
-    return found
+        found[name] = found[name] + b", " + value if name in found else value
+    return length, found
 
 
-def _learn(line: bytes) -> Special | None:
+def _learn(line: bytes) -> Special | int | None:
     name, _, value = line.partition(b":")
     key = name.lower()
-    special = (key, value.strip(b" \t")) if key in _SPECIAL else None
+    special: Special | int | None = None
+    if key in _HOP_BY_HOP:
+        special = (key, value.strip(b" \t"))
+    elif key == _LENGTH:
+        special = count(value.strip(b" \t"))
+        if special is None:
+            raise UpstreamMalformed("Content-Length is beyond counting, or has leading zeros.")
     if len(line) <= _LONGEST:
         if len(_known) >= _MOST:
             _known.clear()
         _known[line] = special
     return special
+
+
+def count(value: bytes) -> int | None:
+    """Return a length, or None where not every recipient reads it alike.
+
+    `value` is what llhttp has accepted: digits.  Some take leading zeros for octal.
+    """
+    if len(value) > _LENGTH_DIGITS or (len(value) > 1 and value.startswith(b"0")):
+        return None
+    return int(value)

@@ -78,13 +78,24 @@ class CallerTransport(asyncio.Protocol):
             else:
                 self._delimited = True
                 self._keep_alive = False
-        if not self._keep_alive:
-            extra += b"\r\nConnection: close"
-        elif self._version == b"1.0":
-            extra += b"\r\nConnection: keep-alive"
+        extra += self._persistence()
         self._out.append(
             b"%b%b%b\r\n\r\n" % (status_line(head.status, head.phrase), head.fields, extra)
         )
+
+    def _persistence(self) -> bytes:
+        """Return the field that tells whether the connection persists, where one must."""
+        if not self._keep_alive:
+            return b"\r\nConnection: close"
+        return b"\r\nConnection: keep-alive" if self._version == b"1.0" else b""
+
+    def _write_whole(self, head: ResponseHead, body: bytes) -> None:
+        """Write a response whose length is known, with all of its body."""
+        if self._closed:
+            return
+        extra = b"" if self._keep_alive and self._version == b"1.1" else self._persistence()
+        line = status_line(head.status, head.phrase)
+        self._transport.write(b"%b%b%b\r\n\r\n%b" % (line, head.fields, extra, body))
 
     def _write_switch(self, head: ResponseHead) -> None:
         """Write a 101 (RFC 9110, 15.2.2)."""

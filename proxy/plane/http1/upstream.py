@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import enum
 import select
-from collections.abc import Callable
 from typing import ClassVar, Protocol, cast
 
 from proxy.errors import ProxyError, UpstreamMalformed, UpstreamReset
@@ -15,6 +13,15 @@ from proxy.plane.http1.asking import are_offered, connection_fields
 from proxy.plane.http1.begun import check_response
 from proxy.plane.http1.chunked import ChunkedBody, chunk, last_chunk
 from proxy.plane.http1.heads import ParsedResponse, parse_response
+from proxy.plane.http1.upstream_phase import (
+    CHUNKED,
+    CLOSED,
+    HEAD,
+    IDLE,
+    LENGTH,
+    TUNNEL,
+    UNTIL_CLOSE,
+)
 from proxy.plane.tls import TlsTransport
 
 # One read buffer for the process: what was read is consumed before the callback returns.
@@ -24,22 +31,6 @@ from proxy.plane.tls import TlsTransport
 _BUFFER = memoryview(bytearray(256 * 1024))
 
 _HEAD_END = b"\r\n\r\n"
-
-
-class Phase(enum.IntEnum):
-    """What the next bytes from the upstream are."""
-
-    IDLE = 0
-    HEAD = 1
-    LENGTH = 2
-    CHUNKED = 3
-    UNTIL_CLOSE = 4
-    TUNNEL = 5
-    CLOSED = 6
-
-
-# Plain names for the hot path: see `proxy.plane.state`.
-IDLE, HEAD, LENGTH, CHUNKED, UNTIL_CLOSE, TUNNEL, CLOSED = Phase
 
 
 class Keeper(Protocol):
@@ -56,9 +47,9 @@ class Http1Upstream(asyncio.BufferedProtocol):
     """The upstream codec for HTTP/1.1 (see `proxy.plane.codec`)."""
 
     __slots__ = (
-        "_choked", "_chunked_body", "_chunked_request", "_has_unread", "_keep_alive", "_keeper",
+        "_choked", "_chunked_body", "_chunked_request", "_keep_alive", "_keeper",
         "_limit", "_method", "_offers", "_out", "_partial", "_paused", "_phase", "_poll",
-        "_remaining", "_request_ended", "_sink", "_transport", "answered", "idle_since",
+        "_remaining", "_request_ended", "_sink", "_tls", "_transport", "answered", "idle_since",
         "is_counted", "reused", "wrote",
     )  # fmt: skip
 
@@ -75,8 +66,8 @@ class Http1Upstream(asyncio.BufferedProtocol):
         """Whether the upstream does not read what was written."""
         self._paused = False
         """Whether nothing is read from it."""
-        self._has_unread: Callable[[], bool] | None = None
-        """Tells of what has come from the kernel and not from TLS."""
+        self._tls: TlsTransport | None = None
+        """The transport, if it may have what the kernel does not have any more."""
         # For one attempt
         self._phase = IDLE
         self._sink: ResponseSink | None = None
@@ -187,7 +178,7 @@ class Http1Upstream(asyncio.BufferedProtocol):
 
     def is_quiet(self) -> bool:
         """Ask the kernel whether the far end has sent something meanwhile, a FIN included."""
-        return not (self._poll(0) or (self._has_unread is not None and self._has_unread()))
+        return not (self._poll(0) or (self._tls is not None and self._tls.has_unread))
 
     # --- the transport's side ------------------------------------------------------------
 
@@ -198,7 +189,7 @@ class Http1Upstream(asyncio.BufferedProtocol):
         poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
         self._poll = poll.poll
         if isinstance(transport, TlsTransport):
-            self._has_unread = transport.has_unread
+            self._tls = transport
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 (asyncio's signature)
         """Lend the process's read buffer."""
@@ -213,8 +204,8 @@ class Http1Upstream(asyncio.BufferedProtocol):
         if self._phase is TUNNEL and self._sink is not None:
             self._sink.response_end(b"")
             return True
-        if self._phase is UNTIL_CLOSE:
-            self._complete(b"")
+        if self._phase is UNTIL_CLOSE and self._sink is not None:
+            self._complete(self._sink, b"")
         elif self._sink is not None:
             self._fail(self._reset())
         else:
@@ -260,7 +251,8 @@ class Http1Upstream(asyncio.BufferedProtocol):
         except ProxyError as error:
             self._fail(error)
             return
-        sink.response_flush()
+        if self._sink is sink:
+            sink.response_flush()
 
     def _take_head(self, sink: ResponseSink, data: bytes) -> bytes:
         start = 0
@@ -275,7 +267,8 @@ class Http1Upstream(asyncio.BufferedProtocol):
             self._partial = data
             return b""
         end += len(_HEAD_END)
-        self._check_size(end)
+        if end > self._limit:
+            self._check_size(end)
         return self._on_head(sink, parse_response(data[:end], self._method), data[end:])
 
     def _check_size(self, size: int) -> None:
@@ -298,26 +291,27 @@ class Http1Upstream(asyncio.BufferedProtocol):
             sink.informational(head)
             return rest
         self._keep_alive = keep_alive
+        length = 0 if head.bodyless else head.length
+        is_error = head.status >= 400  # noqa: PLR2004 (RFC 9110, 15)
+        if length == len(rest) and not is_error and self._request_ended:
+            self._let_go(clean=True)
+            sink.response_whole(head, rest)
+            return b""
         # The phase is set before the exchange hears of the head: it may cancel us at once.
-        if head.bodyless or head.length == 0:
-            self._phase = LENGTH
-            self._remaining = 0
-        elif chunked:
+        if chunked and length is None:
             self._phase = CHUNKED
             self._chunked_body = ChunkedBody(self._limit)
-        elif head.length is not None:
+        elif length is not None:
             self._phase = LENGTH
-            self._remaining = head.length
+            self._remaining = length
         else:
             self._phase = UNTIL_CLOSE
             self._keep_alive = False
         sink.response_head(head)
-        if self._sink is not sink or self._phase is not LENGTH:
-            return rest
-        if self._remaining == 0:
-            self._complete(rest)
+        if length == 0 and self._sink is sink:
+            self._complete(sink, rest)
             return b""
-        return self._take_length(sink, rest) if rest else b""
+        return rest
 
     def _take_length(self, sink: ResponseSink, data: bytes) -> bytes:
         size = len(data)
@@ -332,7 +326,7 @@ class Http1Upstream(asyncio.BufferedProtocol):
         )
         sink.response_data(body)
         if self._sink is sink:
-            self._complete(rest)
+            self._complete(sink, rest)
         return b""
 
     def _take_chunked(self, sink: ResponseSink, data: bytes) -> bytes:
@@ -343,7 +337,7 @@ class Http1Upstream(asyncio.BufferedProtocol):
         if body.fault:
             raise UpstreamMalformed(f"The chunked response is malformed: {body.fault}.")
         if body.done and self._sink is sink:
-            self._complete(body.rest, body.trailers)
+            self._complete(sink, body.rest, body.trailers)
         return b""
 
     def _pass_on(self, sink: ResponseSink, data: bytes) -> bytes:
@@ -360,22 +354,26 @@ class Http1Upstream(asyncio.BufferedProtocol):
 
     # --- ends ----------------------------------------------------------------------------
 
-    def _complete(self, surplus: bytes, trailers: bytes = b"") -> None:
-        """End the attempt: back to the pool where nothing can be left over, else close.
+    def _complete(self, sink: ResponseSink, surplus: bytes, trailers: bytes = b"") -> None:
+        """End the attempt.
 
-        Before the exchange hears of it, so that the caller's next request finds us idle.
+        The connection before the exchange, so that the caller's next request finds it idle.
         """
-        sink, self._sink = cast("ResponseSink", self._sink), None
-        self._chunked_body = None
+        self._let_go(clean=not surplus)
+        sink.response_end(trailers)
+
+    def _let_go(self, *, clean: bool) -> None:
+        """Serve nobody any more: back to the pool where nothing can be left over, else close."""
+        self._sink = self._chunked_body = None
         # What is choked still has a part of the request to write.
-        if self._keep_alive and self._request_ended and not surplus and not self._choked:
+        if clean and self._keep_alive and self._request_ended and not self._choked:
             self._phase = IDLE
             self.reused = True
-            self.resume_response()
+            if self._paused:
+                self.resume_response()
             self._keeper.release(self)
         else:
             self.close(abort=not self._request_ended)
-        sink.response_end(trailers)
 
     def _fail(self, error: ProxyError) -> None:
         sink, self._sink = self._sink, None

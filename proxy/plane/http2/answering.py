@@ -140,6 +140,13 @@ class AnsweringStream(Stream):
         self._head = b"\r\n:status: %d%b" % (head.status, head.fields)
         self.never_indexed = head.never_indexed
 
+    def write_whole(self, head: ResponseHead, body: bytes) -> None:
+        """Send a whole answer; see `DownstreamCodec`."""
+        self.write_head(head)
+        if body:
+            self.send_data(body)
+        self.write_end(b"")
+
     def write_data(self, data: bytes) -> None:
         """Send a part of the body; see `DownstreamCodec`."""
         self.send_data(data)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from proxy.errors import UpstreamMalformed
 from proxy.plane.http1 import lines
 from proxy.plane.http1.lines import take_specials
 
@@ -28,12 +29,7 @@ def test_what_is_about_the_connection_is_told_and_taken_out(times: int) -> None:
         ]  # fmt: skip
         found = take_specials(block)
 
-        assert found == [
-            (b"connection", b"keep-alive"),
-            (b"content-length", b"5"),
-            (b"keep-alive", b"timeout=5"),
-            (b"connection", b"close"),
-        ]
+        assert found == (5, {b"connection": b"keep-alive, close", b"keep-alive": b"timeout=5"})
         assert block == [
             b"Server: a", b"content-LENGTH:5 ", b"Set-Cookie: x=1", b"Set-Cookie: x=1",
         ]  # fmt: skip
@@ -42,7 +38,7 @@ def test_what_is_about_the_connection_is_told_and_taken_out(times: int) -> None:
 def test_equal_lines_are_all_taken_out() -> None:
     block = [b"TE: x", b"A: 1", b"TE: x"]
 
-    assert take_specials(block) == [(b"te", b"x"), (b"te", b"x")]
+    assert take_specials(block) == (None, {b"te": b"x, x"})
     assert block == [b"A: 1"]
 
 
@@ -61,3 +57,21 @@ def test_so_many_lines_are_remembered_and_then_none(others: int, left: int) -> N
 
     assert len(lines._known) == left
     assert b"Last: 1" in lines._known
+
+
+@pytest.mark.parametrize(
+    ("value", "length"),
+    [(b"0", 0), (b"10", 10), (b"9" * 18, 10**18 - 1), (b"1" + b"0" * 17, 10**17)],
+)
+def test_a_length_is_told(value: bytes, length: int) -> None:
+    assert take_specials([b"Content-Length: " + value]) == (length, {})
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("value", [b"00", b"010", b"1" + b"0" * 18, b"9" * 19])
+def test_a_length_that_not_everybody_reads_alike_is_refused_each_time(
+    value: bytes, times: int
+) -> None:
+    for _ in range(times):
+        with pytest.raises(UpstreamMalformed, match="Content-Length"):
+            take_specials([b"Content-Length: " + value])
