@@ -220,7 +220,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
             if self._error is not None:
                 self._fail(self._error)
                 return
-        if self._outgoing.pending:
+        if self._outgoing.pending and not self._closed:
             self._flush()  # The answer to a key update, say.
 
     def _fill(self, buffer: memoryview, size: int) -> int:

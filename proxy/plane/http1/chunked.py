@@ -125,17 +125,17 @@ class ChunkedBody:
 
     def _feed(self, data: bytes) -> None:
         """Feed up to the end of the body, or all."""
-        view = memoryview(data)
-        start, end = 0, self._straddling(data)
+        start, size = 0, len(data)
+        end = self._straddling(data) if self._tail else 0
         while True:
             if end == 0:
                 found = data.find(_END, start)
-                end = len(data) if found < 0 else found + len(_END)
-            self._parser.feed_data(view[start:end])
+                end = size if found < 0 else found + len(_END)
+            self._parser.feed_data(data if end - start == size else memoryview(data)[start:end])
             if self.done:
                 self.rest = data[end:]
                 return
-            if end == len(data):
+            if end == size:
                 self._tail = (self._tail + data[-_TAIL:])[-_TAIL:]
                 return
             start, end = end, 0
@@ -164,7 +164,7 @@ class ChunkedBody:
     @property
     def trailers(self) -> bytes:
         """The field block of the trailers that may be passed on, known once `done`."""
-        return allowed_trailers(self._trailers)
+        return allowed_trailers(self._trailers) if self._trailers else b""
 
 
 def chunk(data: bytes) -> bytes:

@@ -6,7 +6,7 @@ import asyncio
 from typing import cast
 
 from proxy.plane.head import ResponseHead
-from proxy.plane.http1.chunked import chunk
+from proxy.plane.http1.chunked import chunk, last_chunk
 from proxy.plane.http1.phrases import status_line
 
 
@@ -90,7 +90,15 @@ class CallerTransport(asyncio.Protocol):
         return b"\r\nConnection: keep-alive" if self._version == b"1.0" else b""
 
     def _write_whole(self, head: ResponseHead, body: bytes) -> None:
-        """Write a response whose length is known, with all of its body."""
+        """Write a response with all of its body."""
+        if head.length is None and not head.bodyless:
+            self._write_head(head)
+            if body:
+                self.write_data(body)
+            if self._chunk:
+                self._out.append(last_chunk(b""))
+            self.flush()
+            return
         if self._closed:
             return
         extra = b"" if self._keep_alive and self._version == b"1.1" else self._persistence()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import select
 from typing import ClassVar, Protocol, cast
 
 from proxy.errors import ProxyError, UpstreamMalformed, UpstreamReset
 from proxy.plane.codec import ResponseSink
-from proxy.plane.head import RequestHead
+from proxy.plane.head import RequestHead, ResponseHead
 from proxy.plane.http1.asking import are_offered, connection_fields
 from proxy.plane.http1.begun import check_response
 from proxy.plane.http1.chunked import ChunkedBody, chunk, last_chunk
@@ -22,11 +20,11 @@ from proxy.plane.http1.upstream_phase import (
     TUNNEL,
     UNTIL_CLOSE,
 )
-from proxy.plane.tls import TlsTransport
+from proxy.plane.http1.upstream_transport import UpstreamTransport
 
 # One read buffer for the process: what was read is consumed before the callback returns.
-# uvloop reads TLS data for a plain Protocol into a new 256 KiB object each time, which costs
-# about as much as all the rest of a small exchange; a BufferedProtocol avoids that.  With less
+# uvloop reads for a plain Protocol into a new 256 KiB object each time, which costs about as
+# much as all the rest of a small exchange; a BufferedProtocol avoids that.  With less
 # than 256 KiB a large download costs a tenth more CPU.
 _BUFFER = memoryview(bytearray(256 * 1024))
 
@@ -43,35 +41,28 @@ class Keeper(Protocol):
         """Forget a connection that is closed or will serve nobody any more."""
 
 
-class Http1Upstream(asyncio.BufferedProtocol):
+class Http1Upstream(UpstreamTransport):
     """The upstream codec for HTTP/1.1 (see `proxy.plane.codec`)."""
 
     __slots__ = (
-        "_choked", "_chunked_body", "_chunked_request", "_keep_alive", "_keeper",
-        "_limit", "_method", "_offers", "_out", "_partial", "_paused", "_phase", "_poll",
-        "_remaining", "_request_ended", "_sink", "_tls", "_transport", "answered", "idle_since",
-        "is_counted", "reused", "wrote",
+        "_choked", "_chunked_body", "_chunked_request", "_keep_alive", "_keeper", "_limit",
+        "_method", "_offers", "_partial", "_remaining", "_request_ended", "_sink", "answered",
+        "idle_since", "is_counted", "reused",
     )  # fmt: skip
 
     def __init__(self, keeper: Keeper, head_limit: int) -> None:
+        super().__init__()
         # For the life of the connection
         self._keeper = keeper
         self._limit = head_limit
-        self._transport: asyncio.Transport = cast("asyncio.Transport", None)
         self.reused = False
         self.is_counted = False
         """Whether the keeper has taken it in."""
         self.idle_since = 0.0
         self._choked = False
         """Whether the upstream does not read what was written."""
-        self._paused = False
-        """Whether nothing is read from it."""
-        self._tls: TlsTransport | None = None
-        """The transport, if it may have what the kernel does not have any more."""
         # For one attempt
-        self._phase = IDLE
         self._sink: ResponseSink | None = None
-        self._out: list[bytes] = []
         self._partial = b""
         self._method = b""
         self._remaining = 0
@@ -83,8 +74,6 @@ class Http1Upstream(asyncio.BufferedProtocol):
         """The protocols that the request offers to switch to."""
         self.answered = False
         """Whether any byte of an answer to the current attempt came."""
-        self.wrote = False
-        """Whether any byte of the current attempt left."""
 
     # --- the exchange's side -------------------------------------------------------------
 
@@ -131,31 +120,10 @@ class Http1Upstream(asyncio.BufferedProtocol):
         self._request_ended = True
         self.flush()
 
-    def flush(self) -> None:
-        """Write what was collected, as one piece: over TLS, one record."""
-        out = self._out
-        if not out or self._phase is CLOSED:
-            return
-        self.wrote = True
-        self._transport.write(out[0] if len(out) == 1 else b"".join(out))
-        out.clear()
-
     def cancel(self) -> None:
         """Close at once: HTTP/1.1 has no other way to end an attempt."""
         self._sink = None
         self.close(abort=True)
-
-    def pause_response(self) -> None:
-        """Stop reading."""
-        if self._phase is not CLOSED and not self._paused:
-            self._paused = True
-            self._transport.pause_reading()
-
-    def resume_response(self) -> None:
-        """Go on reading."""
-        if self._phase is not CLOSED and self._paused:
-            self._paused = False
-            self._transport.resume_reading()
 
     # --- the pool's side -----------------------------------------------------------------
 
@@ -171,25 +139,7 @@ class Http1Upstream(asyncio.BufferedProtocol):
             self._transport.close()
         self._keeper.lost(self)
 
-    @property
-    def is_closed(self) -> bool:
-        """Whether it can serve nobody any more."""
-        return self._phase is CLOSED
-
-    def is_quiet(self) -> bool:
-        """Ask the kernel whether the far end has sent something meanwhile, a FIN included."""
-        return not (self._poll(0) or (self._tls is not None and self._tls.has_unread))
-
     # --- the transport's side ------------------------------------------------------------
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin idle."""
-        self._transport = cast("asyncio.Transport", transport)
-        poll = select.poll()
-        poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
-        self._poll = poll.poll
-        if isinstance(transport, TlsTransport):
-            self._tls = transport
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 (asyncio's signature)
         """Lend the process's read buffer."""
@@ -291,27 +241,44 @@ class Http1Upstream(asyncio.BufferedProtocol):
             sink.informational(head)
             return rest
         self._keep_alive = keep_alive
+        if chunked:
+            return self._begin_chunks(sink, head, rest)
         length = 0 if head.bodyless else head.length
-        is_error = head.status >= 400  # noqa: PLR2004 (RFC 9110, 15)
-        if length == len(rest) and not is_error and self._request_ended:
+        if length == len(rest) and self._may_be_whole(head):
             self._let_go(clean=True)
             sink.response_whole(head, rest)
             return b""
         # The phase is set before the exchange hears of the head: it may cancel us at once.
-        if chunked and length is None:
-            self._phase = CHUNKED
-            self._chunked_body = ChunkedBody(self._limit)
-        elif length is not None:
-            self._phase = LENGTH
-            self._remaining = length
-        else:
+        if length is None:
             self._phase = UNTIL_CLOSE
             self._keep_alive = False
+        else:
+            self._phase = LENGTH
+            self._remaining = length
         sink.response_head(head)
         if length == 0 and self._sink is sink:
             self._complete(sink, rest)
             return b""
         return rest
+
+    def _may_be_whole(self, head: ResponseHead) -> bool:
+        """Tell whether `ResponseSink.response_whole` takes an answer of which all has come."""
+        return head.status < 400 and self._request_ended  # noqa: PLR2004 (errors begin there)
+
+    def _begin_chunks(self, sink: ResponseSink, head: ResponseHead, rest: bytes) -> bytes:
+        body = ChunkedBody(self._limit)
+        part = body.feed(rest) if rest else b""
+        odd = body.fault or body.rest or body.trailers
+        if body.done and not odd and self._may_be_whole(head):
+            self._let_go(clean=True)
+            sink.response_whole(head, part)
+            return b""
+        self._phase = CHUNKED
+        self._chunked_body = body
+        sink.response_head(head)
+        if self._sink is sink:
+            self._pass_on_chunks(sink, body, part)
+        return b""
 
     def _take_length(self, sink: ResponseSink, data: bytes) -> bytes:
         size = len(data)
@@ -331,14 +298,17 @@ class Http1Upstream(asyncio.BufferedProtocol):
 
     def _take_chunked(self, sink: ResponseSink, data: bytes) -> bytes:
         body = cast("ChunkedBody", self._chunked_body)
-        part = body.feed(data)
+        self._pass_on_chunks(sink, body, body.feed(data))
+        return b""
+
+    def _pass_on_chunks(self, sink: ResponseSink, body: ChunkedBody, part: bytes) -> None:
+        """Deliver what was read of the body, and act on its end."""
         if part:
             sink.response_data(part)
         if body.fault:
             raise UpstreamMalformed(f"The chunked response is malformed: {body.fault}.")
         if body.done and self._sink is sink:
             self._complete(sink, body.rest, body.trailers)
-        return b""
 
     def _pass_on(self, sink: ResponseSink, data: bytes) -> bytes:
         sink.response_data(data)

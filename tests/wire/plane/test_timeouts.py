@@ -170,6 +170,8 @@ async def test_an_upstream_whose_handshake_does_not_end_is_timed_out(
         504, "upstream_connect_timed_out",
     )  # fmt: skip
     assert wired.route_stats.dials == {"upstream_connect_timed_out": 1}
+    upstream = await wired.upstream.accept()
+    assert (await upstream.take_all()).startswith(b"\x16")  # A ClientHello, and the end.
 
 
 async def test_a_port_that_nobody_listens_on_fails_at_once(wired: Wired) -> None:

@@ -1,0 +1,68 @@
+"""An upstream's transport: what is written to it, and whether it is read or has news."""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from typing import cast
+
+from proxy.plane.http1.upstream_phase import CLOSED, IDLE
+from proxy.plane.tls import TlsTransport
+
+
+class UpstreamTransport(asyncio.BufferedProtocol):
+    """Collects a request until it is flushed; what reads responses is derived from it."""
+
+    __slots__ = ("_out", "_paused", "_phase", "_poll", "_tls", "_transport", "wrote")
+
+    def __init__(self) -> None:
+        # For the life of the connection
+        self._transport: asyncio.Transport = cast("asyncio.Transport", None)
+        self._tls: TlsTransport | None = None
+        """The transport, if it may have what the kernel does not have any more."""
+        self._paused = False
+        """Whether nothing is read from it."""
+        # For one attempt
+        self._phase = IDLE
+        self._out: list[bytes] = []
+        self.wrote = False
+        """Whether any byte of the current attempt left."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin idle."""
+        self._transport = cast("asyncio.Transport", transport)
+        poll = select.poll()
+        poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+        self._poll = poll.poll
+        if isinstance(transport, TlsTransport):
+            self._tls = transport
+
+    def flush(self) -> None:
+        """Write what was collected, as one piece: over TLS, one record."""
+        out = self._out
+        if not out or self._phase is CLOSED:
+            return
+        self.wrote = True
+        self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+        out.clear()
+
+    def pause_response(self) -> None:
+        """Stop reading."""
+        if self._phase is not CLOSED and not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def resume_response(self) -> None:
+        """Go on reading."""
+        if self._phase is not CLOSED and self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it can serve nobody any more."""
+        return self._phase is CLOSED
+
+    def is_quiet(self) -> bool:
+        """Ask the kernel whether the far end has sent something meanwhile, a FIN included."""
+        return not (self._poll(0) or (self._tls is not None and self._tls.has_unread))
