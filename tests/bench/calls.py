@@ -105,7 +105,9 @@ def service(around: Surroundings, scheme: str) -> Iterator[Surroundings]:
     if scheme == "tls":
         argv += certificate
     log = around.folder / "grpc.log"
-    with Server(argv, core=LOAD_CORE, log=log, cwd=ROOT):
+    with Server(argv, core=LOAD_CORE, log=log, cwd=ROOT) as server:
+        # Direct calls wait for nothing else.
+        server.wait_for_port(port)
         yield replace(around, plain_port=port, tls_port=port)
 
 

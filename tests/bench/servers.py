@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -106,16 +106,30 @@ class Server:
 
         Raises `BenchError` with the end of the process's log if it dies or takes too long.
         """
-        deadline = self.started_at + START_SECONDS
-        while time.perf_counter() < deadline:
-            if self._process.poll() is not None:
-                break
+
+        def answers() -> bool:
             answer = _get(port, path)
-            if answer is not None and answer.startswith(starts_with):
+            return answer is not None and answer.startswith(starts_with)
+
+        return self._wait(answers, path)
+
+    def wait_for_port(self, port: int) -> None:
+        """Wait until it accepts connections; see `wait_for`."""
+
+        def accepts() -> bool:
+            with socket.socket() as sock:
+                return sock.connect_ex(("127.0.0.1", port)) == 0
+
+        self._wait(accepts, f"port {port}")
+
+    def _wait(self, done: Callable[[], bool], what: str) -> float:
+        deadline = self.started_at + START_SECONDS
+        while time.perf_counter() < deadline and self._process.poll() is None:
+            if done():
                 return time.perf_counter() - self.started_at
             time.sleep(0.001)
         tail = self._log.read_text(errors="replace")[-3000:]
-        raise BenchError(f"{' '.join(self._argv)} did not serve {path}:\n{tail}")
+        raise BenchError(f"{' '.join(self._argv)} did not serve {what}:\n{tail}")
 
     def usage(self) -> Usage:
         """Return what it has used; its workers included."""
