@@ -217,7 +217,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
             codec.buffer_updated(size)
             if not self.has_unread:
                 break
-            if self._error is not None:
+            if self._error is not None and not self._closed:
                 self._fail(self._error)
                 return
         if self._outgoing.pending and not self._closed:

@@ -326,6 +326,24 @@ async def test_a_record_that_was_tampered_with_ends_the_connection(
     assert pair.codec.events == ["made", "lost"]
 
 
+async def test_what_is_broken_behind_the_codecs_own_end_is_nobodys_business(pair: Pair) -> None:
+    class Last(Codec):
+        def buffer_updated(self, nbytes: int) -> None:
+            super().buffer_updated(nbytes)
+            pair.transport.close()
+
+    last = Last()
+    pair.transport.set_protocol(last)
+    broken = bytearray(pair.sealed(b"last", b"broken"))
+    broken[-1] ^= 1
+    pair.arrive(bytes(broken))
+
+    assert (last.pieces, last.events) == ([b"last"], [])
+    assert pair.tcp.state == "closed"
+    pair.transport.connection_lost(None)
+    assert (last.error, last.events) == (None, ["lost"])
+
+
 async def test_no_alert_waits_for_a_far_end_that_does_not_read(pair: Pair) -> None:
     pair.tcp.unsent = 1
     pair.arrive(b"\x17\x03\x03\x00\x05bogus")
