@@ -18,6 +18,11 @@ from typing import Any, cast
 _SEALED = memoryview(bytearray(256 * 1024))
 
 
+# Takes the codec's place at the end: codec and transport refer to each other, and what OpenSSL
+# keeps for a connection is too much to wait for the garbage collector.
+_NOBODY = asyncio.BufferedProtocol()
+
+
 class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
     """A client's TLS connection: the codec's transport, and the TCP transport's protocol."""
 
@@ -266,6 +271,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         """Tell whoever is there that it is over, once."""
         if self._serving:
             self._serving = False
-            self._codec.connection_lost(error)
+            codec, self._codec = self._codec, _NOBODY
+            codec.connection_lost(error)
         if not self._shaken.done():
             self._shaken.set_result(error or ConnectionAbortedError())

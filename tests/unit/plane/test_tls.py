@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ssl
+import weakref
 from contextlib import suppress
 
 import pytest
@@ -413,3 +415,17 @@ async def test_nothing_is_read_after_a_handshake_that_was_given_up() -> None:
 
     assert pair.codec.events == []
     assert pair.tcp.state == "aborted"
+
+
+async def test_an_end_leaves_no_work_for_the_garbage_collector(pair: Pair) -> None:
+    """Thousands of connections that an upstream closes would pile up until it runs."""
+    pair.transport.close()
+    pair.transport.connection_lost(None)
+    gone = weakref.ref(pair.codec)
+    gc.disable()
+    try:
+        pair.codec = Codec()
+
+        assert gone() is None
+    finally:
+        gc.enable()
