@@ -49,8 +49,8 @@ def tls_context(ca_file: Path | None, protocols: tuple[str, ...]) -> ssl.SSLCont
     if ca_file is not None:
         context.load_verify_locations(cafile=ca_file)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # So that writing never has to wait for something to read. TLS 1.3 has none of it, and no
-    # server of ours needs it: it asked for a client's certificate in the middle.
+    # So that writing never has to wait for something to read. TLS 1.3 has no renegotiation; its
+    # use was to ask for a client's certificate later, and we have none.
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(list(protocols))
     return context
@@ -118,9 +118,13 @@ class Dialler:
     async def _wrap(self, sock: socket.socket, factory: Callable[[], P]) -> Dialled[P]:
         loop = asyncio.get_running_loop()
         try:
-            if self.upstream.tls:
-                return await self._secure(sock, factory())
-            return await loop.create_connection(factory, sock=sock)
+            codec = factory()
+            secured = self._secured(codec) if self.upstream.tls else None
+        except BaseException:
+            sock.close()  # Nobody else has it yet.
+            raise
+        try:
+            tcp, _ = await loop.create_connection(lambda: secured or codec, sock=sock)
         finally:
             if not isinstance(loop, asyncio.BaseEventLoop):
                 # uvloop's transport closes the descriptor itself, and only then takes it from
@@ -128,17 +132,18 @@ class Dialler:
                 # `connection_made` (a reset before the TLS handshake is written): the object,
                 # when collected, would close whatever connection has got the number since.
                 sock.detach()
-
-    async def _secure(self, sock: socket.socket, codec: P) -> Dialled[P]:
-        context = tls_context(self._ca_file, self._protocols)
-        transport = TlsTransport(context, self.upstream.host, codec)
-        tcp, _ = await asyncio.get_running_loop().create_connection(lambda: transport, sock=sock)
+        if secured is None:
+            return tcp, codec
         try:
-            await transport.ready()
+            await secured.ready()
         except asyncio.CancelledError:
-            tcp.abort()
+            secured.abort()
             raise
-        return transport, codec
+        return secured, codec
+
+    def _secured(self, codec: P) -> TlsTransport:
+        context = tls_context(self._ca_file, self._protocols)
+        return TlsTransport(context, self.upstream.host, codec)
 
     def _translate(self, error: OSError) -> ProxyError:
         """Say what an operating system's or OpenSSL's error means for the upstream."""

@@ -97,10 +97,9 @@ class Tcp(asyncio.Transport):
 class Pair:
     """A client of ours and a server, with a wire that the test moves bytes on."""
 
-    def __init__(self, server: ssl.SSLContext, client: ssl.SSLContext | None = None) -> None:
+    def __init__(self, server: ssl.SSLContext) -> None:
         self.codec = Codec()
-        context = client or tls.client_context()
-        self.transport = TlsTransport(context, "localhost", self.codec)
+        self.transport = TlsTransport(tls.client_context(), "localhost", self.codec)
         self.tcp = Tcp()
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.server = server.wrap_bio(self._in, self._out, server_side=True)

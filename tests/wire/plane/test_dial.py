@@ -7,6 +7,7 @@ import gc
 import os
 import socket
 import struct
+from pathlib import Path
 from typing import Literal, cast
 
 import pytest
@@ -46,6 +47,24 @@ async def test_a_reset_while_dialling_closes_no_other_connection(
         for other in others:
             os.fstat(other.fileno())
             other.close()
+
+
+async def test_a_connection_whose_roots_cannot_be_read_is_closed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The file may go while the proxy runs; no descriptor may be left over for each call."""
+    numbers: list[int] = []
+    monkeypatch.setattr(dial, "keep_alive", lambda sock: numbers.append(sock.fileno()))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        upstream = Upstream("https", "127.0.0.1", server.getsockname()[1])
+        dialler = dial.Dialler(upstream, ca_file=tmp_path / "gone.pem")
+        with pytest.raises(UpstreamConnectFailed, match="No such file"):
+            await dialler.dial(Writing, 5)
+        with server.accept()[0] as peer:
+            peer.settimeout(5)
+            assert peer.recv(1) == b""
+
+    assert len(numbers) == 1
 
 
 async def test_a_connection_to_itself_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -182,21 +182,28 @@ class OpensslServer:
 
 
 @asynccontextmanager
-async def openssl_server(folder: Path, *flags: str) -> AsyncIterator[tuple[OpensslServer, int]]:
-    """Run a server that shows every message of TLS; yield it and its port."""
+async def openssl_server(
+    folder: Path, version: str
+) -> AsyncIterator[tuple[OpensslServer, asyncio.Transport, Line]]:
+    """Run a server that shows every message of TLS; yield it and our end of a connection."""
     if (openssl := shutil.which("openssl")) is None:
         pytest.skip("openssl is not installed")
-    leaf = tls.authority().issue_cert("localhost")
     chain = folder / "chain.pem"
+    leaf = tls.authority().issue_cert("localhost")
     chain.write_bytes(leaf.private_key_and_cert_chain_pem.bytes())
     process = await asyncio.create_subprocess_exec(
         openssl, "s_server", "-accept", "127.0.0.1:0", "-cert", chain, "-key", chain, "-msg",
-        *flags, stdin=PIPE, stdout=PIPE, stderr=STDOUT,
+        version, stdin=PIPE, stdout=PIPE, stderr=STDOUT,
     )  # fmt: skip
     try:
         server = OpensslServer(process)
         port = int((await server.until(r"^ACCEPT .*:(\d+)"))[1])
-        yield server, port
+        dialler = Dialler(Upstream("https", "localhost", port), tls.ca_file(folder))
+        transport, codec = await dialler.dial(Line, PATIENCE)
+        transport.write(b"one\n")
+        await server.until("^one")
+        yield server, transport, codec
+        transport.abort()
     finally:
         process.kill()
         await process.wait()
@@ -204,11 +211,10 @@ async def openssl_server(folder: Path, *flags: str) -> AsyncIterator[tuple[Opens
 
 async def test_a_server_may_ask_for_new_keys(tmp_path: Path) -> None:
     """RFC 8446, 4.6.3: before anything else is sent."""
-    async with asyncio.timeout(PATIENCE), openssl_server(tmp_path, "-tls1_3") as (server, port):
-        dialler = Dialler(Upstream("https", "localhost", port), tls.ca_file(tmp_path))
-        transport, codec = await dialler.dial(Line, PATIENCE)
-        transport.write(b"one\n")
-        await server.until("^one")
+    async with (
+        asyncio.timeout(PATIENCE),
+        openssl_server(tmp_path, "-tls1_3") as (server, transport, codec),
+    ):
         server.tell("K")
         await server.until(">>> .* KeyUpdate")
         server.tell("two")
@@ -216,17 +222,11 @@ async def test_a_server_may_ask_for_new_keys(tmp_path: Path) -> None:
         transport.write(b"three\n")
         await server.until("<<< .* KeyUpdate")
         await server.until("^three")
-        transport.abort()
 
 
 async def test_a_server_may_not_begin_a_handshake_anew(tmp_path: Path) -> None:
     """RFC 5246, 7.4.1.1: it is told so, at once; what is written never waits for it."""
-    async with asyncio.timeout(PATIENCE), openssl_server(tmp_path, "-tls1_2") as (server, port):
-        dialler = Dialler(Upstream("https", "localhost", port), tls.ca_file(tmp_path))
-        transport, _ = await dialler.dial(Line, PATIENCE)
-        transport.write(b"one\n")
-        await server.until("^one")
+    async with asyncio.timeout(PATIENCE), openssl_server(tmp_path, "-tls1_2") as (server, _, _):
         server.tell("r")
         await server.until(">>> .* HelloRequest")
         await server.until("<<< .* no_renegotiation")
-        transport.abort()

@@ -39,7 +39,7 @@ def _answer_to(request: bytes, answer: bytes) -> bytes:
 async def _outcome(
     request: bytes, answer: bytes, cuts: Cuts, caplog: pytest.LogCaptureFixture
 ) -> dict[str, object]:
-    """Return what can be known of two exchanges on one connection, if it lasts."""
+    """Return what can be known of one exchange, from both sides and in the numbers."""
     bodyless = request.startswith(b"HEAD") or answer.split()[1] in {b"204", b"304"}
     caplog.clear()
     async with Wired(automatic=_answer_to(request, answer)) as wired:
