@@ -58,8 +58,8 @@ HOMES: dict[str, set[str]] = {
 # What costs start-up time: Cloud Run starts instances while a caller waits.
 HEAVY = ("google.auth", "google.oauth2", "requests", "aiohttp", "cryptography")
 
-FILE_LINES = 400
-FUNCTION_LINES = 40
+FILE_LINES = 650
+FUNCTION_LINES = 45
 
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
