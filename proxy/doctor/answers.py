@@ -14,6 +14,7 @@ from email.utils import parsedate_to_datetime
 from enum import StrEnum
 
 from proxy.identity.quote import redact
+from proxy.plane.refusal import DESCRIPTION
 
 
 class By(StrEnum):
@@ -80,13 +81,9 @@ class Answer:
             return None
 
     def _refuses_token(self) -> bool:
-        """Whether it says so in the words of RFC 6750, 3.1."""
-        challenge = self.fields.get("www-authenticate", "").lower()
-        return (
-            self.status == UNAUTHORIZED
-            and challenge.startswith("bearer")
-            and "invalid_token" in challenge
-        )
+        """Whether it says so in Google's words; applications say ``invalid_token``, too."""
+        challenge = self.fields.get("www-authenticate", "")
+        return self.status == UNAUTHORIZED and DESCRIPTION.decode() in challenge
 
     def _is_a_page(self) -> bool:
         if any(words in self.body for words in PERIMETER):

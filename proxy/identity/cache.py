@@ -8,6 +8,7 @@ Knows no protocol: a `TokenSource` fetches, this decides when.  Its promises:
 - from 3 min 45 s before ``exp`` it is refreshed while it is still served, and no failed
   refresh displaces it;
 - after a failure callers get the error at once, or wait if the next attempt is near enough;
+- a token that the platform refused is given out until a different one has come;
 - nothing is fetched while nobody asks.
 
 Everything runs on one event loop, so the state needs no locks: it changes only between awaits.
@@ -173,22 +174,37 @@ class TokenCache:
         await self._bell.wait(math.inf)
         return None if self._usable() else self._unavailable()
 
-    def refuse(self, token: IdToken) -> None:
-        """Drop `token`, which Google's front end answered with 401, if it is still in use.
+    def refuse(self, token: IdToken, route: str) -> bool:
+        """Look for another token than `token`, which Google's front end answered with 401.
 
-        The next `get` fetches.  A token that comes back unchanged is kept for 30 s.
+        Return whether a fetch is running that may bring one.  Nothing is taken away: the
+        refused token is given out until another one has come.  It may still be good, for
+        other services of this audience, or because whoever refused it was wrong.
+
+        Not fetched again: a token that came back unchanged, for 30 s; whatever a failed
+        fetch has to wait for; more than a few in half a minute.
         """
         held = self._token
         if held is None or held.value != token.value:
-            return  # Somebody was faster: what is here has not been refused.
-        if held.value == self._refused and self._pace.wait() > 0:
-            return
-        if not self._pace.may_replace():
-            return
+            return False  # Somebody was faster: what is here has not been refused.
+        self._usable()
+        if not self._state.is_fetching:
+            known_bad = self._failure is not None or held.value == self._refused
+            if (known_bad and self._pace.wait() > 0) or not self._pace.may_replace():
+                return False
+            self._start(route)
         self._refused = held.value
-        if self._usable():
-            self._lapse()
-        self._token = None
+        return self._state.is_fetching
+
+    async def another(self, refused: IdToken, route: str, timeout: float) -> IdToken | None:
+        """Return a token other than `refused`, None if there is none.
+
+        Waits for one fetch at most, and up to `timeout` seconds for it; see `refuse`.
+        """
+        if self.refuse(refused, route):
+            await self._bell.wait(self._steady() + timeout)
+        token = self.current(route)
+        return None if token is None or token.value == refused.value else token
 
     async def close(self) -> None:
         """End the running fetch; every waiting caller gets `TokenUnavailable`."""

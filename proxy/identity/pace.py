@@ -20,7 +20,7 @@ hand out the same token until 100 s before its ``exp``, so asking on is needed a
 once is useless.  The spread keeps the containers of one instance from asking in step."""
 
 REFUSED_PAUSE = 30.0
-"""Seconds for which a token is kept that was refused, dropped and came back unchanged."""
+"""Seconds for which a refused token that came back unchanged is not fetched again."""
 
 REFUSALS = 5
 """Refused tokens that are replaced in one `REFUSED_PAUSE`.  A source that signs a different

@@ -45,7 +45,7 @@ class Event(Enum):
     FAIL = "fail"
     """It brought none."""
     LAPSE = "lapse"
-    """The token may no longer be used: its time has come, or the platform refused it."""
+    """The token may no longer be used: its time has come."""
     HOLD = "hold"
     """It lapsed while refreshes were failing, so the next attempt has to wait."""
     REVIVE = "revive"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 
 from proxy.errors import Overloaded, ProxyError
@@ -67,15 +66,12 @@ class Pursuit:
             return None
         return await route.tokens.get(route.name, route.config.timeouts.connect)
 
-    async def another_token(self) -> IdToken | None:
-        """Make one fetch after a token was refused; return what may be used then, if anything."""
+    async def another_token(self, refused: IdToken) -> IdToken | None:
+        """Make one fetch after a token was refused; return another one, None if none came."""
         route = self.route
         if route.tokens is None:
             return None
-        with suppress(TimeoutError):
-            async with asyncio.timeout(route.config.timeouts.connect):
-                await route.tokens.prefetch(route.name)
-        return route.tokens.current(route.name)
+        return await route.tokens.another(refused, route.name, route.config.timeouts.connect)
 
     async def connection(self) -> UpstreamCodec:
         """Wait for a connection, dialling again as the policy allows.

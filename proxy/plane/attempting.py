@@ -287,8 +287,8 @@ class Attempting(ABC):
         if token is None or tokens is None or not held.is_platform():
             self._release_held(held)
             return
-        tokens.refuse(token)
         if not (self._ended and self._is_replayable()):
+            tokens.refuse(token, self.route.name)
             self._release_held(held)
             return
         if self._up is not None:
@@ -300,9 +300,9 @@ class Attempting(ABC):
     async def _reauthenticate(self, held: Held, refused: IdToken) -> None:
         """Fetch once; repeat with the new token if there is one, else pass on the 401."""
         pursuit = Pursuit(self.route, self._history(), self._keeper.jitter, self._source)
-        token = await pursuit.another_token()
+        token = await pursuit.another_token(refused)
         self._task = None
-        if token is None or token.value == refused.value:
+        if token is None:
             self._release_held(held)
             return
         self._held = None

@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from proxy.plane.head import ResponseHead, values
 
-# The sentence of the front end's HTML page (seen in many reports, documented nowhere).
+DESCRIPTION = b'error_description="The access token could not be verified"'
+"""What the front end's ``WWW-Authenticate: Bearer error="invalid_token"`` goes on with.
+
+Seen in many reports, documented nowhere.  ``invalid_token`` alone proves nothing: it is what
+RFC 6750, 3.1 tells every application to say of its users' tokens."""
+
+# The sentence of the front end's HTML page (known in the same way).
 _SENTENCE = b"Your client does not have permission to the requested URL"
 
 # Bytes of a page in which the sentence stands, if anywhere; the front end's page is 300 long.
@@ -28,27 +34,25 @@ class Held:
 
     def is_decidable(self) -> bool:
         """Tell whether enough has come to tell whose answer it is."""
-        if self.ended or _names_token(self.head):
+        if self.ended or _is_described(self.head):
             return True
         return sum(map(len, self.pieces)) >= _PAGE_BYTES or self.is_platform()
 
     def is_platform(self) -> bool:
         """Tell whether the front end made it."""
-        return _names_token(self.head) or _SENTENCE in b"".join(self.pieces)
+        return _is_described(self.head) or _SENTENCE in b"".join(self.pieces)
 
 
 def may_be_platform(head: ResponseHead) -> bool:
     """Tell whether a 401 is worth holding back until its body has been looked at."""
-    if values(head.fields, b"www-authenticate"):
-        return _names_token(head)
-    return any(v.lower().startswith(b"text/html") for v in values(head.fields, b"content-type"))
+    kinds = values(head.fields, b"content-type")
+    return _is_described(head) or any(kind.lower().startswith(b"text/html") for kind in kinds)
 
 
-def _names_token(head: ResponseHead) -> bool:
-    """RFC 6750, 3.1: ``Bearer error="invalid_token"``."""
+def _is_described(head: ResponseHead) -> bool:
     return any(
-        value.lower().startswith(b"bearer") and b"invalid_token" in value
-        for value in values(head.fields, b"www-authenticate")
+        challenge[:7].lower() == b"bearer " and DESCRIPTION in challenge
+        for challenge in values(head.fields, b"www-authenticate")
     )
 
 

@@ -20,6 +20,8 @@ def test_a_refused_token_is_googles_word_without_any_page() -> None:
     assert answer(403, www_authenticate=INVALID_TOKEN[1]).by is By.SERVICE
     assert answer(401, www_authenticate='Basic realm="invalid_token"').by is By.SERVICE
     assert answer(401, www_authenticate="Bearer").by is By.SERVICE
+    its_own = 'Bearer error="invalid_token", error_description="Jwt expired at 1767225600"'
+    assert answer(401, www_authenticate=its_own).by is By.SERVICE
 
 
 @pytest.mark.parametrize(

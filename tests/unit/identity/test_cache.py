@@ -12,6 +12,7 @@ from proxy.identity.cache import Outcome
 from proxy.identity.flight import FETCH_LIMIT
 from proxy.identity.pace import REFUSALS
 from proxy.identity.states import State
+from proxy.identity.token import IdToken
 from tests.unit.identity.steering import HOUR, Rig, Source, jwt, settle
 
 MINUTE = 60.0
@@ -429,88 +430,153 @@ async def test_a_clock_that_was_set_back_makes_the_token_be_asked_for_anew(rig: 
 # --- refused by the platform
 
 
-async def test_a_refused_token_is_dropped_and_replaced(rig: Rig) -> None:
+async def another(rig: Rig, refused: IdToken, patience: float = 10.0) -> asyncio.Task[str | None]:
+    """Start a caller whose token was refused; the result is the value of another one."""
+
+    async def value() -> str | None:
+        token = await rig.cache.another(refused, "orders", patience)
+        return None if token is None else token.value
+
+    task = asyncio.get_running_loop().create_task(value())
+    await settle()
+    return task
+
+
+async def held(rig: Rig) -> IdToken:
+    """Bring the cache into the state good; return the token."""
     await rig.good()
     token = rig.cache.current("orders")
     assert token is not None
-    rig.cache.refuse(token)
-    assert rig.now() is None
-
-    other = await rig.good()
-    assert other != token.value
+    return token
 
 
-async def test_refusing_a_token_that_has_been_replaced_drops_nothing(rig: Rig) -> None:
-    await rig.good()
-    old = rig.cache.current("orders")
-    assert old is not None
-    rig.cache.refuse(old)
-    new = await rig.good()
+async def test_a_refused_token_serves_until_another_has_come(rig: Rig) -> None:
+    token = await held(rig)
+    callers = [await another(rig, token) for _ in range(3)]
+    assert (rig.state(), rig.now()) == (State.REFRESHING, token.value)
 
-    rig.cache.refuse(old)
+    new = rig.token()
+    await rig.source.succeed(new)
+    assert [await caller for caller in callers] == [new] * 3
     assert rig.now() == new
+    assert len(rig.source.fetches) == 2
 
 
-async def test_a_refused_token_that_comes_back_is_kept_for_30_s(rig: Rig) -> None:
-    value = await rig.good()
-    token = rig.cache.current("orders")
-    assert token is not None
-    rig.cache.refuse(token)
-    caller = await rig.ask()
-    await rig.source.succeed(value)
-    assert await caller == value
+@pytest.mark.parametrize("retryable", [False, True])
+async def test_a_refused_token_serves_on_if_no_other_can_be_had(
+    rig: Rig,
+    retryable: bool,  # noqa: FBT001 (a parameter of the test)
+) -> None:
+    token = await held(rig)
+    caller = await another(rig, token)
+    await rig.source.fail(retryable=retryable)
+    assert await caller is None
+    assert (rig.state(), rig.now()) == (State.GOOD, token.value)
 
-    await rig.time.advance(29.99)
-    rig.cache.refuse(token)
-    assert rig.now() == value
+    # Until the pause after a failed fetch has passed, a further refusal fetches nothing.
+    assert await (await another(rig, token)) is None
+    assert len(rig.source.fetches) == 2
+    await rig.time.advance(0.2)
+    caller = await another(rig, token)
+    assert len(rig.source.running) == 1
+    await rig.source.succeed(new := rig.token())
+    assert await caller == new
+
+
+async def test_garbage_does_not_take_a_refused_tokens_place(rig: Rig) -> None:
+    token = await held(rig)
+    for garbage in ("<html>", rig.token(30), rig.token(aud="https://another.example")):
+        caller = await another(rig, token)
+        await rig.source.succeed(garbage)
+        assert await caller is None
+        assert rig.now() == token.value
+        await rig.time.advance(30)
+
+
+async def test_whoever_waits_for_another_token_waits_no_longer_than_it_may(rig: Rig) -> None:
+    token = await held(rig)
+    caller = await another(rig, token, patience=5)
+    await rig.time.advance(4.99)
+    assert not caller.done()
 
     await rig.time.advance(0.01)
-    rig.cache.refuse(token)
-    assert rig.now() is None
+    assert await caller is None
+    assert rig.now() == token.value
 
 
-async def test_a_refused_token_is_not_revived_by_a_clock_set_back(rig: Rig) -> None:
-    await rig.good()
-    token = rig.cache.current("orders")
-    assert token is not None
-    rig.time.jump(2 * HOUR)
-    assert rig.now() is None
-    rig.cache.refuse(token)
-    rig.time.jump(-2 * HOUR)
+async def test_a_token_that_has_been_replaced_already_costs_no_fetch(rig: Rig) -> None:
+    token = await held(rig)
+    caller = await another(rig, token)
+    new = rig.token()
+    await rig.source.succeed(new)
+    assert await caller == new
 
-    assert rig.now() is None
+    assert await (await another(rig, token)) == new
+    assert len(rig.source.fetches) == 2
+
+
+async def test_a_refused_token_that_comes_back_is_not_fetched_again_for_30_s(rig: Rig) -> None:
+    token = await held(rig)
+    caller = await another(rig, token)
+    await rig.source.succeed(token.value)
+    assert await caller is None
+
+    await rig.time.advance(29.99)
+    assert await (await another(rig, token)) is None
+    assert len(rig.source.fetches) == 2
+
+    await rig.time.advance(0.01)
+    caller = await another(rig, token)
+    assert rig.now() == token.value
+    await rig.source.succeed(new := rig.token())
+    assert await caller == new
 
 
 async def test_a_service_that_refuses_everything_does_not_cause_a_fetch_for_every_call(
     rig: Rig,
 ) -> None:
-    fetched = 0
+    token = await held(rig)
     for _ in range(60):
-        if rig.now() is None:
-            await rig.good()
-            fetched += 1
-        token = rig.cache.current("orders")
-        assert token is not None
-        rig.cache.refuse(token)
+        caller = await another(rig, token)
+        if rig.source.running:
+            await rig.source.succeed(rig.token())
+        await caller
+        token = rig.cache.current("orders") or token
         await rig.time.advance(1)
 
-    assert REFUSALS < fetched <= 2 * REFUSALS + 2
+    assert REFUSALS < len(rig.source.fetches) <= 2 * REFUSALS + 2
 
 
 async def test_a_token_refused_during_its_refresh_waits_for_that_refresh(rig: Rig) -> None:
-    await rig.good()
+    token = await held(rig)
     await rig.time.advance(HOUR - 100)
-    token = rig.cache.current("orders")
-    assert token is not None
+    assert rig.now() == token.value
     await settle()
-    rig.cache.refuse(token)
-    assert rig.state() is State.FETCHING
+    assert len(rig.source.running) == 1
 
-    new = rig.token()
-    caller = await rig.ask()
-    await rig.source.succeed(new)
+    caller = await another(rig, token)
+    assert rig.now() == token.value
+    await rig.source.succeed(new := rig.token())
     assert await caller == new
     assert len(rig.source.fetches) == 2
+
+
+async def test_a_token_that_lapsed_before_it_was_refused_is_fetched_as_usual(rig: Rig) -> None:
+    token = await held(rig)
+    rig.time.jump(2 * HOUR)
+    caller = await another(rig, token)
+    assert rig.state() is State.FETCHING
+
+    await rig.source.succeed(new := rig.token())
+    assert await caller == new
+
+
+async def test_a_refusal_during_the_shutdown_waits_for_nothing(rig: Rig) -> None:
+    token = await held(rig)
+    await rig.cache.close()
+
+    assert await (await another(rig, token)) is None
+    assert len(rig.source.fetches) == 1
 
 
 # --- prefetch

@@ -136,9 +136,11 @@ class Invariants(RuleBasedStateMachine):
         async def refuse() -> None:
             token = self.rig.cache.current("orders")
             if token is not None:
-                self.rig.cache.refuse(token)
+                self.rig.cache.refuse(token, "orders")
 
+        before = self.look()
         self.run(refuse())
+        assert self.look() == before, "a refusal took a token away"
 
     @rule()
     def the_source_recovers(self) -> None:

@@ -15,7 +15,10 @@ MESSAGE = b"\0\0\0\0\x03abc"
 HEADER = "x-serverless-authorization"
 REFUSED: Pairs = (
     (":status", "401"),
-    ("www-authenticate", 'Bearer error="invalid_token"'),
+    (
+        "www-authenticate",
+        'Bearer error="invalid_token", error_description="The access token could not be verified"',
+    ),
     ("content-type", "text/html"),
 )
 

@@ -8,6 +8,7 @@ import pytest
 
 from proxy.config.model import Auth, IdentityHeader, Timeouts
 from proxy.identity.source import TokenSourceError
+from proxy.plane.refusal import DESCRIPTION
 from tests.fakes.raw import RawCaller, UpstreamEnd
 from tests.fakes.wired import Cuts, Wired, bytewise, whole
 
@@ -261,9 +262,17 @@ async def test_a_fetch_that_takes_too_long_leaves_the_callers_401(wired: Wired) 
         b"HTTP/1.1 401 No\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}",
         b"HTTP/1.1 401 No\r\nContent-Type: text/html\r\nContent-Length: 5\r\n\r\nlogin",
         b"HTTP/1.1 401 No\r\nWWW-Authenticate: Basic\r\nContent-Length: 0\r\n\r\n",
-        (
-            b'HTTP/1.1 401 No\r\nWWW-Authenticate: DPoP error="invalid_token"\r\n'
-            b"Content-Length: 0\r\n\r\n"
+        *(
+            b"HTTP/1.1 401 No\r\nWWW-Authenticate: %b\r\nContent-Length: 0\r\n\r\n" % challenge
+            for challenge in (
+                b'DPoP error="invalid_token"',
+                b'DPoP error="invalid_token" %b' % DESCRIPTION,
+                b'Bearer error="invalid_token"',
+                b'Bearer error="invalid_token", error_description="Jwt expired at 1767225600"',
+                b'Bearer error="invalid_token", error_description="The access token expired"',
+                # An application that quotes Google with a full stop.
+                DESCRIPTION.join((b'Bearer error="invalid_token" ', b"")).replace(b'd"', b'd."'),
+            )
         ),
         b"HTTP/1.1 401 No\r\nContent-Type: text/html\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 403 No\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n" % len(PAGE)
@@ -272,12 +281,47 @@ async def test_a_fetch_that_takes_too_long_leaves_the_callers_401(wired: Wired) 
         + bytes(50_000),
     ],
 )
-async def test_an_applications_401_is_the_callers(wired: Wired, answer: bytes) -> None:
-    caller, upstream = await begin(wired)
+@pytest.mark.parametrize("method", [b"GET", b"POST"])
+async def test_an_applications_401_is_the_callers(
+    wired: Wired, answer: bytes, method: bytes
+) -> None:
+    wired.source.answers = [wired.source.token(), wired.source.token()]
+    caller, upstream = await begin(wired, GET.replace(b"GET", method))
     await upstream.serve(answer)
 
     await caller.take(answer)
     assert wired.source.fetched == 1
+    assert (wired.upstream.connections, wired.route_stats.retries) == ([upstream], {})
+
+
+async def test_a_refused_token_serves_others_while_another_is_fetched(wired: Wired) -> None:
+    caller, upstream = await begin(wired)
+    await upstream.request()
+    wired.source.held = asyncio.Event()
+    upstream.send(REFUSED_FIELD)
+    await wired.until(lambda: wired.source.fetched == 2, "another fetch")
+
+    other = await wired.caller()
+    other.send(GET)
+    message = await upstream.serve(OK)
+    assert message.value("x-serverless-authorization") == f"Bearer {wired.source.answers[0]}"
+    await other.take(OK)
+    wired.source.held.set()
+    await caller.take(REFUSED_FIELD)
+
+
+async def test_a_refusal_while_no_token_can_be_had_stops_nobody(wired: Wired) -> None:
+    first = wired.source.token()
+    wired.source.answers = [first, TokenSourceError("the metadata server answers 503")]
+    caller, upstream = await begin(wired)
+    await upstream.serve(REFUSED_FIELD)
+    await caller.take(REFUSED_FIELD)
+
+    caller.send(GET)
+    message = await upstream.serve(OK)
+    assert message.value("x-serverless-authorization") == f"Bearer {first}"
+    await caller.take(OK)
+    assert wired.source.fetched == 2
 
 
 async def test_the_body_is_replayed_with_the_new_token(wired: Wired) -> None:
@@ -332,6 +376,7 @@ async def test_a_body_that_is_too_large_is_not_replayed(wired: Wired) -> None:
     await upstream.serve(REFUSED_PAGE)
 
     await caller.take(REFUSED_PAGE)
+    await wired.until(lambda: wired.source.fetched == 2, "another fetch")
     # The next one has another token all the same.
     caller.send(GET)
     message = await upstream.serve(OK)
