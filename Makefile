@@ -19,7 +19,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo install test lint format types check bench clean
+.PHONY: help demo install test lint format types check bench count clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS='	' read -r name what; \
@@ -50,6 +50,9 @@ check: lint types test ## lint, types and test
 
 bench: $(DEV_STAMP) ## compare with direct calls, Envoy and Go; needs wrk and nginx
 	$(BIN)/python -m tests.bench $(ARGS)
+
+count: $(DEV_STAMP) ## instructions of one exchange, by callgrind; needs valgrind and nginx
+	$(BIN)/python -m tests.bench.count $(ARGS)
 
 clean: ## remove everything that these commands made
 	rm -rf $(VENV) $(NODE)/node_modules build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

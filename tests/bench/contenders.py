@@ -85,7 +85,7 @@ class Contender:
             self.command(setup, port),
             core=PROXY_CORE,
             log=setup.around.folder / f"{self.name}.log",
-            env=_environment(setup.around),
+            env=environment(setup.around),
             cwd=setup.around.folder,
         ) as server:
             start = _wait_for_token(setup, server, port)
@@ -104,7 +104,7 @@ def _wait_for_token(setup: Setup, server: Server, port: int) -> float:
     return time.perf_counter() - server.started_at
 
 
-def _environment(around: Surroundings) -> dict[str, str]:
+def environment(around: Surroundings) -> dict[str, str]:
     return {
         "PATH": os.environ.get("PATH", os.defpath),
         # No gcloud settings, no credentials of this machine.
