@@ -40,6 +40,6 @@ RUN test -s /etc/ssl/certs/ca-certificates.crt \
 # By number: Kubernetes' runAsNonRoot cannot judge a name.
 USER 65532:65532
 WORKDIR /
-EXPOSE 8080 9090
+EXPOSE 8081 9090
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["cloud-run-auth-proxy"]

@@ -21,7 +21,6 @@ from proxy.ops import describe
 from proxy.ops.lifecycle import Lifecycle
 from proxy.ops.numbers import Numbers
 from proxy.plane import listen
-from proxy.plane.listen import ListenFailed
 
 if TYPE_CHECKING:
     from proxy.ops.admin import AdminServer
@@ -71,13 +70,10 @@ class Administration:
             status=status.Status(self._lifecycle, self._config, self._addresses, self._clocks),
             quit=self.quit_asked.set,
         )
-        sock = inherited.dup() if inherited is not None else await _bind(admin.listen)
+        sock = None if inherited is None else inherited.dup()
         shown = admin if inherited is None else _elsewhere(admin, inherited)
         server = ops_admin.AdminServer(shown, view)
-        try:
-            self.address = await server.start(sock)
-        except OSError as error:
-            raise ListenFailed(admin.listen, error) from error
+        self.address = await server.start(sock)
         self._server = server
 
     async def stop(self) -> None:
@@ -109,16 +105,6 @@ class Administration:
 
 def _import_admin() -> tuple[ModuleType, ModuleType]:
     return import_module("proxy.ops.admin"), import_module("proxy.ops.status")
-
-
-async def _bind(address: Address) -> socket.socket | None:
-    """Bind the one socket of an address; None where its name has several, as localhost may."""
-    # Bound here, because the event loop would take a path from a proxy that uses it.
-    sockets = await listen.bind(address)
-    if len(sockets) == 1:
-        return sockets[0]
-    listen.close_all(sockets)
-    return None
 
 
 def _elsewhere(admin: Admin, inherited: socket.socket) -> Admin:

@@ -186,12 +186,12 @@ def _admin_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def _demo_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--port", type=int, default=8080, help="of the proxy; default: 8080")
+    parser.add_argument("--port", type=int, default=8081, help="of the proxy; default: 8081")
     parser.add_argument(
         "--admin",
         metavar="ADDR|off",
-        default="127.0.0.1:9090",
-        help="the admin listener; default: 127.0.0.1:9090",
+        default=_ADMIN,
+        help=f"the admin listener; default: {_ADMIN}",
     )
 
 

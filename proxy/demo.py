@@ -44,15 +44,17 @@ Ctrl-C ends the demo.
 """
 
 
-def main(port: int = 8080, admin: Address | None = None) -> int:
+def main(port: int = 8081, admin: Address | None = None) -> int:
     """Serve the demo on `port` of the loopback until SIGINT or SIGTERM; return the exit code.
 
     `admin` is where the admin listener goes, None for none.
     """
     try:
-        asyncio.run(_run(Address(port=port), admin))
+        asyncio.run(_run(Address("localhost", port), admin))
     except ListenFailed as error:
-        sys.stderr.write(f"cloud-run-auth-proxy: {error}\n")
+        flag = "--admin" if error.where == admin else "--port"
+        way_out = f"; {flag} takes another" if error.in_use else ""
+        sys.stderr.write(f"cloud-run-auth-proxy: {error}{way_out}\n")
         return EXIT_UNAVAILABLE
     return 0
 

@@ -25,7 +25,7 @@ from proxy.config.problems import ConfigError
 from proxy.notify import Notifier
 from proxy.ops.logs import Logs, configure
 from proxy.plane.listen import ListenFailed
-from proxy.sockets import OwnSockets, inherit
+from proxy.sockets import OwnSockets, advice, inherit
 from proxy.tasks import Tasks
 
 log = logging.getLogger("proxy.process")
@@ -86,7 +86,7 @@ def serve(config: Config, reload: Reload | None = None) -> int:
         supervisor = Supervisor(config, sockets)
         return asyncio.run(_Process(supervisor, reload, signals, logs, notifier).run())
     except ListenFailed as error:
-        sys.stderr.write(f"cloud-run-auth-proxy: {error}\n")
+        sys.stderr.write(f"cloud-run-auth-proxy: {error}{advice(error, config)}\n")
         return EXIT_UNAVAILABLE
     finally:
         logs.close()

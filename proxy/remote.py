@@ -10,7 +10,7 @@ import http.client
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,9 @@ PROGRAM = "cloud-run-auth-proxy"
 _READ_AT_MOST = 4096  # Bytes: the listener's answers to these questions are one line.
 
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (listened on, so asked here)
+
+_LOOPBACK = ("127.0.0.1", "::1")
+"""What localhost is, without asking a resolver, as the listener does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +152,18 @@ class _Connection(http.client.HTTPConnection):
             self.sock.settimeout(self.timeout)
             self.sock.connect(self._path)
         else:
-            super().connect()
+            self.sock = self._tcp(_LOOPBACK if self.host == "localhost" else (self.host,))
         self.sock = _Timed(self.sock, self._deadline)
+
+    def _tcp(self, hosts: Sequence[str]) -> socket.socket:
+        """Connect to the first host that takes it; raises what the first of them said."""
+        errors: list[OSError] = []
+        for host in hosts:
+            try:
+                return socket.create_connection((host, self.port), self.timeout)
+            except OSError as error:
+                errors.append(error)
+        raise errors[0]
 
 
 def _complain(line: str) -> int:

@@ -12,6 +12,7 @@ from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from proxy.config.addresses import is_loopback
 from proxy.config.model import Address, Config
 from proxy.plane import listen
 from proxy.plane.listen import ListenFailed, Sockets
@@ -89,13 +90,37 @@ def assign(
     named = {route.name: route.listen[0] for route in config.routes}
     for each in inherited:
         address = listen.address_of(each.sock)
-        if each.name == ADMIN or (config.admin is not None and address == config.admin.listen):
+        if each.name == ADMIN or (
+            config.admin is not None and _is_at(address, config.admin.listen)
+        ):
             admin = each.sock
             continue
-        if address not in config.listeners:
-            address = named.get(each.name, config.listeners[0])
-        found[address] = (*found.get(address, ()), each.sock)
+        named_so = (listener for listener in config.listeners if _is_at(address, listener))
+        listener = next(named_so, named.get(each.name, config.listeners[0]))
+        found[listener] = (*found.get(listener, ()), each.sock)
     return found, admin
+
+
+def _is_at(address: Address, listener: Address) -> bool:
+    """Tell whether a socket bound to `address` is one of those that `listener` means."""
+    if listener.host == "localhost" and not address.path:
+        return address.port == listener.port and is_loopback(address.host)
+    return address == listener
+
+
+def advice(busy: ListenFailed, config: Config) -> str:
+    """Return what takes another address where somebody else has this one; empty for other faults.
+
+    It begins where the error's own text ends.
+    """
+    if not busy.in_use:
+        return ""
+    if config.admin is not None and busy.where == config.admin.listen:
+        return "; --admin takes another"
+    own = [
+        route.name for route in config.routes if route.own_listener and busy.where in route.listen
+    ]
+    return f"; routes.{own[0]}.listen takes another" if own else "; --listen takes another"
 
 
 class OwnSockets:

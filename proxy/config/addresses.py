@@ -40,14 +40,15 @@ def address(text: str) -> Address:
     if not re.fullmatch(r"[0-9]{1,9}", port_text) or "/" in host:
         raise ValueError(
             f"{quoted(text)} is not an address; "
-            "write 127.0.0.1:8080, 8080, [::1]:8080 or unix:/run/proxy.sock"
+            "write localhost:8081, 8081, [::1]:8081 or unix:/run/proxy.sock"
         )
     if ":" in host and not host.startswith("["):
-        raise ValueError(f"{quoted(text)}: write an IPv6 address in brackets, such as [::1]:8080")
+        raise ValueError(f"{quoted(text)}: write an IPv6 address in brackets, such as [::1]:8081")
     if host == "*":
         raise ValueError(f"{quoted(text)}: write 0.0.0.0 or [::] for every address of the machine")
     # No host means loopback: a sidecar that listens to the whole network is a choice to be made.
-    return Address(_host_or_ip(host) if host else "127.0.0.1", _port(port_text, lowest=0))
+    # Both of its addresses, since some clients (Node.js 17 to 19) try ::1 alone for localhost.
+    return Address(_host_or_ip(host) if host else "localhost", _port(port_text, lowest=0))
 
 
 def _socket(path: str) -> Address:

@@ -82,7 +82,7 @@ TOP: Final = Section(
             "listen",
             ADDRESSES,
             "where routes without a `listen` of their own are served: one address or a list",
-            "127.0.0.1:8080",
+            "localhost:8081",
         ),
         *(key for key in _CONFIG_KEYS if key.name == "admin"),
         Key("defaults", DEFAULTS, "keys for every route that does not write them itself"),

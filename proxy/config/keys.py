@@ -69,7 +69,7 @@ def _choice(metadata: Mapping[str, Any], *, ignore_case: bool = False) -> Choice
 
 
 ADDRESS = Word(
-    "an address such as 127.0.0.1:8080",
+    "an address such as localhost:8081",
     addresses.address,
     _number_or(addresses.ADDRESS, minimum=0, maximum=65535),
     is_text=False,
@@ -114,7 +114,7 @@ class _AdminAddress(ScalarKind):
     __slots__ = ()
 
     def label(self) -> str:
-        return "off, an address such as 127.0.0.1:9090"
+        return "off, an address such as localhost:9090"
 
     def from_text(self, text: str, node: ScalarNode, reader: Reader) -> Admin | None:
         del node, reader

@@ -288,7 +288,7 @@ class Admin:
     """The admin listener."""
 
     listen: Address = field(
-        default=Address("127.0.0.1", 9090), metadata=doc("one address", kind="address")
+        default=Address("localhost", 9090), metadata=doc("one address", kind="address")
     )
     quit: bool = field(
         default=False, metadata=doc("accept `POST /quitquitquit` from loopback", kind="flag")

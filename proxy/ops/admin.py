@@ -14,7 +14,6 @@ import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from aiohttp import web
@@ -25,6 +24,7 @@ from proxy.ops import guard, metrics, page
 from proxy.ops.lifecycle import Lifecycle, Truth
 from proxy.ops.numbers import Numbers, add_up
 from proxy.ops.status import Status
+from proxy.plane import listen
 
 _log = logging.getLogger("proxy.admin")
 
@@ -72,21 +72,23 @@ class AdminServer:
         )
         self._sampler: asyncio.Task[None] | None = None
 
-    async def start(self, sock: socket.socket | None = None) -> Address:
-        """Listen, on `sock` where one was inherited; return the real address.
+    async def start(self, inherited: socket.socket | None = None) -> Address:
+        """Listen, on a socket that was inherited where there is one; return the real address.
 
-        Raises OSError where the address cannot be had.
+        Raises:
+            ListenFailed: the address cannot be had.
         """
+        address = self._admin.listen
+        # Bound here, because the event loop would take a path from a proxy that uses it, and
+        # give each address of localhost a port of its own.
+        sockets = (inherited,) if inherited is not None else await listen.bind(address)
         await self._runner.setup()
-        try:
-            await self._site(sock).start()
-        except OSError:
-            await self._runner.cleanup()
-            raise
+        for sock in sockets:
+            await web.SockSite(self._runner, sock).start()
         self._sampler = asyncio.get_running_loop().create_task(
             self._sample(), name="sample numbers for the status page"
         )
-        return _address(self._runner.addresses[0])
+        return listen.real_addresses(address, sockets)[0]
 
     async def stop(self) -> None:
         """Close the listener and its connections, within a second or so."""
@@ -95,19 +97,11 @@ class AdminServer:
             with suppress(asyncio.CancelledError):
                 await self._sampler
         await self._runner.cleanup()
-        _remove(self._admin.listen)
+        listen.remove_file(self._admin.listen)
 
     def abandon(self) -> None:
         """Leave no socket file behind: the process ends at once."""
-        _remove(self._admin.listen)
-
-    def _site(self, sock: socket.socket | None) -> web.BaseSite:
-        listen = self._admin.listen
-        if sock is not None:
-            return web.SockSite(self._runner, sock)
-        if listen.path:
-            return web.UnixSite(self._runner, listen.path)
-        return web.TCPSite(self._runner, listen.host, listen.port, reuse_address=True)
+        listen.remove_file(self._admin.listen)
 
     async def _sample(self) -> None:
         while True:
@@ -116,17 +110,6 @@ class AdminServer:
                 self._view.status.sample(await self._view.numbers())
             except Exception:  # noqa: BLE001 (the graphs lose a point, the probes go on)
                 _log.exception("cannot sample the numbers", extra={"reason": "internal_error"})
-
-
-def _remove(listen: Address) -> None:
-    if listen.path:
-        Path(listen.path).unlink(missing_ok=True)
-
-
-def _address(name: object) -> Address:
-    if isinstance(name, tuple):
-        return Address(str(name[0]), int(name[1]))
-    return Address("", 0, name.decode() if isinstance(name, bytes) else str(name))
 
 
 def _application(admin: Admin, view: AdminView) -> web.Application:

@@ -155,7 +155,7 @@ class TextFormatter(logging.Formatter):
 
 
 def _pairs(fields: Mapping[str, Any]) -> str:
-    """``version=0.1.0 listeners=127.0.0.1:8080,127.0.0.1:8081``: all but the tables."""
+    """``version=0.1.0 listeners=localhost:8081,localhost:8082``: all but the tables."""
     return " ".join(
         f"{name}={_word(value)}" for name, value in fields.items() if not _is_table(value)
     )

@@ -1,6 +1,6 @@
 """Keeps web pages from calling private services through a developer's localhost.
 
-Any page that a browser shows may send requests to ``http://localhost:8080``; with the proxy
+Any page that a browser shows may send requests to ``http://localhost:8081``; with the proxy
 there they would arrive authenticated.  Browsers say where a request comes from (``Origin``,
 Fetch Standard, 3.2; ``Sec-Fetch-Site``, Fetch Metadata, 2.4), other clients do not.
 """

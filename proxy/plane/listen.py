@@ -36,6 +36,9 @@ Sockets = tuple[socket.socket, ...]
 
 Factory = Callable[[], asyncio.BaseProtocol]
 
+Place = tuple[int, tuple[object, ...]]
+"""An address family, and an address as `socket.bind` takes it."""
+
 
 class ListenFailed(OSError):
     """An address cannot be listened on; the text is one line for the operator."""
@@ -43,6 +46,9 @@ class ListenFailed(OSError):
     def __init__(self, where: Address | str, why: OSError | str) -> None:
         reason = why if isinstance(why, str) else why.strerror or str(why)
         super().__init__(f"cannot listen on {where}: {reason}")
+        self.where = where
+        self.in_use = isinstance(why, OSError) and why.errno == errno.EADDRINUSE
+        """Whether somebody else has the address."""
 
 
 async def bind(address: Address) -> Sockets:
@@ -192,12 +198,7 @@ async def listen(address: Address, factory: Factory) -> Listener:
 
 
 async def _tcp_sockets(address: Address) -> Sockets:
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(
-        address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )
-    # The resolver may name an address twice.
-    places = list(dict.fromkeys((family, name) for family, _, _, _, name in found))
+    places = await _places(address)
     for attempt in range(_ATTEMPTS):
         try:
             return _bind_all(places)
@@ -208,7 +209,22 @@ async def _tcp_sockets(address: Address) -> Sockets:
     raise AssertionError("the last attempt returns or raises")
 
 
-def _bind_all(places: Sequence[tuple[int, tuple[object, ...]]]) -> Sockets:
+async def _places(address: Address) -> list[Place]:
+    """Return what a host's name stands for."""
+    if address.host == "localhost":
+        # RFC 6761, 6.3: a name that nobody need be asked for. /etc/hosts often lacks one of them.
+        return [
+            (socket.AF_INET, ("127.0.0.1", address.port)),
+            (socket.AF_INET6, ("::1", address.port)),
+        ]
+    found = await asyncio.get_running_loop().getaddrinfo(
+        address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    # The resolver may name an address twice.
+    return list(dict.fromkeys((family, name) for family, _, _, _, name in found))
+
+
+def _bind_all(places: Sequence[Place]) -> Sockets:
     """Bind to every place that this machine has, with one port for all."""
     sockets: list[socket.socket] = []
     missing: OSError | None = None

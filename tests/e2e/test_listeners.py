@@ -60,6 +60,19 @@ async def test_nothing_of_the_admin_listener_is_answered_on_the_proxied_port() -
         assert await status_of(program.admin, "/readiness") == 200
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_port_alone_is_served_on_both_loopback_addresses(workers: int) -> None:
+    async with scripted(OK) as upstream:
+        text = document(upstream, listen="0", admin=":0", workers=workers)
+        async with Program(text) as program:
+            for shown in (*program.listeners, program.admin):
+                name, port = shown.split(":")
+                assert name == "localhost"
+                assert await status_of(f"127.0.0.1:{port}", "/") == 200
+                assert await status_of(f"[::1]:{port}", "/") == 200
+            assert len(program.listeners) == 1
+
+
 async def test_without_an_admin_listener_there_is_none() -> None:
     async with scripted(OK) as upstream, Program(document(upstream, admin="off")) as program:
         assert (await program.record(message="serving"))["admin"] == "off"

@@ -284,6 +284,23 @@ def test_a_listener_on_every_address_is_asked_on_the_loopback(listened: str, ask
     assert remote._Connection(Address(listened, 9090), 1.0).host == asked
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_localhost_is_asked_on_the_address_where_somebody_listens(host: str) -> None:
+    head = b"HTTP/1.1 200 OK\r\nServer: cloud-run-auth-proxy\r\nContent-Length: 5\r\n\r\n"
+    async with raw_server(head, b"ready", host=host) as server:
+        address = Address("localhost", server.port)
+        answer = await asyncio.to_thread(remote.ask, address, "GET", "/startup", 5.0)
+
+    assert answer == remote.Answer(200, "ready", is_ours=True)
+
+
+async def test_localhost_without_a_listener_is_a_refusal() -> None:
+    address = Address("localhost", int(closed_port().rpartition(":")[2]))
+    answer = await asyncio.to_thread(remote.ask, address, "GET", "/startup", 5.0)
+
+    assert answer == remote.Answer(None, "connection refused: nothing listens there")
+
+
 async def test_an_answer_that_does_not_end_is_not_read_to_its_end() -> None:
     head = b"HTTP/1.1 503 Service Unavailable\r\n\r\n"
     async with raw_server(head, b"x" * 1_000_000, hold=True) as server:

@@ -569,7 +569,7 @@ async def test_a_port_that_another_crew_has_is_one_line_and_69() -> None:
         assert done.code == 69
         assert done.err == (
             f"cloud-run-auth-proxy: cannot listen on {running.listeners[0]}: "
-            "Address already in use\n"
+            "Address already in use; --listen takes another\n"
         )
 
 
@@ -581,7 +581,8 @@ async def test_an_admin_port_in_use_is_one_line_and_69_and_leaves_no_worker() ->
 
         assert done.code == 69
         assert done.err.endswith(
-            f"cloud-run-auth-proxy: cannot listen on {running.admin}: Address already in use\n"
+            f"cloud-run-auth-proxy: cannot listen on {running.admin}: Address already in use; "
+            "--admin takes another\n"
         )
 
 

@@ -95,7 +95,7 @@ async def calling_at(address: str) -> AsyncIterator[RawCaller]:
         _, caller = await loop.create_unix_connection(RawCaller, address.removeprefix("unix:"))
     else:
         host, _, port = address.rpartition(":")
-        _, caller = await loop.create_connection(RawCaller, host, int(port))
+        _, caller = await loop.create_connection(RawCaller, host.strip("[]"), int(port))
     async with caller:
         yield caller
 

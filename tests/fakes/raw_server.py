@@ -17,7 +17,9 @@ class RawServer:
 
 
 @asynccontextmanager
-async def raw_server(*pieces: bytes, hold: bool = False) -> AsyncIterator[RawServer]:
+async def raw_server(
+    *pieces: bytes, hold: bool = False, host: str = "127.0.0.1"
+) -> AsyncIterator[RawServer]:
     """Serve `pieces`, each in a write of its own; then close, or with `hold` keep the connection.
 
     Like a real server it waits for the whole request head before it answers.
@@ -39,7 +41,7 @@ async def raw_server(*pieces: bytes, hold: bool = False) -> AsyncIterator[RawSer
         finally:
             writer.close()
 
-    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
+    listener = await asyncio.start_server(serve, host, 0)
     server.port = listener.sockets[0].getsockname()[1]
     try:
         yield server

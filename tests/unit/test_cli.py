@@ -123,7 +123,7 @@ def test_every_flag_of_run_has_its_variable(
     assert cli.main(["https://a.example", "--workers", "3"]) == 0
 
     config, _ = served[0]
-    assert config.listeners == (Address("127.0.0.1", 7001),)
+    assert config.listeners == (Address("localhost", 7001),)
     assert (config.admin, config.workers) == (None, 3)
 
 
@@ -227,7 +227,7 @@ def test_the_file_in_the_usual_place_is_found(
             ["demo", "--admin", "x"],
             (
                 "--admin: 'x' is not an address; "
-                "write 127.0.0.1:8080, 8080, [::1]:8080 or unix:/run/proxy.sock"
+                "write localhost:8081, 8081, [::1]:8081 or unix:/run/proxy.sock"
             ),
         ),
         (
@@ -395,4 +395,4 @@ def test_demo_gets_its_port_and_admin_address(monkeypatch: pytest.MonkeyPatch) -
 
     assert cli.main(["demo"]) == 0
     assert cli.main(["demo", "--port", "0", "--admin", "off"]) == 0
-    assert given == [(8080, Address("127.0.0.1", 9090)), (0, None)]
+    assert given == [(8081, Address("localhost", 9090)), (0, None)]

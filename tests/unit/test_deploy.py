@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
+from proxy.config.document import TOP
 from proxy.config.loading import parse
 from proxy.config.model import Config
 
@@ -185,11 +186,11 @@ def test_the_image_and_its_user_are_those_of_the_dockerfile(example: Example) ->
 def test_compose_runs_the_demo_that_the_app_calls() -> None:
     [compose] = documents(ROOT / "deploy" / "compose" / "compose.yaml")
     demo, app = compose["services"]["auth-proxy"], compose["services"]["app"]
-    port = demo["command"][demo["command"].index("--port") + 1]
+    (listen,) = (key.default for key in TOP.keys if key.name == "listen")
 
-    assert demo["command"][0] == "demo"
+    assert demo["command"] == ["demo"]
     assert app["network_mode"] == "service:auth-proxy"
-    assert urlsplit(app["command"][-1]).netloc == f"localhost:{port}"
+    assert urlsplit(app["command"][-1]).netloc == listen
 
 
 def test_the_dockerfile_copies_only_what_the_context_holds() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -10,8 +11,8 @@ from contextlib import ExitStack
 import pytest
 
 from proxy.config.model import Address, Admin, Config, Route, Upstream
-from proxy.plane.listen import address_of
-from proxy.sockets import Inherited, OwnSockets, assign, inherit
+from proxy.plane.listen import ListenFailed, address_of
+from proxy.sockets import Inherited, OwnSockets, advice, assign, inherit
 
 Bind = Callable[[], socket.socket]
 
@@ -74,6 +75,50 @@ def test_a_socket_is_the_admin_listeners_by_name_or_by_address(bind: Bind) -> No
     by_address = assign(config(SHARED, admin=address_of(sock)), [Inherited("", sock)])
 
     assert by_name == by_address == ({}, sock)
+
+
+def test_a_socket_on_a_loopback_address_is_one_of_localhosts(bind: Bind) -> None:
+    data, admin_sock = bind(), bind()
+    ours, admin = (Address("localhost", address_of(sock).port) for sock in (data, admin_sock))
+    inherited = [Inherited("", data), Inherited("", admin_sock)]
+
+    found = assign(config(SHARED, ours, admin=admin), inherited)
+
+    assert found == ({ours: (data,)}, admin_sock)
+
+
+def test_a_socket_beyond_loopback_is_none_of_localhosts() -> None:
+    with socket.create_server(("0.0.0.0", 0)) as sock:  # noqa: S104 (nobody is served)
+        port = address_of(sock).port
+        found, admin = assign(
+            config(SHARED, Address("localhost", port), admin=Address("localhost", port)),
+            [Inherited("", sock)],
+        )
+
+    assert (found, admin) == ({SHARED: (sock,)}, None)
+
+
+BUSY = OSError(errno.EADDRINUSE, "Address already in use")
+
+
+@pytest.mark.parametrize(
+    ("where", "why", "says"),
+    [
+        (SHARED, BUSY, "; --listen takes another"),
+        (OWN, BUSY, "; routes.own.listen takes another"),
+        (ADMIN, BUSY, "; --admin takes another"),
+        (SHARED, OSError(errno.EACCES, "Permission denied"), ""),
+        ("the inherited descriptor 3", "a socket unit needs ListenStream= and Accept=no", ""),
+    ],
+)
+def test_a_busy_address_is_named_with_what_takes_another(
+    where: Address | str, why: OSError | str, says: str
+) -> None:
+    shared = Route(name="shared", listen=(SHARED,), upstream=UPSTREAM)
+    own = Route(name="own", listen=(OWN,), own_listener=True, upstream=UPSTREAM)
+    both = Config(routes=(shared, own), admin=Admin(listen=ADMIN))
+
+    assert advice(ListenFailed(where, why), both) == says
 
 
 def test_without_an_admin_listener_its_socket_serves_nobody(bind: Bind) -> None:

@@ -326,7 +326,7 @@ async def test_a_unix_socket_serves_and_is_removed(start: Start, tmp_path: Path)
     path = tmp_path / "admin.sock"
     running = await start(Address("", 0, str(path)), quit_=True)
 
-    assert running.address == Address("", 0, str(path))
+    assert running.address == Address(path=str(path))
     assert (await running.ask("/liveness")).status == 200
     assert (await running.ask("/quitquitquit", "POST", Content_Length="0")).status == 200
 
@@ -345,10 +345,19 @@ async def test_an_inherited_socket_is_used(start: Start) -> None:
     assert (await running.ask("/liveness")).status == 200
 
 
+async def test_localhost_is_served_on_both_loopback_addresses_of_one_port(start: Start) -> None:
+    running = await start(Address("localhost", 0))
+
+    assert running.address == Address("localhost", running.address.port)
+    for host in ("127.0.0.1", "::1"):
+        running.address = Address(host, running.address.port)
+        assert (await running.ask("/liveness")).status == 200
+
+
 async def test_a_port_in_use_is_an_os_error(start: Start) -> None:
     running = await start()
 
-    with pytest.raises(OSError, match=r"address already in use"):
+    with pytest.raises(OSError, match=r"Address already in use"):
         await start(running.address)
 
 

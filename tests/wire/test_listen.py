@@ -190,6 +190,77 @@ async def test_where_one_address_of_a_name_is_taken_none_stays_open(
             assert address_of(free[0]).port == port
 
 
+# --- localhost
+
+
+@pytest.fixture
+async def _no_resolver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have nobody know any name, as in an image without /etc/hosts."""
+
+    async def getaddrinfo(*_: object, **__: object) -> list[tuple[object, ...]]:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+
+
+@pytest.mark.usefixtures("_no_resolver")
+async def test_localhost_is_both_loopback_addresses_on_one_port() -> None:
+    listener = await listen(Address("localhost", 0), Greeter)
+    port = listener.address.port
+
+    assert listener.addresses == (Address("localhost", port),)
+    assert await heard(Address("127.0.0.1", port)) == b"hello"
+    assert await heard(Address("::1", port)) == b"hello"
+    listener.close()
+
+
+@pytest.mark.usefixtures("_no_resolver")
+@pytest.mark.parametrize("missing", [socket.AF_INET, socket.AF_INET6])
+@pytest.mark.parametrize("why", [errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT])
+async def test_one_loopback_address_is_enough_where_the_other_does_not_exist(
+    monkeypatch: pytest.MonkeyPatch, missing: socket.AddressFamily, why: int
+) -> None:
+    _lack(monkeypatch, why, missing)
+
+    with kept(await bind(Address("localhost", 0))) as sockets:
+        (only,) = sockets
+        assert only.family != missing
+        assert real_addresses(Address("localhost", 0), sockets)[0].host == "localhost"
+
+
+@pytest.mark.usefixtures("_no_resolver")
+async def test_without_any_loopback_address_localhost_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _lack(monkeypatch, errno.EADDRNOTAVAIL, socket.AF_INET, socket.AF_INET6)
+
+    with pytest.raises(ListenFailed, match=r"^cannot listen on localhost:80: "):
+        await bind(Address("localhost", 80))
+
+
+async def test_localhost_is_refused_where_somebody_has_its_port_on_one_of_the_addresses() -> None:
+    with kept(await bind(Address("::1", 0))) as taken:
+        port = address_of(taken[0]).port
+        with pytest.raises(ListenFailed) as refused:
+            await bind(Address("localhost", port))
+
+    assert (refused.value.in_use, refused.value.where) == (True, Address("localhost", port))
+    with kept(await bind(Address("127.0.0.1", port))) as free:
+        assert address_of(free[0]).port == port
+
+
+def _lack(monkeypatch: pytest.MonkeyPatch, why: int, *families: socket.AddressFamily) -> None:
+    """Have this machine be without these families, as where IPv6 is switched off."""
+    real_bind = socket.socket.bind
+
+    def bind_others(self: socket.socket, name: tuple[str, int]) -> None:
+        if self.family in families:
+            raise OSError(why, os.strerror(why))
+        real_bind(self, name)
+
+    monkeypatch.setattr(socket.socket, "bind", bind_others)
+
+
 def _resolve_to(monkeypatch: pytest.MonkeyPatch, *hosts: str) -> None:
     """Have every name mean these addresses, as /etc/hosts could."""
 

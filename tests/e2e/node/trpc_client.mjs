@@ -2,7 +2,7 @@
 //
 //   node trpc_client.mjs URL SCENARIO [JSON] [--superjson]
 //
-// URL is what an app would write, such as http://127.0.0.1:8080/trpc.
+// URL is what an app would write, such as http://localhost:8081/trpc.
 import {
   createTRPCClient,
   createWSClient,

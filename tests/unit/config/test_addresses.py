@@ -13,9 +13,9 @@ from tests.unit.config.reading import refusal
     ("text", "expected"),
     [
         ("127.0.0.1:8080", Address("127.0.0.1", 8080)),
-        ("8080", Address("127.0.0.1", 8080)),
-        (":8080", Address("127.0.0.1", 8080)),
-        ("0", Address("127.0.0.1", 0)),
+        ("8080", Address("localhost", 8080)),
+        (":8080", Address("localhost", 8080)),
+        ("0", Address("localhost", 0)),
         ("0.0.0.0:65535", Address("0.0.0.0", 65535)),  # noqa: S104 (only read)
         ("[::1]:8080", Address("::1", 8080)),
         ("[0:0:0:0:0:0:0:1]:8080", Address("::1", 8080)),
@@ -34,7 +34,7 @@ def test_an_address_is_written_as_it_is_read(text: str) -> None:
     assert str(addresses.address(text)) == text
 
 
-NOT_AN_ADDRESS = "write 127.0.0.1:8080, 8080, [::1]:8080 or unix:/run/proxy.sock"
+NOT_AN_ADDRESS = "write localhost:8081, 8081, [::1]:8081 or unix:/run/proxy.sock"
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ NOT_AN_ADDRESS = "write 127.0.0.1:8080, 8080, [::1]:8080 or unix:/run/proxy.sock
         ("٨٠٨٠", f"'٨٠٨٠' is not an address; {NOT_AN_ADDRESS}"),
         ("65536", "'65536' is not a port; write 0 to 65535"),
         ("127.0.0.1:99999", "'99999' is not a port; write 0 to 65535"),
-        ("::1:8080", "'::1:8080': write an IPv6 address in brackets, such as [::1]:8080"),
+        ("::1:8080", "'::1:8080': write an IPv6 address in brackets, such as [::1]:8081"),
         ("*:8080", "'*:8080': write 0.0.0.0 or [::] for every address of the machine"),
         ("[::g]:8080", "'[::g]' is not an IPv6 address; write one such as [::1]"),
         ("[fe80::1%eth0]:80", "'[fe80::1%eth0]' is not an IPv6 address; write one such as [::1]"),

@@ -22,7 +22,7 @@ def two(first: str, second: str, top: str = "") -> str:
         ("host: A.internal", "host: a.internal."),
         ("host: [a.internal, b.internal]", "host: [c.internal, b.internal]"),
         ("host: '*.internal', path: /x", "host: '*.INTERNAL', path: /x"),
-        ("listen: 8081", "listen: 127.0.0.1:8081"),
+        ("listen: 8081", "listen: localhost:8081"),
         ("listen: [8081, 8082]", "listen: [8083, 8082]"),
         ("listen: unix:/run/x", "listen: unix:/run/x"),
     ],
@@ -108,15 +108,15 @@ def test_admin_may_have_any_other_address(listen: str, admin: str) -> None:
 
 def test_the_clash_is_told_where_admin_stands() -> None:
     mend = "give admin another port, or write admin: off"
-    assert told(one_route(top="admin: 8080")) == [
-        f"f:1:8: admin: 127.0.0.1:8080 is a listener of route 'a' too; {mend}"
+    assert told(one_route(top="admin: 8081")) == [
+        f"f:1:8: admin: localhost:8081 is a listener of route 'a' too; {mend}"
     ]
 
 
 def test_the_clash_with_the_default_admin_is_told_where_the_listener_stands() -> None:
     mend = "give admin another port, or write admin: off"
     assert told("routes:\n  a:\n    upstream: https://a.example\n    listen: 9090\n") == [
-        f"f:4:13: admin: 127.0.0.1:9090 is a listener of route 'a' too; {mend}"
+        f"f:4:13: admin: localhost:9090 is a listener of route 'a' too; {mend}"
     ]
 
 

@@ -62,7 +62,7 @@ def test_a_listener_that_no_route_uses_is_ignored() -> None:
     own = f"routes: {{a: {{upstream: {UPSTREAM}, listen: [8081, 8082]}}}}"
 
     assert ignored(f"listen: [8080, 8082]\n{own}") == [
-        "listen: 127.0.0.1:8080 is not opened, for no route uses it"
+        "listen: localhost:8080 is not opened, for no route uses it"
     ]
     # The default is nobody's word.
     assert ignored(own) == []

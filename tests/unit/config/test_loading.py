@@ -31,8 +31,8 @@ from proxy.config.problems import ConfigError, ConfigUnreadable
 from tests.unit.config.reading import block_route, one_route, read, route, told, told_of_route
 
 CONTRACT = """\
-listen: 127.0.0.1:8080
-admin: 127.0.0.1:9090
+listen: localhost:8081
+admin: localhost:9090
 defaults:
   timeouts: {connect: 5s}
 routes:
@@ -45,7 +45,7 @@ routes:
     service: billing
     audience: https://billing.example.com
   search:
-    listen: 127.0.0.1:8081
+    listen: localhost:8082
     upstream: ${SEARCH_URL:-http://127.0.0.1:3001}
 """
 
@@ -58,13 +58,13 @@ def test_a_whole_document_is_read_and_resolved() -> None:
     assert orders.upstream == Upstream("https", "orders-abc123-uc.a.run.app", 443)
     assert orders.audience == "https://orders-abc123-uc.a.run.app"
     assert orders.timeouts == Timeouts(connect=5.0)
-    assert orders.listen == (Address("127.0.0.1", 8080),)
+    assert orders.listen == (Address("localhost", 8081),)
     assert not orders.own_listener
     assert billing.host == ("billing.internal", "*.billing.internal")
     assert billing.service == Service("billing")
     assert billing.upstream is None
     assert billing.audience == "https://billing.example.com"
-    assert search.listen == (Address("127.0.0.1", 8081),)
+    assert search.listen == (Address("localhost", 8082),)
     assert search.own_listener
     assert search.auth is Auth.NONE
     assert search.audience is None
@@ -74,10 +74,10 @@ def test_what_is_not_written_has_the_contracts_defaults() -> None:
     config = read(one_route())
     only = config.routes[0]
 
-    assert config.admin == Admin(listen=Address("127.0.0.1", 9090), quit=False)
+    assert config.admin == Admin(listen=Address("localhost", 9090), quit=False)
     assert config.log == Log(level="info", format="auto", access="errors")
     assert (config.drain, config.sigterm_delay, config.workers) == (8.0, 0.0, 1)
-    assert only.listen == (Address("127.0.0.1", 8080),)
+    assert only.listen == (Address("localhost", 8081),)
     assert (only.host, only.path, only.strip_path) == ((), "/", False)
     assert only.auth is Auth.ID_TOKEN
     assert only.header is IdentityHeader.SERVERLESS
@@ -109,8 +109,8 @@ def test_every_top_level_key_is_read() -> None:
         )
     )
 
-    assert config.listeners == (Address("127.0.0.1", 8081), Address(path="/run/x"))
-    assert config.admin == Admin(listen=Address("127.0.0.1", 9091), quit=True)
+    assert config.listeners == (Address("localhost", 8081), Address(path="/run/x"))
+    assert config.admin == Admin(listen=Address("localhost", 9091), quit=True)
     assert config.log == Log(level="debug", format="json", access="off")
     assert (config.drain, config.sigterm_delay, config.workers) == (3.0, 0.5, 2)
 
@@ -126,7 +126,7 @@ def test_every_key_of_a_route_is_read() -> None:
         "set_headers: {X-A: b}, remove_headers: [Cookie]"
     )
 
-    assert only.listen == (Address("127.0.0.1", 8081),)
+    assert only.listen == (Address("localhost", 8081),)
     assert (only.host, only.path, only.strip_path) == (("a.internal",), "/a", True)
     assert (only.audience, only.auth) == ("me", Auth.ID_TOKEN)
     assert only.header is IdentityHeader.AUTHORIZATION
@@ -161,7 +161,7 @@ def test_admin_as_a_mapping_keeps_the_default_address() -> None:
 
 # Problems
 
-AN_ADDRESS = "write 127.0.0.1:8080, 8080, [::1]:8080 or unix:/run/proxy.sock"
+AN_ADDRESS = "write localhost:8081, 8081, [::1]:8081 or unix:/run/proxy.sock"
 
 
 def test_all_problems_are_told_at_once_in_the_order_of_the_file() -> None:
@@ -286,7 +286,7 @@ def test_no_default_stands_for_what_a_route_matches_or_calls(key: str) -> None:
         ("host: [a, A.]", "routes.a.host[1]: 'a' stands in the list twice; remove one"),
         (
             "listen: [8081, ':8081']",
-            "routes.a.listen[1]: '127.0.0.1:8081' stands in the list twice; remove one",
+            "routes.a.listen[1]: 'localhost:8081' stands in the list twice; remove one",
         ),
         ("strip_path: yes", "routes.a.strip_path: 'yes' is not true or false; write true or false"),
         (
@@ -382,7 +382,7 @@ def test_a_wrong_value_is_told_with_its_key_and_its_mend(keys: str, message: str
         (
             "admin: [9090]",
             (
-                "admin: must be off, an address such as 127.0.0.1:9090, "
+                "admin: must be off, an address such as localhost:9090, "
                 "or a mapping of listen, quit, not a list"
             ),
         ),
@@ -422,7 +422,7 @@ def test_an_expanded_word_without_quotes_is_typed_as_if_it_stood_there() -> None
 
     only = read(text, env).routes[0]
 
-    assert only.listen == (Address("127.0.0.1", 8081),)
+    assert only.listen == (Address("localhost", 8081),)
     assert only.strip_path
     assert (only.retries.attempts, only.retries.on) == (3, (503,))
     assert only.timeouts.total == math.inf
@@ -438,7 +438,7 @@ def test_an_expanded_word_in_quotes_is_typed_too() -> None:
         env,
     )
 
-    assert only.listen == (Address("127.0.0.1", 8081),)
+    assert only.listen == (Address("localhost", 8081),)
     assert only.strip_path
     assert (only.retries.attempts, only.limits.queue) == (3, 7)
     assert (only.set_headers, only.audience) == ((("X-A", "3"), ("X-B", "true")), "3")

@@ -10,8 +10,8 @@ from proxy.config.overrides import NAMES, Override, gather
 from proxy.config.problems import ConfigError
 
 FILE = """\
-listen: 127.0.0.1:8080
-admin: {listen: 127.0.0.1:9090, quit: true}
+listen: localhost:8081
+admin: {listen: localhost:9090, quit: true}
 log: {level: info, format: json, access: all}
 workers: 3
 routes:
@@ -60,21 +60,21 @@ def test_other_variables_with_the_prefix_are_left_alone() -> None:
 
 
 def test_the_listen_flag_replaces_the_top_level_listener() -> None:
-    assert read({"listen": ":7001"}).listeners == (Address("127.0.0.1", 7001),)
+    assert read({"listen": ":7001"}).listeners == (Address("localhost", 7001),)
 
 
 def test_the_listen_flag_may_hold_a_list() -> None:
     listeners = read({"listen": "7001, unix:/run/x"}).listeners
-    assert listeners == (Address("127.0.0.1", 7001), Address(path="/run/x"))
+    assert listeners == (Address("localhost", 7001), Address(path="/run/x"))
 
 
 def test_the_listen_flag_leaves_a_listener_of_a_route() -> None:
     text = FILE.replace("auth: auto", "listen: 8081")
-    assert read({"listen": "7001"}, text=text).listeners == (Address("127.0.0.1", 8081),)
+    assert read({"listen": "7001"}, text=text).listeners == (Address("localhost", 8081),)
 
 
 def test_the_admin_flag_keeps_what_else_the_file_says_of_admin() -> None:
-    assert read({"admin": "7002"}).admin == Admin(listen=Address("127.0.0.1", 7002), quit=True)
+    assert read({"admin": "7002"}).admin == Admin(listen=Address("localhost", 7002), quit=True)
 
 
 def test_the_admin_flag_may_switch_it_off() -> None:
@@ -82,8 +82,8 @@ def test_the_admin_flag_may_switch_it_off() -> None:
 
 
 def test_the_admin_flag_replaces_an_address() -> None:
-    text = FILE.replace("{listen: 127.0.0.1:9090, quit: true}", "off")
-    assert read({"admin": "7002"}, text=text).admin == Admin(listen=Address("127.0.0.1", 7002))
+    text = FILE.replace("{listen: localhost:9090, quit: true}", "off")
+    assert read({"admin": "7002"}, text=text).admin == Admin(listen=Address("localhost", 7002))
 
 
 def test_the_log_flags_keep_what_else_the_file_says_of_the_log() -> None:
@@ -125,7 +125,7 @@ def test_problems_are_told_with_the_flag_or_variable() -> None:
         TWO,
     )
 
-    address = "is not an address; write 127.0.0.1:8080, 8080, [::1]:8080 or unix:/run/proxy.sock"
+    address = "is not an address; write localhost:8081, 8081, [::1]:8081 or unix:/run/proxy.sock"
     assert lines == [
         "--auth: 'maybe' is not one of auto, id_token, none",
         f"--listen: 'x' {address}",

@@ -40,7 +40,7 @@ def test_defaults_are_shown_as_the_file_writes_them() -> None:
     assert shown["auth"] == "`auto`"
     assert shown["credentials"] == "`auto`"
     assert shown["strip_path"] == "`false`"
-    assert shown["admin"] == "`127.0.0.1:9090`"
+    assert shown["admin"] == "`localhost:9090`"
     assert shown["drain"] == "`8s`"
     assert shown["host"] == "any"
     assert shown["upstream"] == ""

@@ -19,7 +19,7 @@ routes:
     service: billing
     header: Authorization
   search:
-    listen: [127.0.0.1:8081, unix:/run/search.sock]
+    listen: [localhost:8082, unix:/run/search.sock]
     upstream: http://127.0.0.1:3001/base
 """
 
@@ -41,7 +41,7 @@ def test_the_table_is_aligned_and_shows_what_each_route_does() -> None:
         ],
         [
             "orders",
-            "127.0.0.1:8080",
+            "localhost:8081",
             "/orders (stripped)",
             "https://orders.example.com",
             "https://orders.example.com",
@@ -51,7 +51,7 @@ def test_the_table_is_aligned_and_shows_what_each_route_does() -> None:
         ],
         [
             "billing",
-            "127.0.0.1:8080",
+            "localhost:8081",
             "billing.internal, *.billing.internal /",
             "service billing (unresolved)",
             "(unresolved)",
@@ -61,7 +61,7 @@ def test_the_table_is_aligned_and_shows_what_each_route_does() -> None:
         ],
         [
             "search",
-            "127.0.0.1:8081, unix:/run/search.sock",
+            "localhost:8082, unix:/run/search.sock",
             "/",
             "http://127.0.0.1:3001/base",
             "-",
@@ -80,7 +80,7 @@ def test_a_program_gets_the_same_as_data() -> None:
 
     assert orders == {
         "name": "orders",
-        "listen": ["127.0.0.1:8080"],
+        "listen": ["localhost:8081"],
         "host": [],
         "path": "/orders",
         "strip_path": True,
