@@ -6,7 +6,7 @@ BIN  := $(VENV)/bin
 NODE := tests/e2e/node
 # Another interpreter: make demo PYTHON=/opt/python3.13/bin/python3
 PYTHON ?=
-# For pytest: make test ARGS="tests/unit -k token"
+# For the command: make test ARGS="tests/unit -k token", make demo ARGS="--port 8091 --admin off"
 ARGS ?=
 
 # Stamps: a step runs again only when what it installs from has changed.
@@ -28,7 +28,7 @@ help: ## list these commands
 # `exec` replaces the shell: Ctrl-C then meets only make and the program, and a program that
 # ends with 0 leaves make nothing to complain about.
 demo: $(APP_STAMP) ## everything on this machine, no Google account; Ctrl-C ends it
-	@exec $(BIN)/cloud-run-auth-proxy demo
+	@exec $(BIN)/cloud-run-auth-proxy demo $(ARGS)
 
 install: $(DEV_STAMP) $(NODE_STAMP) ## what the tests and linters need
 

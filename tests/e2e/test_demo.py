@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shlex
 import signal
 from collections.abc import AsyncIterator
@@ -15,6 +16,8 @@ import pytest
 from tests.fakes import sessions
 from tests.fakes.child import Child, Done, plain_environment, run
 from tests.fakes.program import A_TOKEN, COMMAND, command
+
+ROOT = Path(__file__).parents[2]
 
 
 @asynccontextmanager
@@ -64,6 +67,16 @@ async def test_the_admin_listener_is_shown_where_there_is_one(tmp_path: Path) ->
         url = line.split()[-1]
         async with sessions.session() as session, session.get(f"{url}/readiness") as answer:
             assert answer.status == 200
+
+
+async def test_make_passes_arguments_on_to_the_demo() -> None:
+    done = await run(
+        ["make", "--dry-run", "demo", "ARGS=--port 8091 --admin off"],
+        env=dict(os.environ),
+        cwd=ROOT,
+    )
+
+    assert done.out.splitlines()[-1].endswith("cloud-run-auth-proxy demo --port 8091 --admin off")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -193,6 +193,19 @@ def test_compose_runs_the_demo_that_the_app_calls() -> None:
     assert urlsplit(app["command"][-1]).netloc == listen
 
 
+def test_composes_other_half_can_read_the_login_that_it_mounts() -> None:
+    """A login is written for its owner alone (mode 600), who is not the image's user."""
+    text = (ROOT / "deploy" / "compose" / "compose.yaml").read_text()
+    exchanged = re.sub(r"^    command: \[demo\]\n", "", text, count=1, flags=re.MULTILINE)
+    [compose] = yaml.safe_load_all(re.sub(r"^    # ", "    ", exchanged, flags=re.MULTILINE))
+    proxy = compose["services"]["auth-proxy"]
+
+    login = proxy["environment"]["GOOGLE_APPLICATION_CREDENTIALS"]
+    assert [each.split(":")[1:] for each in proxy["volumes"]] == [[login, "ro"]]
+    assert proxy["command"][0] == "run"
+    assert proxy["user"] == "1000:1000"
+
+
 def test_the_dockerfile_copies_only_what_the_context_holds() -> None:
     ignore = (ROOT / ".dockerignore").read_text().splitlines()
     dockerfile = (ROOT / "Dockerfile").read_text()
