@@ -22,6 +22,7 @@ from proxy.plane.host import Connection, head_limit
 from proxy.plane.listen import Listener, open_listener
 from proxy.plane.plane import ListenerHost, Plane
 from proxy.plane.stats import Stats
+from proxy.resolver import Resolver
 from proxy.services import Services
 from proxy.sockets import OwnSockets, SocketSource
 
@@ -74,9 +75,11 @@ class Server:
         clocks = clocks or Clocks()
         self.lifecycle = Lifecycle(clocks)
         self.fetches = TokenMetrics()
+        resolver = Resolver(clocks.steady)
         self.tokens = Tokens(
             clocks=clocks,
             environ=environ,
+            resolver=resolver,
             jitter=Random(),  # noqa: S311 (spreads fetches over time)
             on_fetch=self.fetches.on_fetch,
         )
@@ -90,7 +93,7 @@ class Server:
             clocks=clocks,
         )
         self._sockets = sockets or OwnSockets()
-        self._builder = Builder(self.plane, self.tokens)
+        self._builder = Builder(self.plane, self.tokens, resolver)
         self._services = Services(self.tokens.names, clocks.steady, self._resolve_again)
         self._left = asyncio.Event()
         """Set whenever a caller's connection has ended."""

@@ -17,6 +17,7 @@ from proxy.doctor.certificate import Place
 from proxy.doctor.findings import Advice, Finding, Outcome, Reason, Step, failed, skipped
 from proxy.doctor.tls import handshake
 from proxy.doctor.words import span
+from proxy.resolver import Resolver
 
 ADDRESSES = 8
 """Addresses of a name that are tried, all at once; run.app has eight."""
@@ -63,13 +64,11 @@ async def _resolve(upstream: Upstream, deadline: float, findings: list[Finding])
     began = loop.time()
     try:
         async with asyncio.timeout_at(deadline):
-            infos = await loop.getaddrinfo(
-                upstream.host, upstream.port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP
-            )
-    except (OSError, UnicodeError) as error:
+            infos = await Resolver().resolve(upstream.host, upstream.port)
+    except OSError as error:
         findings.append(_unresolved(upstream.host, error, loop.time() - began))
         return []
-    places = list(dict.fromkeys((str(info[4][0]), int(info[4][1])) for info in infos))
+    places = list(dict.fromkeys((info[4][0], info[4][1]) for info in infos))
     addresses = [address for address, _ in places]
     if addresses == [upstream.host]:
         findings.append(skipped(Step.DNS, "an IP address needs no name server"))

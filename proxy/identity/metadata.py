@@ -17,6 +17,7 @@ from proxy.identity.plain_http import HTTP_PORT, Answer, Broken, get
 from proxy.identity.quote import first_words
 from proxy.identity.source import ANSWER_WITHIN, Authority, TokenSourceError
 from proxy.identity.token import read_claims
+from proxy.resolver import Resolver
 
 DEFAULT_HOST = "metadata.google.internal"
 
@@ -64,6 +65,8 @@ class Metadata:
         environ: Mapping[str, str],
         jitter: Random,
         pause: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        *,
+        resolver: Resolver | None = None,
     ) -> None:
         """`environ`: ``GCE_METADATA_HOST`` leads to another server, as ``host[:port]``."""
         # GCE_METADATA_ROOT is the older name, which google-auth still reads as well.
@@ -73,6 +76,7 @@ class Metadata:
         self._address = _split(self.host)
         self._jitter = jitter
         self._pause = pause
+        self._resolver = resolver or Resolver()
 
     async def read(self, key: str) -> str:
         """Return the value of a key below ``/computeMetadata/v1/``.
@@ -111,7 +115,9 @@ class Metadata:
     async def _get(self, target: str) -> Answer:
         host, port = self._address
         try:
-            return await get(host, port, target, _HEADERS, CONNECT_WITHIN)
+            return await get(
+                host, port, target, _HEADERS, connect_within=CONNECT_WITHIN, resolver=self._resolver
+            )
         except Broken as error:
             raise TokenSourceError(str(error), retryable=True) from None
         except OSError as error:

@@ -13,13 +13,17 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
+from aiohappyeyeballs import start_connection
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+from proxy.resolver import Resolver
 
 HEAD_BYTES = 16 * 1024
 BODY_BYTES = 64 * 1024
 """More than the largest answer: a token has 1 to 2 KiB."""
 
 HTTP_PORT = 80
+_ATTEMPT_DELAY = 0.25  # Seconds before the next address is tried beside the first: RFC 8305, 5.
 _FIRST_FINAL_STATUS = 200
 
 
@@ -38,18 +42,28 @@ class Answer:
 
 
 async def get(
-    host: str, port: int, target: str, headers: Mapping[str, str], connect_within: float
+    host: str,
+    port: int,
+    target: str,
+    headers: Mapping[str, str],
+    *,
+    connect_within: float,
+    resolver: Resolver,
 ) -> Answer:
     """Send one request and return the response.
 
     `target` is sent as it stands; `headers` are added to ``Host``.  `connect_within` bounds
-    the connecting alone, in seconds: whoever calls bounds the rest, by cancelling.  Raises
-    OSError (TimeoutError included) when there is no connection, `Broken` when there is no
-    whole response.
+    looking up the name and connecting, in seconds: whoever calls bounds the rest, by
+    cancelling.  Raises OSError (TimeoutError included) when there is no connection, `Broken`
+    when there is no whole response.
     """
     request = _request(host, port, target, headers)
     async with asyncio.timeout(connect_within):
-        reader, writer = await asyncio.open_connection(host, port)
+        sock = await start_connection(
+            await resolver.resolve(host, port),
+            happy_eyeballs_delay=_ATTEMPT_DELAY,
+        )
+        reader, writer = await asyncio.open_connection(sock=sock)
     try:
         writer.write(request)
         return await _Response().read(reader)

@@ -33,6 +33,7 @@ from proxy.identity.target import Endpoints
 from proxy.identity.timer import Later, on_the_loop
 from proxy.identity.token_file import TokenFileSource
 from proxy.identity.workers import Workers
+from proxy.resolver import Resolver
 
 FETCHES_AT_ONCE = 4
 """Per source.  Metadata servers limit their connections, and the IAM API its rate."""
@@ -53,20 +54,23 @@ class Tokens:
         clocks: Clocks,
         jitter: Random,
         environ: Mapping[str, str],
+        resolver: Resolver | None = None,
         later: Later = on_the_loop,
         on_fetch: OnFetch | None = None,
     ) -> None:
         """Open nothing yet; `on_fetch` is told of every fetch that ended.
 
+        `resolver` finds the metadata server, by default one of its own.
         `environ` is where GCE_METADATA_HOST, GOOGLE_APPLICATION_CREDENTIALS, CLOUDSDK_CONFIG
         and HOME are looked up.
         """
         self._environ = environ
-        self._asker = Asker(Workers(), clocks.steady, Endpoints.of(environ))
+        self._steady = clocks.steady
+        self._endpoints = Endpoints.of(environ)
         self._build = partial(
             TokenCache, clocks=clocks, jitter=jitter, later=later, on_fetch=on_fetch
         )
-        self._metadata = Metadata(environ, jitter)
+        self._metadata = Metadata(environ, jitter, resolver=resolver or Resolver(clocks.steady))
         self.names = Names(self._metadata)
         """Resolves the names of Cloud Run services."""
         self._opened: dict[Credentials, _Opened] = {}
@@ -114,7 +118,15 @@ class Tokens:
             case TokenFile(path):
                 return TokenFileSource(path)
             case Impersonate(source=source):
-                return ImpersonatedSource(credentials, self.source(source), self._asker)
+                return ImpersonatedSource(credentials, self.source(source), self._asker())
 
     def _file(self, file: CredentialsFile) -> FileSource:
-        return FileSource(file, self._asker)
+        return FileSource(file, self._asker())
+
+    def _asker(self) -> Asker:
+        """Return what asks for one source, with threads of its own.
+
+        Looking up a name that no name server knows cannot be interrupted: one source's stuck
+        threads must not be those of another.
+        """
+        return Asker(Workers(), self._steady, self._endpoints)

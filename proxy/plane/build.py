@@ -17,6 +17,7 @@ from proxy.plane.pools import Pools
 from proxy.plane.prepared import PreparedRoute
 from proxy.plane.sweeper import tick_for
 from proxy.plane.unresolved import Unresolved
+from proxy.resolver import Resolver
 from proxy.routing import build_tables
 
 
@@ -34,9 +35,11 @@ class _PoolKey:
 class Builder:
     """Owns the pools; called once at start and once per reload."""
 
-    def __init__(self, plane: Plane, tokens: Tokens) -> None:
+    def __init__(self, plane: Plane, tokens: Tokens, resolver: Resolver) -> None:
+        """`resolver` finds the addresses of upstreams."""
         self._plane = plane
         self._tokens = tokens
+        self._resolver = resolver
         self._pools: dict[_PoolKey, Pools] = {}
         self.routes: dict[str, PreparedRoute] = {}
 
@@ -90,14 +93,14 @@ class Builder:
     def _new_pools(self, key: _PoolKey) -> Pools:
         sweeper, stats = self._plane.sweeper, self._plane.stats.route(key.route)
         http1 = Pool(
-            Dialler(key.upstream, key.ca_file),
+            Dialler(key.upstream, key.ca_file, self._resolver),
             limit=key.connections,
             head_limit=key.head_limit,
             sweeper=sweeper,
             stats=stats,
         )
         streams = http1.beside = StreamPool(
-            Dialler(key.upstream, key.ca_file, ("h2", "http/1.1")),
+            Dialler(key.upstream, key.ca_file, self._resolver, ("h2", "http/1.1")),
             http1,
             limit=key.connections,
             head_limit=key.head_limit,

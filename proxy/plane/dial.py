@@ -7,13 +7,13 @@ import errno
 import os
 import socket
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
-from aiohappyeyeballs import AddrInfoType, start_connection
+from aiohappyeyeballs import start_connection
 
 from proxy.config.model import Upstream
 from proxy.errors import (
@@ -23,6 +23,7 @@ from proxy.errors import (
     UpstreamTlsFailed,
 )
 from proxy.plane.tls import TlsTransport
+from proxy.resolver import AddressInfo, Resolver
 
 P = TypeVar("P", bound=asyncio.BufferedProtocol)
 
@@ -69,21 +70,25 @@ def load_roots(ca_files: Iterable[Path | None]) -> None:
 class Dialler:
     """Opens connections to one upstream."""
 
-    __slots__ = ("_ca_file", "_protocols", "upstream")
+    __slots__ = ("_ca_file", "_protocols", "_resolver", "upstream")
 
     def __init__(
-        self, upstream: Upstream, ca_file: Path | None, protocols: tuple[str, ...] = HTTP1
+        self,
+        upstream: Upstream,
+        ca_file: Path | None,
+        resolver: Resolver,
+        protocols: tuple[str, ...] = HTTP1,
     ) -> None:
         """`protocols` is what ALPN offers, best first (RFC 7301)."""
         self.upstream = upstream
+        self._resolver = resolver
         self._ca_file = ca_file
         self._protocols = protocols
 
     async def dial(self, factory: Callable[[], P], timeout: float) -> Dialled[P]:
         """Return a connected transport and its protocol.
 
-        Names are resolved anew for each connection, and its addresses are tried as RFC 8305
-        ("happy eyeballs") describes.
+        The name's addresses (see `Resolver`) are tried as RFC 8305 ("happy eyeballs") describes.
 
         Raises:
             UpstreamConnectFailed: no address, or none that accepts.
@@ -93,11 +98,9 @@ class Dialler:
         stage = "resolving its name"
         try:
             async with asyncio.timeout(timeout):
-                addresses = await self._resolve()
+                addresses = await self._resolver.resolve(self.upstream.host, self.upstream.port)
                 stage = "connecting"
-                sock = await start_connection(
-                    addresses, happy_eyeballs_delay=_ATTEMPT_DELAY, interleave=1
-                )
+                sock = await self._connect(addresses)
                 refuse_itself(sock)
                 keep_alive(sock)
                 stage = "the TLS handshake"
@@ -109,11 +112,17 @@ class Dialler:
         except OSError as error:
             raise self._translate(error) from error
 
-    async def _resolve(self) -> list[AddrInfoType]:
-        loop = asyncio.get_running_loop()
-        return await loop.getaddrinfo(  # type: ignore[return-value]  # typeshed: AF_PACKET too
-            self.upstream.host, self.upstream.port, type=socket.SOCK_STREAM
-        )
+    async def _connect(self, addresses: Sequence[AddressInfo]) -> socket.socket:
+        try:
+            return await start_connection(
+                addresses,
+                happy_eyeballs_delay=_ATTEMPT_DELAY,
+                interleave=1,
+            )
+        except BaseException:
+            # The name may have moved: a container that was made anew, say. The next dial asks.
+            self._resolver.doubt(self.upstream.host)
+            raise
 
     async def _wrap(self, sock: socket.socket, factory: Callable[[], P]) -> Dialled[P]:
         loop = asyncio.get_running_loop()

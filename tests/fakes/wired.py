@@ -29,6 +29,7 @@ from proxy.plane.http1.upstream import Http1Upstream
 from proxy.plane.listen import Listener, listen
 from proxy.plane.plane import ListenerHost, Plane
 from proxy.plane.stats import Connections, RouteStats, Stats
+from proxy.resolver import Resolver
 from tests.fakes.raw import PATIENCE, RawCaller, ScriptedUpstream, UpstreamEnd
 from tests.unit.identity.steering import HOUR, jwt
 
@@ -210,7 +211,8 @@ class Wired:
         self.stats = Stats()
         self.plane = Plane(self.time.clocks, self.stats, jitter=lambda: 0.5)
         self.tokens = _OneCache(self.time, self.source)
-        self.builder = Builder(self.plane, cast("Tokens", self.tokens))
+        self.resolver = Resolver(self.time.clocks.steady)
+        self.builder = Builder(self.plane, cast("Tokens", self.tokens), self.resolver)
         self.host = _CutHost(self.plane, self)
         self.cut_requests: Cuts = whole
         self.half_open = False

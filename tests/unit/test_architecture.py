@@ -33,6 +33,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("identity",),
     ("routing", "retry"),
     ("config",),
+    ("resolver",),
     ("errors", "clock", "tasks"),
     ("emulator",),
 )
@@ -43,7 +44,7 @@ HOMES: dict[str, set[str]] = {
     "h2": {"plane"},
     "hpack": {"plane"},
     "hyperframe": {"plane"},
-    "aiohappyeyeballs": {"plane"},  # A dependency of aiohttp: RFC 8305 for dialling.
+    "aiohappyeyeballs": {"plane", "identity"},  # A dependency of aiohttp: RFC 8305 for dialling.
     "google": {"identity"},
     "requests": {"identity"},
     "yaml": {"config"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 from google.auth.transport.requests import Request
@@ -21,6 +21,7 @@ from proxy.identity.metadata import Metadata, MetadataSource
 from proxy.identity.names import Names
 from proxy.identity.source import TokenSourceError
 from proxy.identity.states import State
+from proxy.resolver import AddressInfo, Resolver
 from tests.fakes.raw_server import raw_server
 from tests.unit.identity.steering import Time, jitter, settle
 
@@ -249,14 +250,13 @@ async def test_an_answer_that_does_not_come_is_told(
     assert (error.detail, error.slow) == ("no answer within 0 s", True)
 
 
-async def test_a_name_that_does_not_resolve_is_told_with_what_to_do(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    async def no_such_name(*_: object, **__: object) -> None:
+async def test_a_name_that_does_not_resolve_is_told_with_what_to_do() -> None:
+    def no_such_name(host: str) -> Sequence[AddressInfo]:
+        assert host == "metadata.google.internal"
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", no_such_name)
-    error = await refusal(MetadataSource(Metadata({}, jitter())))
+    resolver = Resolver(look_up=no_such_name)
+    error = await refusal(MetadataSource(Metadata({}, jitter(), resolver=resolver)))
 
     assert (error.detail, error.retryable) == ("the name does not resolve", False)
     assert error.hint is not None

@@ -8,6 +8,7 @@ import socket
 import pytest
 
 from proxy.identity.plain_http import BODY_BYTES, HEAD_BYTES, Answer, Broken, get
+from proxy.resolver import Resolver
 from tests.fakes.raw_server import raw_server
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -16,12 +17,26 @@ OK = b"HTTP/1.1 200 OK\r\n"
 async def ask(*pieces: bytes, hold: bool = False) -> Answer:
     """Return what the client makes of these bytes."""
     async with raw_server(*pieces, hold=hold) as server, asyncio.timeout(5):
-        return await get("127.0.0.1", server.port, "/a?b=%2F", {"X-One": "1"}, 3)
+        return await get(
+            "127.0.0.1",
+            server.port,
+            "/a?b=%2F",
+            {"X-One": "1"},
+            connect_within=3,
+            resolver=Resolver(),
+        )
 
 
 async def test_the_request_is_what_was_asked_and_nothing_more() -> None:
     async with raw_server(OK + b"Content-Length: 0\r\n\r\n") as server:
-        await get("127.0.0.1", server.port, "/a?b=%2F", {"X-One": "1"}, 3)
+        await get(
+            "127.0.0.1",
+            server.port,
+            "/a?b=%2F",
+            {"X-One": "1"},
+            connect_within=3,
+            resolver=Resolver(),
+        )
 
     assert server.requests == [
         b"GET /a?b=%%2F HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nX-One: 1\r\nConnection: close\r\n\r\n"
@@ -103,13 +118,15 @@ async def test_a_connection_that_is_refused_is_an_os_error() -> None:
         free.bind(("127.0.0.1", 0))
 
         with pytest.raises(ConnectionRefusedError):
-            await get("127.0.0.1", free.getsockname()[1], "/", {}, 3)
+            await get(
+                "127.0.0.1", free.getsockname()[1], "/", {}, connect_within=3, resolver=Resolver()
+            )
 
 
 async def test_a_caller_that_gives_up_leaves_no_connection() -> None:
     async with raw_server(OK, hold=True) as server:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
-                await get("127.0.0.1", server.port, "/", {}, 3)
+                await get("127.0.0.1", server.port, "/", {}, connect_within=3, resolver=Resolver())
 
     assert len(server.requests) == 1

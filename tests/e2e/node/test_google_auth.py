@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from proxy.emulator.metadata import MetadataServer
 from proxy.identity.plain_http import get
+from proxy.resolver import Resolver
 from tests.fakes.node import run_node
 
 AUDIENCE = "https://orders-123456789012.europe-west1.run.app"
@@ -16,6 +17,7 @@ async def test_googles_library_for_node_obtains_the_same_token(metadata: Metadat
     theirs = await run_node("google_auth.mjs", AUDIENCE, env=env, prints_a_token=True)
 
     host, _, port = metadata.host.partition(":")
+    headers = {"Metadata-Flavor": "Google"}
     target = f"{IDENTITY}?audience={AUDIENCE}&format=full"
-    ours = await get(host, int(port), target, {"Metadata-Flavor": "Google"}, 5)
+    ours = await get(host, int(port), target, headers, connect_within=5, resolver=Resolver())
     assert theirs["token"] == ours.body.decode()

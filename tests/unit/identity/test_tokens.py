@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,8 +21,10 @@ from proxy.config.model import (
     TokenFile,
 )
 from proxy.errors import TokenUnavailable
+from proxy.identity.source import TokenSourceError
 from proxy.identity.tokens import Tokens
-from tests.unit.identity.steering import AUDIENCE, jitter, jwt
+from proxy.identity.workers import THREADS
+from tests.unit.identity.steering import AUDIENCE, jitter, jwt, settle
 
 ENVIRON = {"HOME": "/home/dev", "GCE_METADATA_HOST": "metadata.example:8"}
 
@@ -65,6 +69,25 @@ def test_caches_of_the_same_credentials_share_one_source(tokens: Tokens) -> None
     first, second = (tokens.cache(MetadataCredentials(), aud) for aud in ("a", "b"))
 
     assert first.source is second.source is tokens.source(MetadataCredentials())
+
+
+async def test_a_source_whose_calls_hang_keeps_no_other_waiting(
+    tokens: Tokens, tmp_path: Path
+) -> None:
+    """A name server that does not answer hangs as this file does: nothing can interrupt it."""
+    pipe = tmp_path / "key.json"
+    os.mkfifo(pipe)
+    stuck = tokens.source(ServiceAccountFile(pipe))
+    fetches = [asyncio.ensure_future(stuck.fetch(f"{AUDIENCE}/{n}")) for n in range(2 * THREADS)]
+    await settle()
+
+    async with asyncio.timeout(10):
+        with pytest.raises(TokenSourceError, match="does not exist"):
+            await tokens.source(ServiceAccountFile(tmp_path / "none.json")).fetch(AUDIENCE)
+    assert not any(fetch.done() for fetch in fetches)
+    for fetch in fetches:
+        fetch.cancel()
+    await asyncio.gather(*fetches, return_exceptions=True)
 
 
 async def test_fetches_of_all_caches_are_reported(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from proxy.config.model import Upstream
 from proxy.errors import ProxyError, UpstreamConnectFailed
 from proxy.plane import dial
+from proxy.resolver import Resolver
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER, socket(7)
 
@@ -36,7 +37,7 @@ async def test_a_reset_while_dialling_closes_no_other_connection(
         numbers: list[int] = []
         monkeypatch.setattr(dial, "keep_alive", reset)
         port = server.getsockname()[1]
-        dialler = dial.Dialler(Upstream(scheme, "127.0.0.1", port), ca_file=None)
+        dialler = dial.Dialler(Upstream(scheme, "127.0.0.1", port), None, Resolver())
 
         await _dial_in_vain(dialler)
         others = [socket.socket() for _ in range(8)]
@@ -57,7 +58,7 @@ async def test_a_connection_whose_roots_cannot_be_read_is_closed(
     monkeypatch.setattr(dial, "keep_alive", lambda sock: numbers.append(sock.fileno()))
     with socket.create_server(("127.0.0.1", 0)) as server:
         upstream = Upstream("https", "127.0.0.1", server.getsockname()[1])
-        dialler = dial.Dialler(upstream, ca_file=tmp_path / "gone.pem")
+        dialler = dial.Dialler(upstream, tmp_path / "gone.pem", Resolver())
         with pytest.raises(UpstreamConnectFailed, match="No such file"):
             await dialler.dial(Writing, 5)
         with server.accept()[0] as peer:
@@ -79,7 +80,7 @@ async def test_a_connection_to_itself_is_none(monkeypatch: pytest.MonkeyPatch) -
 
     made: list[socket.socket] = []
     monkeypatch.setattr(dial, "start_connection", connect)
-    dialler = dial.Dialler(Upstream("http", "127.0.0.1", 9), ca_file=None)
+    dialler = dial.Dialler(Upstream("http", "127.0.0.1", 9), None, Resolver())
     with pytest.raises(UpstreamConnectFailed, match="Connection refused"):
         await dialler.dial(Writing, 5)
 

@@ -17,6 +17,7 @@ import pytest
 
 from proxy.config.model import Upstream
 from proxy.plane.dial import Dialler
+from proxy.resolver import Resolver
 from tests.fakes import tls
 from tests.fakes.raw import PATIENCE
 from tests.fakes.wired import Wired
@@ -198,7 +199,7 @@ async def openssl_server(
     try:
         server = OpensslServer(process)
         port = int((await server.until(r"^ACCEPT .*:(\d+)"))[1])
-        dialler = Dialler(Upstream("https", "localhost", port), tls.ca_file(folder))
+        dialler = Dialler(Upstream("https", "localhost", port), tls.ca_file(folder), Resolver())
         transport, codec = await dialler.dial(Line, PATIENCE)
         transport.write(b"one\n")
         await server.until("^one")
