@@ -62,11 +62,7 @@ def write_error(
     answer = render(error, _Caller(head, route, language, down.protocol, body))
     fields = [(name.encode(), value.encode("latin-1")) for name, value in answer.fields]
     fields.append(dated(now))
-    length = len(answer.body)
-    if not length and down.protocol == "h1":
-        # RFC 9112, 6.3: without it, the body would go on until the connection is closed.
-        fields.append((b"Content-Length", b"0"))
-    response = ResponseHead(answer.status, block(fields), length=length)
+    response = ResponseHead(answer.status, block(fields), length=len(answer.body))
     response.bodyless = head.method == b"HEAD"
     if origin:
         response.fields = guard.allow(response.fields, origin)

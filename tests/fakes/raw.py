@@ -178,7 +178,7 @@ def first_message(data: bytes, *, bodyless: bool = False) -> Message | None:
     """Return the message that `data` begins with, or None as long as it is not whole.
 
     Reads only what the proxy may write: one Content-Length in digits, or chunks without
-    extensions.  `bodyless` is for the answer to HEAD.
+    extensions.  A response without either is never whole.  `bodyless` is for the answer to HEAD.
     """
     end = data.find(_HEAD_END)
     if end < 0:
@@ -188,6 +188,8 @@ def first_message(data: bytes, *, bodyless: bool = False) -> Message | None:
     chunked = b"transfer-encoding: chunked" in lines
     length = [line.partition(b":")[2] for line in lines if line.startswith(b"content-length:")]
     no_body = bodyless or re.match(rb"HTTP/1\.1 (1\d\d|204|304) ", head) is not None
+    if not (no_body or chunked or length) and head.startswith(b"HTTP/"):
+        return None  # RFC 9112, 6.3: only the end of the connection ends it.
     if no_body or not (chunked or length):
         return Message(data[:start], head, b"")
     if chunked:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import cast
+import re
+from typing import Final, cast
 
 from proxy.plane.head import ResponseHead
 from proxy.plane.http1.chunked import chunk, last_chunk
 from proxy.plane.http1.phrases import status_line
+
+_LENGTH: Final = re.compile(rb"\r\n(?i:content-length):")
 
 
 class CallerTransport(asyncio.Protocol):
@@ -78,6 +81,10 @@ class CallerTransport(asyncio.Protocol):
             else:
                 self._delimited = True
                 self._keep_alive = False
+        elif head.length == 0 and not (head.bodyless or _LENGTH.search(head.fields)):
+            # RFC 9112, 6.3: without it the body would go on until the connection is closed. Only
+            # HTTP/1.1 has to be told: in HTTP/2, and in a refusal of ours, the head can be all.
+            extra = b"\r\nContent-Length: 0"
         extra += self._persistence()
         self._out.append(
             b"%b%b%b\r\n\r\n" % (status_line(head.status, head.phrase), head.fields, extra)

@@ -240,6 +240,8 @@ def _response(fields: Fields) -> tuple[int, bytes, int | None]:
             if length is not None or not _LENGTH.fullmatch(field.value):
                 raise UpstreamMalformed("Content-Length is not one number that can be counted.")
             length = int(field.value)
+            if status is not None and (status == b"204" or status.startswith(b"1")):
+                continue  # RFC 9110, 8.6: a length must not stand there.
         lines.append(field.line)
     # RFC 9113, 8.6: HTTP/2 cannot switch protocols.
     if status is None or not _STATUS.fullmatch(status) or status == b"101":
