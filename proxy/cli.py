@@ -19,6 +19,8 @@ from typing import NoReturn
 from proxy import __version__
 from proxy.config.addresses import address
 from proxy.config.discover import find
+from proxy.config.ignored import FILE_VARIABLE
+from proxy.config.misplaced import looks_like, shown
 from proxy.config.model import Address, Admin, Config
 from proxy.config.overrides import gather
 from proxy.config.problems import ConfigError, ConfigUnreadable, Problem
@@ -44,7 +46,22 @@ class _Parser(argparse.ArgumentParser):
     """A parser whose errors are one line and exit code 64."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(USAGE, f"{self.prog}: {message}; see {self.prog} --help\n")
+        self.exit(USAGE, f"{self.prog}: {_told(message)}; see {self.prog} --help\n")
+
+
+def _told(message: str) -> str:
+    """Return argparse's `message` up to the first word that may be a secret."""
+    # As in: argument --port: invalid int value: 'WORD'
+    about = re.match(r"[^:]*: (invalid [a-z ]+: )?", message)
+    before = about[0] if about else ""
+    if what := looks_like(message.removeprefix(before).strip("'")):
+        return f"{before}[{what}, not shown]"
+    words: list[str] = []
+    for word in message.split(" "):
+        if what := looks_like(word.strip("'")):
+            return " ".join([*words, f"[{what}, not shown]"])
+        words.append(word)
+    return " ".join(words)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -223,7 +240,7 @@ def _no_command(word: str) -> ConfigError:
         return _refusal(word, f"a command comes first: {PROGRAM} {word} ...")
     said = f"is neither a command ({', '.join(COMMANDS)}) nor a URL such as https://HOST"
     # An empty word is what an unset variable of a shell leaves.
-    return _refusal(word or "''", said + nearest(word, COMMANDS))
+    return _refusal(shown(word) or "''", said + nearest(word, COMMANDS))
 
 
 def _check(flags: argparse.Namespace) -> int:
@@ -280,7 +297,7 @@ def _token(flags: argparse.Namespace) -> int:
     try:
         source = find(None, flags.config, os.environ)
     except ConfigError:
-        if flags.config is not None:
+        if flags.config is not None or os.environ.get(FILE_VARIABLE):
             raise
         config = None  # An audience needs none.
     else:

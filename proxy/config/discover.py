@@ -8,6 +8,7 @@ from pathlib import Path
 
 from proxy.config.ignored import FILE_VARIABLE, TEXT_VARIABLE, in_environment
 from proxy.config.loading import from_url, load, parse
+from proxy.config.misplaced import no_file_name
 from proxy.config.model import Config
 from proxy.config.overrides import Override
 from proxy.config.problems import ConfigError, Problem
@@ -53,7 +54,7 @@ def find(
     if url is not None:
         return Source(url=url)
     if named := config or env.get(FILE_VARIABLE):
-        return Source(file=Path(named))
+        return Source(file=_path(named, "--config" if config else FILE_VARIABLE))
     if text := env.get(TEXT_VARIABLE):
         return Source(text=text)
     for place in places:
@@ -65,6 +66,26 @@ def find(
         f"give a URL, --config FILE, {FILE_VARIABLE} or {TEXT_VARIABLE}, "
         f"or write {' or '.join(map(str, places))}",
     )
+
+
+def _path(named: str, label: str) -> Path:
+    """Return the file's path; refuse what is no name, without showing it."""
+    path, what = Path(named), no_file_name(named)
+    # A file may have any name: what can be opened is none of the other things.
+    if what and not _exists(path):
+        raise _refusal(
+            label,
+            f"looks like {what}, not like the name of a file; "
+            f"write a path, or put a whole document into {TEXT_VARIABLE}",
+        )
+    return path
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # Longer than a name can be.
+        return False
 
 
 def _refusal(what: str, message: str) -> ConfigError:

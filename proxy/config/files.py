@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proxy.config.kinds import Reader, ScalarKind, Schema, or_variable
+from proxy.config.misplaced import no_file_name
 from proxy.config.tree import ScalarNode
 
 
@@ -35,6 +36,11 @@ class File(ScalarKind):
         if key not in reader.checked_files:
             reader.checked_files[key] = self._fault(path)
         if fault := reader.checked_files[key]:
+            if what := no_file_name(text):
+                raise ValueError(
+                    f"looks like {what}, not like the name of a file; "
+                    "write it into a file, and the file's path here"
+                )
             raise ValueError(fault)
         return path
 

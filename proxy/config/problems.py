@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from proxy.config.misplaced import looks_like, shown, shown_file
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Place:
@@ -56,10 +58,12 @@ class ConfigUnreadable(OSError):
     """The configuration file cannot be read at all; the text names it and says why."""
 
     def __init__(self, path: Path, error: OSError) -> None:
-        super().__init__(f"{path}: cannot be read: {error.strerror or error}")
+        super().__init__(f"{shown_file(str(path))}: cannot be read: {error.strerror or error}")
 
 
 def quoted(text: str) -> str:
-    """Show a value in a message: one short line whatever it holds."""
+    """Show a value in a message: one short line whatever it holds, but nothing like a secret."""
+    if looks_like(text):
+        return shown(text)
     longest = 60  # Enough to recognise a URL by; a problem stays on one line of a terminal.
     return repr(text if len(text) <= longest else text[: longest - 1] + "…")

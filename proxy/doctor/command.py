@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 
+from proxy.config.misplaced import shown
 from proxy.config.model import Config, Route
 from proxy.config.problems import ConfigError, Problem
 from proxy.config.suggest import nearest
@@ -48,7 +49,9 @@ def select(config: Config, names: Sequence[str]) -> list[Route]:
     """Return the routes with these names, each once and in this order, or all of them."""
     routes = {route.name: route for route in config.routes}
     unknown = [
-        Problem(name, 0, 0, f"no route of {config.source} has this name{nearest(name, routes)}")
+        Problem(
+            shown(name), 0, 0, f"no route of {config.source} has this name{nearest(name, routes)}"
+        )
         for name in names
         if name not in routes
     ]

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from proxy.config.misplaced import no_file_name, shown_file
 from proxy.config.model import (
     AutoCredentials,
     Credentials,
@@ -91,7 +92,7 @@ async def _automatic(environ: Mapping[str, str], metadata: Metadata, within: flo
 def _short(path: Path, environ: Mapping[str, str]) -> str:
     """Return the name of a file as a shell takes it, ``~`` for the home directory."""
     home = environ.get("HOME", "")
-    text = str(path)
+    text = shown_file(str(path))
     return f"~{text.removeprefix(home)}" if home and text.startswith(f"{home}/") else text
 
 
@@ -104,7 +105,7 @@ def _file(file: CredentialsFile, notes: tuple[str, ...], environ: Mapping[str, s
         kind = _kind(read_small(file.path, file.if_missing))
     except TokenSourceError as error:
         return Origin(_broken(file.path, name, error, notes))
-    facts = {"source": "file", "file": str(file.path), "kind": kind}
+    facts = {"source": "file", "file": file.shown, "kind": kind}
     text = f"{name}: {_KINDS.get(kind, f'type {redact(kind)}')}"
     return Origin(Finding(step=Step.CREDENTIALS, text=text, notes=notes, facts=facts))
 
@@ -125,7 +126,7 @@ def _token_file(path: Path, environ: Mapping[str, str]) -> Origin:
         read_small(path, "Whatever renews the token has to keep one in this file.")
     except TokenSourceError as error:
         return Origin(_broken(path, name, error, ()))
-    facts = {"source": "token_file", "file": str(path)}
+    facts = {"source": "token_file", "file": shown_file(str(path))}
     return Origin(Finding(step=Step.CREDENTIALS, text=f"{name}: a token file", facts=facts))
 
 
@@ -135,7 +136,7 @@ def _broken(path: Path, name: str, error: TokenSourceError, notes: tuple[str, ..
         reason="credentials_unusable",
         why=f"The credentials file cannot be used: {error.detail}.",
         fix=fix,
-        command=command or f"ls -l {shlex.quote(str(path))}",
+        command=command or ("" if no_file_name(str(path)) else f"ls -l {shlex.quote(str(path))}"),
     )
     return Finding(
         step=Step.CREDENTIALS,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from proxy.config.misplaced import no_file_name, shown_file
 from proxy.identity.source import TokenSourceError
 from proxy.identity.target import TOKEN_ENDPOINT
 
@@ -27,13 +28,19 @@ class Stamp:
 class CredentialsFile:
     """A credentials file of Google's, as the configuration or the environment names it."""
 
-    path: Path
+    path: Path = field(repr=False)
+    """May be no name at all, but a key in its place: `shown` is for messages."""
     if_missing: str
     """What to do if there is no such file."""
     only: str = ""
     """The one ``type`` that is allowed, empty for any."""
     token_endpoint: str = TOKEN_ENDPOINT
     """Where a gcloud login in it is refreshed; other kinds of credentials name their own."""
+
+    @property
+    def shown(self) -> str:
+        """Its name, but nothing like a secret."""
+        return shown_file(str(self.path))
 
 
 def stamp(path: Path) -> Stamp | None:
@@ -51,6 +58,19 @@ def read_small(path: Path, hint: str) -> bytes:
 
     `hint` is what to do where the file is not there.  The caller names the file.
     """
+    try:
+        return _read_small(path, hint)
+    except TokenSourceError:
+        # A file may have any name: what can be read is none of the other things.
+        if what := no_file_name(str(path)):
+            raise TokenSourceError(
+                f"looks like {what}, not like the name of a file",
+                hint=f"Write it into a file, and the file's path in its place. {hint}",
+            ) from None
+        raise
+
+
+def _read_small(path: Path, hint: str) -> bytes:
     try:
         with path.open("rb") as file:
             # Whatever is no regular file may never end, or make its reader wait.

@@ -71,7 +71,7 @@ class FileSource:
 
     def describe(self) -> str:
         """Name the file."""
-        return f"credentials file {self._file.path}"
+        return f"credentials file {self._file.shown}"
 
     async def fetch(self, audience: str) -> str:
         """Return an ID token for `audience`, or for gcloud's own where it is a person's login."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from proxy.config.misplaced import shown_file
 from proxy.identity.files import Stamp, read_small, stamp
 
 
@@ -16,7 +17,7 @@ class TokenFileSource:
 
     def describe(self) -> str:
         """Name the file."""
-        return f"token file {self._path}"
+        return f"token file {shown_file(str(self._path))}"
 
     def changed(self) -> bool:
         """Return whether the file is another one than at the last `fetch`.

@@ -84,7 +84,7 @@ def _load(file: CredentialsFile) -> Principal:
     info = _parse(read_small(file.path, file.if_missing))
     if file.only and info.get("type") != file.only:
         raise TokenSourceError(
-            f"its type is {info.get('type')!r}, not {file.only!r}",
+            f"its type is {redact(repr(info.get('type')))}, not {file.only!r}",
             hint="For other credentials than a key set credentials: auto, and "
             "GOOGLE_APPLICATION_CREDENTIALS to the file.",
         )

@@ -15,6 +15,7 @@ from google.oauth2 import credentials as user_credentials
 from google.oauth2 import service_account
 
 from proxy.identity.googleauth import iam
+from proxy.identity.quote import redact
 from proxy.identity.source import Authority, TokenSourceError
 from proxy.identity.target import Target
 
@@ -234,7 +235,7 @@ def principal_of(info: Info, token_endpoint: str) -> Principal:
             return _impersonated(info, token_endpoint)
         case kind:
             raise TokenSourceError(
-                f"its type is {kind!r}, which is of no use here",
+                f"its type is {redact(repr(kind))}, which is of no use here",
                 hint="Use a service account key, a login of gcloud's, or a file of workload "
                 "identity federation.",
             )

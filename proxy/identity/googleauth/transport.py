@@ -15,6 +15,7 @@ import requests
 from google.auth import transport
 
 from proxy.clock import Clock
+from proxy.config.misplaced import shown_file
 from proxy.identity.source import TokenSourceError
 
 _CA_HINT = (
@@ -82,7 +83,7 @@ class BoundedRequest(transport.Request):
         Raises `TokenSourceError` where there is none.
         """
         left = self._deadline - self._clock()
-        host = urlsplit(url).netloc
+        host = urlsplit(url).netloc.rpartition("@")[2]
         if left <= 0:
             raise self._too_slow(host)
         try:
@@ -103,7 +104,10 @@ class BoundedRequest(transport.Request):
         except requests.RequestException as error:
             raise _unreachable(host, error) from None
         except OSError as error:  # requests lets a missing CA bundle through.
-            raise TokenSourceError(f"no request to {host}: {error}", hint=_CA_HINT) from None
+            # It ends in the value of REQUESTS_CA_BUNDLE, which may be anything.
+            what, colon, name = str(error).rpartition(": ")
+            said = f"no request to {host}: {what}{colon}{shown_file(name)}"
+            raise TokenSourceError(said, hint=_CA_HINT) from None
         return Response(response)
 
     def _too_slow(self, host: str) -> TokenSourceError:

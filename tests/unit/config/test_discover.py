@@ -7,6 +7,7 @@ import pytest
 from proxy.config.discover import PLACES, Source, find
 from proxy.config.overrides import Override
 from proxy.config.problems import ConfigError
+from tests.unit.config.test_misplaced import SECRETS
 
 ENV = {"AUTH_PROXY_CONFIG": "env.yaml", "AUTH_PROXY_CONFIG_YAML": "routes: {a: {service: b}}"}
 
@@ -43,6 +44,27 @@ def test_the_first_of_the_usual_places_that_exists_is_taken(tmp_path: Path) -> N
     assert find(None, None, {}, (first, second)) == Source(file=second)
     first.touch()
     assert find(None, None, {}, (first, second)) == Source(file=first)
+
+
+@pytest.mark.parametrize("secret", SECRETS, ids=range(len(SECRETS)))
+def test_a_secret_in_place_of_the_files_name_is_not_shown(secret: str) -> None:
+    said = (
+        f"looks like {SECRETS[secret]}, not like the name of a file; "
+        "write a path, or put a whole document into AUTH_PROXY_CONFIG_YAML"
+    )
+
+    assert refused(None, secret) == f"--config: {said}"
+    with pytest.raises(ConfigError) as raised:
+        find(None, None, {"AUTH_PROXY_CONFIG": secret})
+    assert str(raised.value) == f"AUTH_PROXY_CONFIG: {said}"
+
+
+def test_a_file_may_have_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "0123456789abcdef0123456789abcdef01234567"
+    (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+
+    assert find(None, name, {}) == Source(file=Path(name))
 
 
 def test_a_broken_link_is_not_passed_over(tmp_path: Path) -> None:

@@ -11,7 +11,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from proxy.config.loading import load
-from tests.unit.config.reading import UPSTREAM, read, told_of_route
+from proxy.config.model import TokenFile
+from tests.unit.config.reading import UPSTREAM, read, route, told, told_of_route
+from tests.unit.config.test_misplaced import SECRETS
 
 
 @pytest.fixture
@@ -108,6 +110,45 @@ def test_a_ca_file_with_revocation_lists_only_is_told(tmp_path: Path) -> None:
 
     said = "routes.a.ca_file: 'DIR/ca.pem' holds no PEM certificate, only revocation lists"
     assert refused("ca_file: ca.pem", tmp_path) == said
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "ca_file: '${SECRET}'",
+        "credentials: {token_file: '${SECRET}'}",
+        "credentials: {service_account_file: '${SECRET}'}",
+        "credentials: {impersonate: a@b.example, source: {service_account_file: '${SECRET}'}}",
+    ],
+)
+@pytest.mark.parametrize("secret", SECRETS, ids=range(len(SECRETS)))
+def test_a_secret_in_place_of_a_files_name_is_not_shown(
+    key: str, secret: str, tmp_path: Path
+) -> None:
+    (message,) = told_of_route(key, {"SECRET": secret}, tmp_path)
+
+    _, _, said = message.partition("_file: ")
+    assert said == (
+        f"looks like {SECRETS[secret]}, not like the name of a file; "
+        "write it into a file, and the file's path here"
+    )
+
+
+@pytest.mark.parametrize("key", ["upstream", "listen", "header", "protocol", "service", "path"])
+@pytest.mark.parametrize("secret", SECRETS, ids=range(len(SECRETS)))
+def test_a_secret_in_place_of_anything_else_is_not_shown(key: str, secret: str) -> None:
+    said = "\n".join(told(f"routes: {{a: {{{key}: '${{SECRET}}'}}}}", {"SECRET": secret}))
+
+    assert said
+    assert secret.strip()[:20] not in said
+
+
+def test_a_file_may_have_any_name(tmp_path: Path) -> None:
+    name = "0123456789abcdef0123456789abcdef01234567"
+    (tmp_path / name).write_text("a token")
+    credentials = route(f"credentials: {{token_file: {tmp_path / name}}}").credentials
+
+    assert credentials == TokenFile(tmp_path / name)
 
 
 def test_a_file_is_checked_once_however_many_routes_name_it(
