@@ -264,7 +264,7 @@ def _check(flags: argparse.Namespace) -> int:
 
 def _doctor(flags: argparse.Namespace) -> int:
     method = flags.method.upper()
-    if not re.fullmatch(METHOD, method) or method == "CONNECT":
+    if not re.fullmatch(METHOD, method) or method in {"CONNECT", "TRACE"}:
         raise _refusal("--method", "is the method of a request, such as GET or POST")
     if not flags.path.startswith("/"):
         raise _refusal("--path", "begins with a slash, such as /healthz")

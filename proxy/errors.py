@@ -77,7 +77,7 @@ class RouteNotFound(ProxyError):
 
 
 class MethodNotAllowed(ProxyError):
-    """CONNECT: the proxy terminates requests, it opens no blind tunnels."""
+    """CONNECT or TRACE: the proxy opens no blind tunnels, and shows nobody its ID tokens."""
 
     fault, reason, status = Fault.DOWNSTREAM, "method_not_allowed", 405
     title = "The method is not supported"

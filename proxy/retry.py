@@ -18,8 +18,8 @@ from proxy.errors import (
     UpstreamTlsFailed,
 )
 
-IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
-"""RFC 9110, 9.2.2: repeating these has the same effect as sending them once."""
+IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))
+"""RFC 9110, 9.2.2: repeating these has the same effect as sending them once (TRACE is refused)."""
 
 MOST_REFUSALS = 6
 """Attempts that an upstream may refuse before the caller is told."""

@@ -13,8 +13,8 @@ REASON_FIELD = "x-auth-proxy-error"
 """On every answer that the proxy makes itself: its value is the reason."""
 
 
-# RFC 9110, 15.5.6: a 405 must say what is supported: all but CONNECT, unknown methods too.
-_METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE"
+# RFC 9110, 15.5.6: a 405 must say what is supported: all but CONNECT and TRACE, unknown ones too.
+_METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
 
 class Caller(Protocol):

@@ -7,10 +7,32 @@ Fetch Standard, 3.2; ``Sec-Fetch-Site``, Fetch Metadata, 2.4), other clients do 
 
 from __future__ import annotations
 
-from proxy.errors import OriginForbidden
+from proxy.errors import MethodNotAllowed, OriginForbidden
 from proxy.plane.head import RequestHead, ResponseHead, block, pairs, values
 
 _FOREIGN_SITES = (b"cross-site", b"same-site")
+
+_NEVER_SERVED = frozenset((b"CONNECT", b"TRACE"))
+
+
+def is_notable(method: bytes) -> bool:
+    """Tell whether a request has anything that the listener must judge before a route serves it.
+
+    Judged once for all requests that repeat a head, so that serving one costs a look at a flag.
+    """
+    return method in _NEVER_SERVED
+
+
+def refused_method(method: bytes) -> MethodNotAllowed | None:
+    """Return why no route serves the method, None where that is up to the route."""
+    if method == b"CONNECT":  # RFC 9110, 9.3.6
+        return MethodNotAllowed("CONNECT is not supported: the proxy opens no blind tunnels.")
+    if method == b"TRACE":  # RFC 9110, 9.3.8
+        return MethodNotAllowed(
+            "TRACE is not supported: its answer repeats the request, ID token included.",
+            hint="Ask the service itself what it receives; no route serves TRACE.",
+        )
+    return None
 
 
 class OriginGuard:

@@ -44,8 +44,8 @@ class RequestHead:
 
     __slots__ = (
         "authority", "chunked", "connection", "expects_continue", "fields", "grpc", "guarded",
-        "has_trailers_te", "keep_alive", "length", "method", "never_indexed", "path", "raw_size",
-        "target", "upgrade", "version",
+        "has_trailers_te", "keep_alive", "length", "method", "never_indexed", "notable", "path",
+        "raw_size", "target", "upgrade", "version",
     )  # fmt: skip
 
     def __init__(self, method: bytes, target: bytes, fields: bytes) -> None:
@@ -70,6 +70,8 @@ class RequestHead:
         self.expects_continue = False
         self.guarded = False
         """Whether a browser's Origin or Sec-Fetch-Site stands in it."""
+        self.notable = False
+        """Whether the listener has to look at it before it is served (`guard.is_notable`)."""
         self.raw_size = 0
         """Bytes of the head on the wire."""
         self.grpc = False
@@ -95,6 +97,7 @@ class RequestHead:
         head.has_trailers_te = self.has_trailers_te
         head.expects_continue = self.expects_continue
         head.guarded = self.guarded
+        head.notable = self.notable
         head.raw_size = raw_size
         head.grpc = self.grpc
         head.never_indexed = self.never_indexed

@@ -9,12 +9,13 @@ from contextlib import suppress
 
 from proxy.clock import Clocks
 from proxy.config.model import ErrorFormat, Route
-from proxy.errors import InternalError, MethodNotAllowed, ProxyError, RouteNotFound
+from proxy.errors import InternalError, ProxyError, RouteNotFound
 from proxy.plane.answer import Refusal
 from proxy.plane.attempting import Attempting
 from proxy.plane.codec import DownstreamCodec, RequestSink
 from proxy.plane.detect import Detector
 from proxy.plane.exchange import Exchange
+from proxy.plane.guard import refused_method
 from proxy.plane.head import NOBODY, RequestHead
 from proxy.plane.host import Connection
 from proxy.plane.http1.downstream import Http1Downstream
@@ -182,9 +183,8 @@ class ListenerHost:
 
     def admit(self, codec: DownstreamCodec, head: RequestHead) -> RequestSink:
         """Return the exchange of a request, or what answers one that no route takes."""
-        if head.method == b"CONNECT":
-            detail = "CONNECT is not supported: the proxy opens no blind tunnels."
-            return self._plane.refuse(codec, head, MethodNotAllowed(detail))
+        if head.notable and (error := refused_method(head.method)) is not None:
+            return self._plane.refuse(codec, head, error)
         route = self.table.match(head.authority, head.path)
         if route is None:
             host = head.authority.decode("latin-1") or "no host"

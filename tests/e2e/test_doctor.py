@@ -724,6 +724,7 @@ async def test_a_url_is_examined_without_a_file(doctor: Doctor) -> None:
         (["order"], "order: no route of {file} has this name; did you mean 'orders'?\n"),
         (["--path", "x"], "--path: begins with a slash, such as /healthz\n"),
         (["--method", "CONNECT"], "--method: is the method of a request, such as GET or POST\n"),
+        (["--method", "trace"], "--method: is the method of a request, such as GET or POST\n"),
         (["--method", "a b"], "--method: is the method of a request, such as GET or POST\n"),
     ],
 )

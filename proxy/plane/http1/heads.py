@@ -24,6 +24,7 @@ from httptools import (
 )
 
 from proxy.errors import RequestMalformed, UpstreamMalformed
+from proxy.plane.guard import is_notable
 from proxy.plane.head import RequestHead, ResponseHead, tokens
 from proxy.plane.http1.lines import count, take_specials
 
@@ -88,6 +89,7 @@ def parse_request(head: bytes) -> RequestHead:
         result.keep_alive = False
     host = _look_up(result)
     _set_target(result, host)
+    result.notable = is_notable(method)
     return result
 
 

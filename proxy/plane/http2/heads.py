@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 
 from proxy.errors import HeadersTooLarge, RequestMalformed, UpstreamMalformed
+from proxy.plane.guard import is_notable
 from proxy.plane.head import RequestHead, ResponseHead
 from proxy.plane.http1.chunked import allowed_trailers
 from proxy.plane.http2.fields import Field, Fields, Kind
@@ -179,6 +180,7 @@ def _request(parts: _Parts, *, ended: bool) -> RequestHead:
     head.has_trailers_te = b"te" in noted
     head.expects_continue = b"expect" in noted
     head.guarded = b"origin" in noted or b"sec-fetch-site" in noted
+    head.notable = is_notable(method)
     head.grpc = _GRPC.match(noted.get(b"content-type", b"")) is not None
     return head
 

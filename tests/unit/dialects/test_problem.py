@@ -33,7 +33,7 @@ def test_a_problem_has_the_members_of_the_contract(reason: str) -> None:
 def test_only_a_refused_method_is_told_which_are_supported(reason: str) -> None:
     said = fields_of(problem.answer(failure(reason), Request("/"))).get("allow", "")
 
-    supported = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
+    supported = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
     assert said.split(", ") == (supported if reason == "method_not_allowed" else [""])
 
 

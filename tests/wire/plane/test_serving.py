@@ -38,6 +38,24 @@ async def test_an_absolute_target_is_routed_by_its_authority(wired: Wired) -> No
     assert [m.value("x-route") for m in wired.upstream.requests] == ["orders", "orders", "others"]
 
 
+@pytest.mark.parametrize("before", [[], ["GET / HTTP/1.1"]])
+async def test_trace_is_refused_before_a_token_is_used(wired: Wired, before: list[str]) -> None:
+    wired.upstream.automatic = OK
+    await wired.serve(auth=Auth.ID_TOKEN)
+    caller = await wired.caller()
+    for line in before:
+        await caller.ask(f"{line}\r\nHost: a\r\n\r\n".encode())
+    answer = await caller.ask(b"TRACE / HTTP/1.1\r\nHost: a\r\n\r\n")
+
+    assert (answer.status, answer.value("x-auth-proxy-error")) == (405, "method_not_allowed")
+    assert answer.value("allow") == "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+    assert "ID token" in json.loads(answer.body)["detail"]
+    assert len(wired.upstream.requests) == len(before)
+    assert wired.source.fetched == len(before)
+    # The connection goes on.
+    assert (await caller.ask(GET)).status == 200
+
+
 async def test_a_request_without_a_route_is_told(wired: Wired) -> None:
     await wired.serve_routes(route(wired, "orders", path="/orders"))
     answer = await ask(wired, "/ordersx")
