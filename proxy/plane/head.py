@@ -31,6 +31,17 @@ def values(fields: bytes, name: bytes) -> list[bytes]:
     return [value for key, value in pairs(fields) if key.lower() == name]
 
 
+def join_repeated(fields: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Return the value of each field, those of a repeated one as a list (RFC 9110, 5.3).
+
+    In time that is linear in the bytes, however many of them have the same name.
+    """
+    found: dict[bytes, list[bytes]] = {}
+    for name, value in fields:
+        found.setdefault(name, []).append(value)
+    return {name: b", ".join(each) for name, each in found.items()}
+
+
 def tokens(value: bytes) -> list[bytes]:
     """Return the members of a comma-separated list in lower case (RFC 9110, 5.6.1)."""
     return [member for part in value.lower().split(b",") if (member := part.strip(b" \t"))]

@@ -25,7 +25,7 @@ from httptools import (
 
 from proxy.errors import RequestMalformed, UpstreamMalformed
 from proxy.plane.guard import is_notable
-from proxy.plane.head import RequestHead, ResponseHead, tokens
+from proxy.plane.head import RequestHead, ResponseHead, join_repeated, tokens
 from proxy.plane.http1.lines import count, take_specials
 
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/1\.([01])(?=\r\n)")
@@ -117,15 +117,14 @@ def _renamed(method: bytes, head: bytes) -> bytes:
 
 def _look_up(head: RequestHead) -> bytes | None:
     """Fill in what the fields say about the message itself; return the value of Host."""
-    found: dict[bytes, bytes] = {}
-    for name, value in _REQUEST_LOOKUP.findall(head.fields):
-        key = name.lower()
-        if key not in found:
-            found[key] = value.strip(b" \t")
-        elif key == b"host":
+    pairs = [
+        (name.lower(), value.strip(b" \t")) for name, value in _REQUEST_LOOKUP.findall(head.fields)
+    ]
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        found = join_repeated(pairs)
+        if [name for name, _ in pairs].count(b"host") > 1:
             raise RequestMalformed("The request has two Host fields.")
-        else:
-            found[key] += b", " + value.strip(b" \t")
     _set_framing(head, found.get(b"content-length"), found.get(b"transfer-encoding"))
     if b"te" in found:
         head.has_trailers_te = b"trailers" in tokens(found[b"te"])

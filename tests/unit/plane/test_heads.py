@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.errors import RequestMalformed, UpstreamMalformed
-from proxy.plane.head import RequestHead, values
+from proxy.plane.head import RequestHead, join_repeated, values
 from proxy.plane.http1.begun import check_request, check_response
 from proxy.plane.http1.heads import parse_request, parse_response
 
@@ -109,3 +109,38 @@ def test_a_connection_persists_as_the_caller_says(
 def test_a_coding_that_is_not_chunked_is_refused_an_empty_one_too(coding: bytes) -> None:
     with pytest.raises(UpstreamMalformed):
         parse_response(b"HTTP/1.1 200 OK\r\nTransfer-Encoding:%b\r\n\r\n" % coding, b"GET")
+
+
+class _Copied(bytes):
+    """A value that counts how often it is put together with others, two by two."""
+
+    copies = 0
+
+    def __add__(self, other: object) -> bytes:
+        _Copied.copies += 1
+        return _Copied(bytes(self) + bytes(other))  # type: ignore[call-overload]  # bytes in fact
+
+    __radd__ = __add__
+
+
+def test_repeated_fields_are_joined_in_one_go() -> None:
+    """Two by two, ten thousand of them would be copied ten thousand times."""
+    pairs = [(b"te", _Copied(b"x")) for _ in range(10_000)]
+
+    found = join_repeated([*pairs, (b"host", b"a")])
+
+    assert found == {b"te": b", ".join([b"x"] * 10_000), b"host": b"a"}
+    assert _Copied.copies == 0
+
+
+@pytest.mark.parametrize("lines", [b"TE: a\r\nte: trailers", b"te: trailers\r\nTE:\r\nTe: b"])
+def test_what_a_repeated_field_says_is_the_list_of_all_its_values(lines: bytes) -> None:
+    head = parse_request(b"GET / HTTP/1.1\r\nHost: a\r\n" + lines + b"\r\n\r\n")
+
+    assert head.has_trailers_te
+
+
+@pytest.mark.parametrize("lines", [b"Host: a\r\nhost: a", b"Host: a\r\nTE: a\r\nHost:"])
+def test_two_hosts_are_refused(lines: bytes) -> None:
+    with pytest.raises(RequestMalformed, match="two Host fields"):
+        parse_request(b"GET / HTTP/1.1\r\n" + lines + b"\r\n\r\n")

@@ -42,6 +42,27 @@ def test_equal_lines_are_all_taken_out() -> None:
     assert block == [b"A: 1"]
 
 
+class _Lines(list[bytes]):
+    """Counts how often a line is searched for, which takes time by the number of lines."""
+
+    removed = 0
+
+    def remove(self, line: bytes) -> None:
+        self.removed += 1
+        super().remove(line)
+
+
+@pytest.mark.parametrize("count", [7, 8, 9, 5000])
+def test_many_lines_are_taken_out_in_one_go(count: int) -> None:
+    block = _Lines(line for n in range(count) for line in (b"A: %d" % n, b"TE: %d" % n))
+
+    found = take_specials(block)
+
+    assert found == (None, {b"te": b", ".join(b"%d" % n for n in range(count))})
+    assert block == [b"A: %d" % n for n in range(count)]
+    assert block.removed == (count if count <= 8 else 0)
+
+
 @pytest.mark.parametrize(("size", "kept"), [(127, True), (128, True), (129, False)])
 def test_long_lines_are_not_remembered(size: int, *, kept: bool) -> None:
     line = b"A: ".ljust(size, b"x")
