@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, cast
 
@@ -75,6 +75,18 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
             return
         try:
             self._encrypt(data)
+        except ssl.SSLError as error:
+            self._fail(error)
+            return
+        self._tcp.write(self._drain())
+
+    def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
+        """Send them; large ones are not copied, each is a record or more of its own."""
+        if self._closed:
+            return
+        try:
+            for data in list_of_data:
+                self._encrypt(data)
         except ssl.SSLError as error:
             self._fail(error)
             return

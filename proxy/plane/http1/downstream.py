@@ -277,8 +277,7 @@ class Http1Downstream(CallerTransport):
 
     def _take_chunked(self, data: bytes) -> bytes:
         body = cast("ChunkedBody", self._body)
-        part = body.feed(data)
-        if part:
+        for part in body.feed(data):
             self._deliver(part)
         if body.fault:
             raise RequestMalformed(f"The chunked body is malformed: {body.fault}.")

@@ -7,7 +7,7 @@ import re
 from typing import Final, cast
 
 from proxy.plane.head import ResponseHead
-from proxy.plane.http1.chunked import chunk, last_chunk
+from proxy.plane.http1.chunked import LARGE, chunk, framed, last_chunk
 from proxy.plane.http1.phrases import status_line
 
 _LENGTH: Final = re.compile(rb"\r\n(?i:content-length):")
@@ -17,14 +17,16 @@ class CallerTransport(asyncio.Protocol):
     """Collects a response until it is flushed; what reads requests is derived from it."""
 
     __slots__ = (
-        "_chunk", "_closed", "_delimited", "_expects", "_keep_alive", "_out", "_paused",
-        "_transport", "_version",
+        "_chunk", "_closed", "_delimited", "_expects", "_has_large", "_keep_alive", "_out",
+        "_paused", "_transport", "_version",
     )  # fmt: skip
 
     def __init__(self) -> None:
         # For the life of the connection
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)
         self._out: list[bytes] = []
+        self._has_large = False
+        """Whether a large chunk is in what was collected."""
         self._closed = False
         """Whether nothing may be written any more."""
         self._paused = False
@@ -49,14 +51,25 @@ class CallerTransport(asyncio.Protocol):
 
     def write_data(self, data: bytes) -> None:
         """Send a part of the body; see `DownstreamCodec`."""
-        self._out.append(chunk(data) if self._chunk else data)
+        if not self._chunk:
+            self._out.append(data)
+        elif len(data) < LARGE:
+            self._out.append(chunk(data))
+        else:
+            self._out += framed(data)
+            self._has_large = True
 
     def flush(self) -> None:
         """Write what was collected, as one piece."""
         out = self._out
         if not out or self._closed:
             return
-        self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+        if self._has_large:
+            # Joined, it would be copied once more, into memory that is new each time.
+            self._has_large = False
+            self._transport.writelines(out)
+        else:
+            self._transport.write(out[0] if len(out) == 1 else b"".join(out))
         out.clear()
 
     def pause_request(self) -> None:

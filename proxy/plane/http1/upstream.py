@@ -9,7 +9,7 @@ from proxy.plane.codec import ResponseSink
 from proxy.plane.head import RequestHead, ResponseHead
 from proxy.plane.http1.asking import are_offered, connection_fields
 from proxy.plane.http1.begun import check_response
-from proxy.plane.http1.chunked import ChunkedBody, chunk, last_chunk
+from proxy.plane.http1.chunked import LARGE, ChunkedBody, chunk, framed, last_chunk
 from proxy.plane.http1.heads import ParsedResponse, parse_response
 from proxy.plane.http1.upstream_phase import (
     CHUNKED,
@@ -108,7 +108,13 @@ class Http1Upstream(UpstreamTransport):
 
     def send_data(self, data: bytes) -> None:
         """Send a part of the body; see `UpstreamCodec`."""
-        self._out.append(chunk(data) if self._chunked_request else data)
+        if not self._chunked_request:
+            self._out.append(data)
+        elif len(data) < LARGE:
+            self._out.append(chunk(data))
+        else:
+            self._out += framed(data)
+            self._has_large = True
 
     def send_end(self, trailers: bytes) -> None:
         """End the request, or half-close the tunnel; see `UpstreamCodec`."""
@@ -267,17 +273,17 @@ class Http1Upstream(UpstreamTransport):
 
     def _begin_chunks(self, sink: ResponseSink, head: ResponseHead, rest: bytes) -> bytes:
         body = ChunkedBody(self._limit)
-        part = body.feed(rest) if rest else b""
+        parts = body.feed(rest) if rest else []
         odd = body.fault or body.rest or body.trailers
-        if body.done and not odd and self._may_be_whole(head):
+        if body.done and not odd and len(parts) <= 1 and self._may_be_whole(head):
             self._let_go(clean=True)
-            sink.response_whole(head, part)
+            sink.response_whole(head, parts[0] if parts else b"")
             return b""
         self._phase = CHUNKED
         self._chunked_body = body
         sink.response_head(head)
         if self._sink is sink:
-            self._pass_on_chunks(sink, body, part)
+            return self._pass_on_chunks(sink, body, parts)
         return b""
 
     def _take_length(self, sink: ResponseSink, data: bytes) -> bytes:
@@ -298,17 +304,21 @@ class Http1Upstream(UpstreamTransport):
 
     def _take_chunked(self, sink: ResponseSink, data: bytes) -> bytes:
         body = cast("ChunkedBody", self._chunked_body)
-        self._pass_on_chunks(sink, body, body.feed(data))
-        return b""
+        return self._pass_on_chunks(sink, body, body.feed(data))
 
-    def _pass_on_chunks(self, sink: ResponseSink, body: ChunkedBody, part: bytes) -> None:
-        """Deliver what was read of the body, and act on its end."""
-        if part:
+    def _pass_on_chunks(self, sink: ResponseSink, body: ChunkedBody, parts: list[bytes]) -> bytes:
+        """Deliver what was read of the body, and act on its end; return what was not read."""
+        for part in parts:
+            if self._sink is not sink:
+                return b""
             sink.response_data(part)
-        if body.fault:
+        if body.fault and self._sink is sink:
             raise UpstreamMalformed(f"The chunked response is malformed: {body.fault}.")
-        if body.done and self._sink is sink:
+        if not body.done:
+            return body.rest
+        if self._sink is sink:
             self._complete(sink, body.rest, body.trailers)
+        return b""
 
     def _pass_on(self, sink: ResponseSink, data: bytes) -> bytes:
         sink.response_data(data)

@@ -13,7 +13,7 @@ from proxy.plane.tls import TlsTransport
 class UpstreamTransport(asyncio.BufferedProtocol):
     """Collects a request until it is flushed; what reads responses is derived from it."""
 
-    __slots__ = ("_out", "_paused", "_phase", "_poll", "_tls", "_transport", "wrote")
+    __slots__ = ("_has_large", "_out", "_paused", "_phase", "_poll", "_tls", "_transport", "wrote")
 
     def __init__(self) -> None:
         # For the life of the connection
@@ -25,6 +25,8 @@ class UpstreamTransport(asyncio.BufferedProtocol):
         # For one attempt
         self._phase = IDLE
         self._out: list[bytes] = []
+        self._has_large = False
+        """Whether a large chunk is in what was collected."""
         self.wrote = False
         """Whether any byte of the current attempt left."""
 
@@ -43,7 +45,12 @@ class UpstreamTransport(asyncio.BufferedProtocol):
         if not out or self._phase is CLOSED:
             return
         self.wrote = True
-        self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+        if self._has_large:
+            # Joined, it would be copied once more, into memory that is new each time.
+            self._has_large = False
+            self._transport.writelines(out)
+        else:
+            self._transport.write(out[0] if len(out) == 1 else b"".join(out))
         out.clear()
 
     def pause_response(self) -> None:

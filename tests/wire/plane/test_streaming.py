@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.fakes.raw import RawCaller, UpstreamEnd
+from tests.fakes.raw import RawCaller, UpstreamEnd, first_message
 from tests.fakes.wired import Wired
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -70,6 +70,48 @@ async def _again(wired: Wired, caller: RawCaller, upstream: UpstreamEnd) -> int:
     caller.send(GET)
     await upstream.serve(OK)
     return (await caller.answer()).status
+
+
+EXTENSION = b"5;x=" + b"y" * 67, b"y" * 80 + b"\r\nhello\r\n0\r\n\r\n"
+
+
+async def test_a_request_may_pause_within_an_extension(wired: Wired) -> None:
+    caller, upstream = await begin(wired, CHUNKED_POST + EXTENSION[0])
+    caller.send(EXTENSION[1])
+    await upstream.take(b"5\r\nhello\r\n0\r\n\r\n")
+    upstream.send(OK)
+    await caller.take(OK)
+
+
+async def test_a_response_may_pause_within_an_extension(wired: Wired) -> None:
+    caller, upstream = await begin(wired, GET)
+    upstream.send(CHUNKED_OK + EXTENSION[0])
+    await caller.take(CHUNKED_OK)
+    upstream.send(EXTENSION[1])
+    await caller.take(b"5\r\nhello\r\n0\r\n\r\n")
+
+
+@pytest.mark.parametrize("size", [1, 1000, 16 * 1024, 300_000])
+async def test_chunks_of_any_size_arrive_as_they_were(wired: Wired, size: int) -> None:
+    data = bytes(number % 251 for number in range(size))
+    chunks = b"%x\r\n%b\r\n" % (size, data)
+    count = max(2, 600_000 // len(chunks))
+    body = chunks * count + b"0\r\n\r\n"
+    caller, upstream = await begin(wired, CHUNKED_POST)
+    caller.send(body)
+    await upstream.until(lambda: upstream.received.endswith(b"\r\n0\r\n\r\n"), "the upload")
+    assert read_chunks(bytes(upstream.received)) == data * count
+
+    upstream.send(CHUNKED_OK + body)
+    await caller.until(lambda: caller.received.endswith(b"\r\n0\r\n\r\n"), "the download")
+    assert read_chunks(bytes(caller.received).removeprefix(CHUNKED_OK)) == data * count
+
+
+def read_chunks(body: bytes) -> bytes:
+    """Return what a whole chunked body holds."""
+    message = first_message(CHUNKED_OK + body)
+    assert message is not None
+    return message.body
 
 
 async def test_a_caller_that_does_not_read_stops_the_upstream(wired: Wired) -> None:

@@ -51,6 +51,21 @@ async def test_bodies_pass_both_ways(tmp_path: Path) -> None:
         assert (await caller.answer()).body == body
 
 
+@pytest.mark.parametrize("size", [1000, 100_000])
+async def test_chunks_pass_both_ways(tmp_path: Path, size: int) -> None:
+    async with Wired(tls=tls.server_context()) as wired:
+        await wired.serve_tls(tls.ca_file(tmp_path))
+        caller = await wired.caller()
+        data = os.urandom(size)
+        chunks = b"%x\r\n%b\r\n" % (size, data) * (400_000 // size) + b"0\r\n\r\n"
+        head = b"Transfer-Encoding: chunked\r\n\r\n"
+        caller.send(b"POST / HTTP/1.1\r\nHost: a\r\n" + head + chunks)
+        upstream = await wired.upstream.accept()
+        assert (await upstream.request()).body == data * (400_000 // size)
+        upstream.send(b"HTTP/1.1 200 OK\r\n" + head + chunks)
+        assert (await caller.answer()).body == data * (400_000 // size)
+
+
 async def test_a_body_that_only_the_close_delimits_ends_with_the_close_of_tls(
     tmp_path: Path,
 ) -> None:
