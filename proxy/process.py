@@ -92,6 +92,12 @@ def serve(config: Config, reload: Reload | None = None) -> int:
         logs.close()
 
 
+# What is tried where the hard limit is refused: macOS says that there is none, but its kernel has
+# one that differs from machine to machine (kern.maxfilesperproc). The last is OPEN_MAX, which
+# setrlimit(2) there always takes.
+_DESCRIPTORS = (1_048_576, 245_760, 122_880, 61_440, 24_576, 10_240)
+
+
 def _raise_descriptor_limit() -> None:
     """Allow as many open files as the hard limit does.
 
@@ -99,9 +105,14 @@ def _raise_descriptor_limit() -> None:
     descriptors for each exchange, and whoever comes beyond the limit is turned away unheard.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        with suppress(OSError, ValueError):  # Some sandboxes forbid it.
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if soft in (hard, resource.RLIM_INFINITY):
+        return
+    for limit in (hard, *_DESCRIPTORS):
+        if limit <= soft and limit != resource.RLIM_INFINITY:
+            return
+        with suppress(OSError, ValueError):  # Too many for the kernel; some sandboxes forbid any.
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+            return
 
 
 class _Signals:

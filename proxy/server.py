@@ -17,11 +17,11 @@ from proxy.ops.lifecycle import Lifecycle, State
 from proxy.ops.numbers import Numbers, TokenMetrics, token_view
 from proxy.ops.tracing import Tracing
 from proxy.plane.build import Builder
-from proxy.plane.dial import load_roots, tls_context
 from proxy.plane.host import Connection, head_limit
 from proxy.plane.listen import Listener, open_listener
 from proxy.plane.plane import ListenerHost, Plane
 from proxy.plane.stats import Stats
+from proxy.plane.trust import load_roots, read_anew
 from proxy.resolver import Resolver
 from proxy.services import Services
 from proxy.sockets import OwnSockets, SocketSource
@@ -235,8 +235,9 @@ class Server:
         self._sockets.plan(config)
         hosts, listeners = await self._open_missing(config)
         try:
-            # New connections shall see what the files hold that are named like before.
-            tls_context.cache_clear()
+            # New connections shall see what the files hold that are named like before, and
+            # connections that other roots have verified shall serve nobody any more.
+            await asyncio.to_thread(read_anew, {route.ca_file for route in config.routes})
             self._route(config, hosts)
         except BaseException:
             self._close(listeners)

@@ -20,7 +20,7 @@ from proxy.doctor.certificate import Place
 from proxy.doctor.findings import Reason
 from proxy.doctor.words import span
 from proxy.identity.token import IdToken
-from proxy.plane.dial import tls_context
+from proxy.plane.trust import tls_context
 
 BODY_BYTES = 8 * 1024
 """Of an error's body that are read: Google's pages have less than one KiB."""

@@ -11,7 +11,7 @@ from proxy.doctor.certificate import Certificate, Place
 from proxy.doctor.findings import Advice, Finding, Outcome, Reason, Step, failed
 from proxy.doctor.words import is_address, span
 from proxy.identity.quote import redact
-from proxy.plane.dial import tls_context
+from proxy.plane.trust import hint_for, tls_context
 
 OFFERED = ("h2", "http/1.1")
 """What ALPN offers, to see what the upstream chooses."""
@@ -30,7 +30,7 @@ async def handshake(
             session = await certificate.shake_hands(place, upstream.host, context)
     except ssl.SSLCertVerificationError as error:
         shown = await certificate.look(place, upstream.host, deadline)
-        return _not_accepted(upstream, error, shown)
+        return _not_accepted(route, upstream, error, shown)
     except (OSError, TimeoutError) as error:
         return _broken_off(upstream, error)
     return _secured(route, session, now)
@@ -87,9 +87,14 @@ def _bracketed(host: str) -> str:
 
 
 def _not_accepted(
-    upstream: Upstream, error: ssl.SSLCertVerificationError, shown: Certificate | None
+    route: Route,
+    upstream: Upstream,
+    error: ssl.SSLCertVerificationError,
+    shown: Certificate | None,
 ) -> Finding:
     reason, why, fix = certificate.explain(error.verify_code, upstream.host, shown)
+    if reason == "certificate_issuer_unknown":
+        fix = hint_for(route.ca_file) or fix
     command = _inspect(upstream)
     return Finding(
         step=Step.TLS,

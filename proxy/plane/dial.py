@@ -7,9 +7,7 @@ import errno
 import os
 import socket
 import ssl
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
-from functools import lru_cache
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,6 +21,7 @@ from proxy.errors import (
     UpstreamTlsFailed,
 )
 from proxy.plane.tls import TlsTransport
+from proxy.plane.trust import HTTP1, hint_for, tls_context
 from proxy.resolver import AddressInfo, Resolver
 
 P = TypeVar("P", bound=asyncio.BufferedProtocol)
@@ -32,39 +31,14 @@ _ATTEMPT_DELAY = 0.25
 
 # Seconds of silence before the kernel probes, between probes, and probes until it gives up.
 # Cloud Run leaves TCP keep-alive off and cuts idle flows to the internet after 20 minutes.
-_KEEP_ALIVE = (60, 15, 4)
-
-HTTP1 = ("http/1.1",)
-"""What ALPN offers unless HTTP/2 is wanted (RFC 7301)."""
+# macOS calls the first one TCP_KEEPALIVE; a system that knows none of a line keeps its own value.
+_KEEP_ALIVE = (
+    (("TCP_KEEPIDLE", "TCP_KEEPALIVE"), 60),
+    (("TCP_KEEPINTVL",), 15),
+    (("TCP_KEEPCNT",), 4),
+)
 
 Dialled = tuple[asyncio.Transport, P]
-
-
-@lru_cache(maxsize=64)
-def tls_context(ca_file: Path | None, protocols: tuple[str, ...]) -> ssl.SSLContext:
-    """Return the context that verifies an upstream: the system's roots, and those of `ca_file`.
-
-    Cached: loading the system's roots takes some 30 ms; see `load_roots`.
-    """
-    context = ssl.create_default_context()
-    if ca_file is not None:
-        context.load_verify_locations(cafile=ca_file)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # So that writing never has to wait for something to read. TLS 1.3 has no renegotiation; its
-    # use was to ask for a client's certificate later, and we have none.
-    context.options |= ssl.OP_NO_RENEGOTIATION
-    context.set_alpn_protocols(list(protocols))
-    return context
-
-
-def load_roots(ca_files: Iterable[Path | None]) -> None:
-    """Have the roots ready that HTTP/1.1 upstreams are verified with; in a thread, not on the loop.
-
-    What fails here fails again, and is told, when somebody dials.
-    """
-    for ca_file in ca_files:
-        with suppress(OSError):
-            tls_context(ca_file, HTTP1)
 
 
 class Dialler:
@@ -160,7 +134,8 @@ class Dialler:
         # Order matters: the special precede the general.
         if isinstance(error, ssl.SSLCertVerificationError):
             return UpstreamTlsFailed(
-                f"The certificate of {origin} is not accepted: {error.verify_message}."
+                f"The certificate of {origin} is not accepted: {error.verify_message}.",
+                hint=hint_for(self._ca_file),
             )
         if isinstance(error, ssl.SSLError | ConnectionAbortedError):
             return UpstreamTlsFailed(
@@ -194,7 +169,10 @@ def refuse_itself(sock: socket.socket) -> None:
 def keep_alive(sock: socket.socket) -> None:
     """Have the kernel find out when the far end is gone (SO_KEEPALIVE, tcp(7))."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
-    for option, value in zip(options, _KEEP_ALIVE, strict=True):
-        sock.setsockopt(socket.IPPROTO_TCP, option, value)
+    for names, value in _KEEP_ALIVE:
+        for name in names:
+            option = getattr(socket, name, None)
+            if option is not None:
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
+                break
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -45,6 +45,7 @@ HOMES: dict[str, set[str]] = {
     "hpack": {"plane"},
     "hyperframe": {"plane"},
     "aiohappyeyeballs": {"plane", "identity"},  # A dependency of aiohttp: RFC 8305 for dialling.
+    "certifi": {"plane"},  # A dependency of requests: roots where the system has none.
     "google": {"identity"},
     "requests": {"identity"},
     "yaml": {"config"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from proxy.config.model import Config, Log, Route, Upstream
 from proxy.config.problems import ConfigError, Problem
 from proxy.notify import Notifier
 from proxy.plane.listen import ListenFailed
-from proxy.process import _Logging, _Process, _Signals
+from proxy.process import _Logging, _Process, _raise_descriptor_limit, _Signals
 
 CONFIG = Config(
     routes=(Route(name="a", listen=(), upstream=Upstream("http", "127.0.0.1", 9)),),
@@ -232,3 +233,42 @@ async def _until(done: Callable[[], object]) -> None:
     async with asyncio.timeout(10):
         while not done():  # noqa: ASYNC110 (signals and threads tell no event)
             await asyncio.sleep(0)
+
+
+# --- the descriptor limit
+
+ENDLESS = resource.RLIM_INFINITY
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "most", "becomes"),
+    [
+        (1024, 524_288, 1_048_576, 524_288),
+        (256, ENDLESS, 245_760, 245_760),
+        (256, ENDLESS, 245_759, 122_880),
+        (256, ENDLESS, 10_240, 10_240),
+        (256, ENDLESS, 10_239, 256),
+        (10_240, ENDLESS, 10_240, 10_240),
+        (256, 4096, 4095, 256),
+        (4096, 4096, 10_240, 4096),
+        (ENDLESS, ENDLESS, 10_240, ENDLESS),
+    ],
+)
+def test_the_descriptor_limit_is_raised_as_far_as_the_kernel_lets_it(
+    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, most: int, becomes: int
+) -> None:
+    """The hard limit of macOS is infinite, and to set that is refused there."""
+    limits = [soft]
+
+    def set_limit(which: int, wanted: tuple[int, int]) -> None:
+        assert which == resource.RLIMIT_NOFILE
+        assert wanted[1] == hard
+        if not 0 <= wanted[0] <= most:
+            raise ValueError("current limit exceeds maximum limit")
+        limits.append(wanted[0])
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limits[-1], hard))
+    monkeypatch.setattr(resource, "setrlimit", set_limit)
+    _raise_descriptor_limit()
+
+    assert limits[-1] == becomes

@@ -18,8 +18,8 @@ from proxy.emulator.faults import Answer, Held
 from proxy.emulator.metadata import MetadataServer
 from proxy.ops.lifecycle import State
 from proxy.plane.build import Builder
-from proxy.plane.dial import HTTP1, tls_context
 from proxy.plane.listen import ListenFailed
+from proxy.plane.trust import HTTP1, tls_context
 from proxy.server import Server
 from tests.fakes import tls
 from tests.fakes.lifelines import OK, scripted, status_of, url_of

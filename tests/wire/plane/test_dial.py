@@ -87,6 +87,32 @@ async def test_a_connection_to_itself_is_none(monkeypatch: pytest.MonkeyPatch) -
     assert made[0].fileno() == -1
 
 
+@pytest.mark.parametrize(("theirs", "ours"), [("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15)])
+def test_the_kernel_probes_silent_connections(theirs: str, ours: int) -> None:
+    with socket.socket() as sock:
+        dial.keep_alive(sock)
+
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert sock.getsockopt(socket.IPPROTO_TCP, getattr(socket, theirs)) == ours
+
+
+@pytest.mark.parametrize("theirs", ["TCP_KEEPALIVE", None])
+def test_a_system_that_calls_the_options_otherwise_is_no_failure(
+    monkeypatch: pytest.MonkeyPatch, theirs: str | None
+) -> None:
+    number = socket.TCP_KEEPIDLE
+    for name in ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT"):
+        monkeypatch.delattr(socket, name)
+    if theirs is not None:
+        monkeypatch.setattr(socket, theirs, number, raising=False)
+    with socket.socket() as sock:
+        before = sock.getsockopt(socket.IPPROTO_TCP, number)
+        dial.keep_alive(sock)
+
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert sock.getsockopt(socket.IPPROTO_TCP, number) == (60 if theirs else before)
+
+
 class Writing(asyncio.BufferedProtocol):
     """Greets at once, as HTTP/2 does."""
 

@@ -1,0 +1,148 @@
+"""Whom the proxy trusts: where the system has no roots, and when roots are replaced."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import certifi
+import pytest
+
+from proxy.config.model import Upstream
+from proxy.errors import UpstreamTlsFailed
+from proxy.plane import trust
+from proxy.plane.dial import Dialler
+from proxy.resolver import Resolver
+from tests.fakes import tls
+
+
+@pytest.fixture
+def without_roots(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """A machine whose Python finds no roots, as python.org's for macOS at first."""
+    nothing = ssl.DefaultVerifyPaths(None, None, "SSL_CERT_FILE", "/no", "SSL_CERT_DIR", "/no")  # type: ignore[arg-type]  # typeshed: str
+    for variable in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(variable, raising=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(ssl, "get_default_verify_paths", lambda: nothing)
+        patch.setattr(ssl.SSLContext, "load_default_certs", lambda *_: None)
+        trust.read_anew(())
+        yield patch
+    trust.read_anew(())
+
+
+async def shake_hands(ca_file: Path | None = None) -> None:
+    """Dial an upstream whose certificate is of the tests' own authority."""
+    server = await asyncio.start_server(
+        lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=tls.server_context()
+    )
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        dialler = Dialler(Upstream("https", "127.0.0.1", port), ca_file, Resolver())
+        transport, _ = await dialler.dial(asyncio.BufferedProtocol, 10)
+        transport.abort()
+
+
+async def test_a_python_without_roots_uses_certifis(
+    without_roots: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    without_roots.setattr(certifi, "where", lambda: str(tls.ca_file(tmp_path)))
+
+    await shake_hands()
+
+
+async def test_without_certifi_it_is_said_what_to_install(
+    without_roots: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    without_roots.setitem(sys.modules, "certifi", None)
+
+    with pytest.raises(UpstreamTlsFailed) as caught:
+        await shake_hands()
+    assert caught.value.hint == trust.NO_ROOTS
+    assert "ca-certificates" in trust.NO_ROOTS
+    await shake_hands(tls.ca_file(tmp_path))
+
+
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSL_CERT_DIR"])
+async def test_roots_that_the_environment_names_are_not_made_more(
+    without_roots: pytest.MonkeyPatch, tmp_path: Path, variable: str
+) -> None:
+    """A file that is missing must not let everybody in that certifi trusts."""
+    without_roots.setattr(certifi, "where", lambda: str(tls.ca_file(tmp_path)))
+    without_roots.setenv(variable, str(tmp_path / "gone"))
+
+    with pytest.raises(UpstreamTlsFailed):
+        await shake_hands()
+
+
+@pytest.mark.parametrize(("name", "found"), [("0a1b2c3d.0", True), ("README", False)])
+def test_a_directory_of_hashed_roots_is_enough(
+    without_roots: pytest.MonkeyPatch, tmp_path: Path, name: str, *, found: bool
+) -> None:
+    """OpenSSL reads it only when it needs a root."""
+    (tmp_path / name).touch()
+    paths = ssl.get_default_verify_paths()._replace(capath=str(tmp_path))
+    without_roots.setattr(ssl, "get_default_verify_paths", lambda: paths)
+
+    assert trust.has_roots(ssl.create_default_context()) is found
+
+
+def test_a_machine_with_roots_needs_no_hint() -> None:
+    assert trust.hint_for(None) is None
+
+
+async def test_a_stranger_is_refused_without_a_hint_to_install_anything() -> None:
+    with pytest.raises(UpstreamTlsFailed) as caught:
+        await shake_hands()
+    assert caught.value.hint != trust.NO_ROOTS
+
+
+# --- fingerprints
+
+
+def test_a_fingerprint_tells_what_a_file_holds(tmp_path: Path) -> None:
+    file = tls.ca_file(tmp_path)
+    first = _fingerprint(file)
+    another = tmp_path / "another.pem"
+    another.write_bytes(file.read_bytes())
+    another.replace(file)
+    assert _fingerprint(file) == first
+
+    file.write_bytes(tls.foreign_authority().cert_pem.bytes())
+    second = _fingerprint(file)
+    file.unlink()
+    assert len({first, second, _fingerprint(file), _fingerprint(None)}) == 4
+
+
+def test_a_fingerprint_is_that_of_the_last_reading(tmp_path: Path) -> None:
+    file = tls.ca_file(tmp_path)
+    before = _fingerprint(file)
+    file.write_bytes(b"")
+
+    assert trust.fingerprint(file) == before
+
+
+def test_the_systems_roots_are_a_part_of_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    bundle = tls.ca_file(tmp_path)
+    folder = tmp_path / "certs"
+    folder.mkdir()
+    paths = ssl.get_default_verify_paths()._replace(cafile=str(bundle), capath=str(folder))
+    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: paths)
+    seen = {_fingerprint(None)}
+    bundle.write_bytes(b"")
+    seen.add(_fingerprint(None))
+    (folder / "0a1b2c3d.0").touch()
+    seen.add(_fingerprint(None))
+    monkeypatch.undo()
+    trust.read_anew(())
+
+    assert len(seen) == 3
+
+
+def _fingerprint(file: Path | None) -> bytes:
+    trust.read_anew([file])
+    return trust.fingerprint(file)
