@@ -275,8 +275,8 @@ class Route:
     ca_file: Path | None = field(
         default=None,
         metadata=doc(
-            "extra roots for this upstream, PEM; verification is never off; without effect on "
-            "plain http",
+            "extra roots for this upstream, PEM; read again at each reload; verification is never "
+            "off; without effect on plain http",
             kind="file",
             shown="the system's roots",
         ),

@@ -16,6 +16,7 @@ from proxy.plane.pool import Pool
 from proxy.plane.pools import Pools
 from proxy.plane.prepared import PreparedRoute
 from proxy.plane.sweeper import tick_for
+from proxy.plane.trust import fingerprint
 from proxy.plane.unresolved import Unresolved
 from proxy.resolver import Resolver
 from proxy.routing import build_tables
@@ -28,6 +29,8 @@ class _PoolKey:
     route: str
     upstream: Upstream
     ca_file: Path | None
+    roots: bytes
+    """The fingerprint of those that verified it, empty where nothing is verified."""
     connections: int
     head_limit: int
 
@@ -85,7 +88,10 @@ class Builder:
 
     def _pools_of(self, route: Route, upstream: Upstream, old: dict[_PoolKey, Pools]) -> Pools:
         limits = route.limits
-        key = _PoolKey(route.name, upstream, route.ca_file, limits.connections, head_limit(limits))
+        roots = fingerprint(route.ca_file) if upstream.tls else b""
+        key = _PoolKey(
+            route.name, upstream, route.ca_file, roots, limits.connections, head_limit(limits)
+        )
         pools = self._pools[key] = old.get(key) or self._new_pools(key)
         self._plane.stats.route(route.name).connections = pools.connections
         return pools

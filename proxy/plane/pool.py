@@ -117,14 +117,15 @@ class Pool:
 
     def release(self, connection: Http1Upstream) -> None:
         """Take back a connection that has served its exchange."""
+        if self._closed:
+            # Not even for those who wait: other roots may be trusted now.
+            connection.close()
+            return
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():
                 turn.set_result(connection)
                 return
-        if self._closed:
-            connection.close()
-            return
         self._busy -= 1
         connection.idle_since = now = self._sweeper.clock()
         if not self._idle:

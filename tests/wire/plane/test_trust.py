@@ -11,12 +11,14 @@ from pathlib import Path
 import certifi
 import pytest
 
-from proxy.config.model import Upstream
+from proxy.config.model import Limits, Upstream
 from proxy.errors import UpstreamTlsFailed
 from proxy.plane import trust
 from proxy.plane.dial import Dialler
 from proxy.resolver import Resolver
 from tests.fakes import tls
+from tests.fakes.lifelines import GET, OK
+from tests.fakes.wired import Wired
 
 
 @pytest.fixture
@@ -141,6 +143,65 @@ def test_the_systems_roots_are_a_part_of_it(
     trust.read_anew(())
 
     assert len(seen) == 3
+
+
+# --- connections that other roots have verified
+
+
+async def test_connections_that_replaced_roots_had_verified_serve_nobody_any_more(
+    tmp_path: Path,
+) -> None:
+    """Neither the idle one nor the one that is busy, whoever waits for it."""
+    file = tls.ca_file(tmp_path)
+    more = file.read_bytes() + tls.foreign_authority().cert_pem.bytes()
+    limits = Limits(connections=2)
+    async with Wired(tls=tls.server_context()) as world:
+        await world.serve_tls(file, limits=limits)
+        callers = [await world.caller() for _ in range(3)]
+        for caller in callers[:2]:
+            caller.send(GET)
+        old = [await world.upstream.accept() for _ in range(2)]
+        for end in old:
+            await end.request()
+        callers[2].send(GET)
+        await world.until(lambda: world.connections.waiting == 1, "one who waits")
+        old[0].send(OK)
+        await callers[0].answer()
+        await old[0].serve(OK)
+        await callers[2].answer()
+        callers[2].send(GET)
+        await old[0].request()
+        callers[0].send(GET)
+        await world.until(lambda: world.connections.waiting == 1, "one who waits")
+
+        file.write_bytes(more)
+        trust.read_anew([file])
+        await world.serve_tls(file, limits=limits)
+        old[0].send(OK)
+        assert (await callers[2].answer()).status == 200
+        new = await world.upstream.accept()
+        await new.serve(OK)
+        assert (await callers[0].answer()).status == 200
+        await old[0].until(lambda: old[0].ended, "the end of the old connection")
+        old[1].send(OK)
+        assert (await callers[1].answer()).status == 200
+        callers[1].send(GET)
+        await (await world.upstream.accept()).serve(OK)
+        assert (await callers[1].answer()).status == 200
+
+
+async def test_connections_survive_a_file_that_holds_what_it_held(tmp_path: Path) -> None:
+    file = tls.ca_file(tmp_path)
+    async with Wired(automatic=OK, tls=tls.server_context()) as world:
+        await world.serve_tls(file)
+        caller = await world.caller()
+        await caller.ask(GET)
+        file.write_bytes(file.read_bytes())
+        trust.read_anew([file])
+        await world.serve_tls(file)
+        await caller.ask(GET)
+
+        assert len(world.upstream.connections) == 1
 
 
 def _fingerprint(file: Path | None) -> bytes:
