@@ -36,6 +36,8 @@ class CredentialsFile:
     """The one ``type`` that is allowed, empty for any."""
     token_endpoint: str = TOKEN_ENDPOINT
     """Where a gcloud login in it is refreshed; other kinds of credentials name their own."""
+    quota_project: str = ""
+    """What goes before the file's own ``quota_project_id``."""
 
     @property
     def shown(self) -> str:

@@ -63,7 +63,10 @@ class FileSource:
     """
 
     def __init__(self, file: CredentialsFile, asker: Asker) -> None:
-        self._file = replace(file, token_endpoint=asker.endpoints.token)
+        endpoints = asker.endpoints
+        self._file = replace(
+            file, token_endpoint=endpoints.token, quota_project=endpoints.quota_project
+        )
         self._asker = asker
         self._warned = False
         self.fixed_audience: str | None = None
@@ -130,14 +133,16 @@ class ImpersonatedSource:
     async def authorize(self) -> Authority:
         """Return the right to call Google's APIs as the account."""
         authority = await self._authority()
-        return await self._asker.ask(_impersonate, authority, self._target, self._asker.clock)
+        own = await self._asker.ask(_impersonate, authority, self._target, self._asker.clock)
+        return own.counted_on(self._asker.endpoints.quota_project)
 
     async def close(self) -> None:
         """Nothing is kept open; whoever built the source closes it."""
 
     async def _authority(self) -> Authority:
         if isinstance(self._source, AccessSource):
-            return await self._source.authorize()
+            authority = await self._source.authorize()
+            return authority.counted_on(self._asker.endpoints.quota_project)
         raise TokenSourceError(
             "it has no access tokens, which impersonation needs",
             hint="Use another source: auto, metadata, gcloud or service_account_file.",

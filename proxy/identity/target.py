@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
+from proxy.identity.source import QUOTA_VARIABLE
+
 IAM_ENDPOINT = "https://iamcredentials.googleapis.com"
 TOKEN_ENDPOINT = "https://oauth2.googleapis.com/token"  # noqa: S105 (an address)
 
@@ -18,6 +20,8 @@ class Endpoints:
     """Scheme and host of the IAM Credentials API, for configured impersonation."""
     token: str = TOKEN_ENDPOINT
     """Where gcloud logins are refreshed."""
+    quota_project: str = ""
+    """On which project calls count, whatever a credentials file says; empty for what that says."""
 
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> Self:
@@ -28,7 +32,7 @@ class Endpoints:
         """
         iam = environ.get("CLOUDSDK_API_ENDPOINT_OVERRIDES_IAMCREDENTIALS") or IAM_ENDPOINT
         token = environ.get("CLOUDSDK_AUTH_TOKEN_HOST") or TOKEN_ENDPOINT
-        return cls(iam.rstrip("/"), token)
+        return cls(iam.rstrip("/"), token, environ.get(QUOTA_VARIABLE, ""))
 
 
 @dataclass(frozen=True, slots=True)

@@ -402,6 +402,80 @@ async def test_a_logins_calls_are_counted_on_its_quota_project(world: World) -> 
     assert world.google.requests[-1].headers["X-Goog-User-Project"] == "quota"
 
 
+def counted_on(world: World) -> list[str | None]:
+    """Return on which project each call of the IAM API so far was to count."""
+    return [
+        request.headers.get("X-Goog-User-Project")
+        for request in world.google.requests
+        if request.path.startswith("/v1/projects/")
+    ]
+
+
+def with_quota(info: dict[str, Any], project: object = "top") -> dict[str, Any]:
+    return {**info, "quota_project_id": project}
+
+
+def login_that_impersonates(world: World) -> Credentials:
+    world.google.grant("user:dev@example.com", ORDERS)
+    info = world.google.impersonated_file(world.google.login_file(), ORDERS)
+    return world.named(with_quota(info))
+
+
+def login_that_impersonates_on_the_way(world: World) -> Credentials:
+    world.google.grant("user:dev@example.com", STEP)
+    world.google.grant(f"serviceAccount:{STEP}", ORDERS)
+    world.login(with_quota(world.google.impersonated_file(world.google.login_file(), STEP)))
+    return Impersonate(ORDERS, (), GcloudCredentials())
+
+
+def federation_with_quota(world: World) -> Credentials:
+    world.google.grant(MEMBER, ORDERS)
+    return world.named(with_quota(world.google.federated_file(world.subject, ORDERS)))
+
+
+def key_with_quota(world: World) -> Credentials:
+    world.google.grant(f"serviceAccount:{KEY}", ORDERS)
+    return Impersonate(ORDERS, (), world.key(with_quota(world.google.key_file())))
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (login_that_impersonates, ["top"]),
+        (login_that_impersonates_on_the_way, ["top", "top"]),
+        (federation_with_quota, ["top"]),
+        (key_with_quota, ["top"]),
+        (impersonation_with_a_login, ["quota"]),
+        (impersonating_login, ["quota"]),
+        (impersonation_with_a_key, [None]),
+        (impersonation_with_the_metadata_server, [None]),
+        (impersonation_of_one_by_another, [None, None]),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+async def test_calls_count_on_the_files_project_or_on_the_environments(
+    world: World, kind: Callable[[World], Credentials], expected: list[str | None]
+) -> None:
+    await world.fetch(kind(world))
+    assert counted_on(world) == expected
+
+    world.google.requests.clear()
+    world.environ["GOOGLE_CLOUD_QUOTA_PROJECT"] = "example.com:other-42"
+    await world.fetch(kind(world))
+    assert counted_on(world) == ["example.com:other-42"] * len(expected)
+
+
+@pytest.mark.parametrize("project", ["a b", "a\r\nX-Evil: 1", "Prøject", ["a"], "x" * 101])
+async def test_a_quota_project_that_is_none_is_told(world: World, project: object) -> None:
+    world.google.grant("user:dev@example.com", ORDERS)
+    info = world.google.impersonated_file(world.google.login_file(), ORDERS)
+    error = await world.refusal(world.named(with_quota(info, project)))
+
+    assert error.detail.endswith("the quota project is no project's ID")
+    assert "quota_project_id" in (error.hint or "")
+    assert counted_on(world) == []
+
+
 async def test_a_federated_workload_asks_with_its_own_token_not_with_the_accounts(
     world: World,
 ) -> None:

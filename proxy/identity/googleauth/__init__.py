@@ -88,7 +88,7 @@ def _load(file: CredentialsFile) -> Principal:
             hint="For other credentials than a key set credentials: auto, and "
             "GOOGLE_APPLICATION_CREDENTIALS to the file.",
         )
-    return principal_of(info, file.token_endpoint)
+    return principal_of(info, file.token_endpoint, file.quota_project)
 
 
 def _parse(content: bytes) -> Info:

@@ -46,14 +46,19 @@ class Principal(ABC):
     """What ``aud`` is in every ID token, where it cannot be chosen."""
     renewal: str
     """What to do if Google no longer accepts these credentials."""
+    quota_project: object = None
+    """On which project its calls of Google's APIs count, where one is named."""
 
     @abstractmethod
     def id_token(self, audience: str, request: transport.Request) -> str:
         """Return an ID token."""
 
-    @abstractmethod
     def authorize(self, request: transport.Request) -> Authority:
         """Return the right to call Google's APIs as this principal."""
+        return self._authorize(request).counted_on(self.quota_project)
+
+    @abstractmethod
+    def _authorize(self, request: transport.Request) -> Authority: ...
 
 
 class ServiceAccountKey(Principal):
@@ -79,7 +84,7 @@ class ServiceAccountKey(Principal):
         signing.refresh(request)
         return str(signing.token)
 
-    def authorize(self, request: transport.Request) -> Authority:
+    def _authorize(self, request: transport.Request) -> Authority:
         """Exchange a signed assertion for an access token."""
         signing = _with_key(
             lambda: service_account.Credentials.from_service_account_info(  # type: ignore[no-untyped-call] # google-auth is partly typed
@@ -110,12 +115,9 @@ class GcloudUser(Principal):
             )
         return token
 
-    def authorize(self, request: transport.Request) -> Authority:
+    def _authorize(self, request: transport.Request) -> Authority:
         """Refresh the login."""
         headers = _bearer(self._refreshed(request).token)
-        # Google's APIs count a person's calls on a project that has to be named.
-        if project := self._info.get("quota_project_id"):
-            headers["X-Goog-User-Project"] = str(project)
         return Authority(headers, f"user:{self._info.get('account') or 'YOUR_EMAIL'}")
 
     def _refreshed(self, request: transport.Request) -> Any:
@@ -156,7 +158,7 @@ class Federated(Principal):
             "--service-account=ACCOUNT`, or set credentials: {impersonate: ACCOUNT}.",
         )
 
-    def authorize(self, request: transport.Request) -> Authority:
+    def _authorize(self, request: transport.Request) -> Authority:
         """Exchange the workload's own token at Google's Security Token Service."""
         federated = self._kind().from_info(self._info, scopes=[iam.CLOUD_PLATFORM])
         federated.refresh(request)
@@ -189,7 +191,7 @@ class WorkforceUser(Principal):
             hint="Set credentials: {impersonate: ACCOUNT, source: gcloud}.",
         )
 
-    def authorize(self, request: transport.Request) -> Authority:
+    def _authorize(self, request: transport.Request) -> Authority:
         """Refresh the login."""
         login: Any = external_account_authorized_user.Credentials.from_info(dict(self._info))  # type: ignore[no-untyped-call] # google-auth is partly typed
         login.refresh(request)
@@ -207,21 +209,30 @@ class ImpersonatedAccount(Principal):
 
     def id_token(self, audience: str, request: transport.Request) -> str:
         """Ask for the account's ID token on behalf of the source."""
-        authority = self._source.authorize(request)
-        return iam.generate_id_token(request, authority, self._target, audience)
+        return iam.generate_id_token(request, self._acting(request), self._target, audience)
 
-    def authorize(self, request: transport.Request) -> Authority:
+    def _authorize(self, request: transport.Request) -> Authority:
         """Ask for the account's access token on behalf of the source."""
-        authority = self._source.authorize(request)
-        token = iam.generate_access_token(request, authority, self._target)
+        token = iam.generate_access_token(request, self._acting(request), self._target)
         return Authority(_bearer(token), f"serviceAccount:{self.email}")
 
+    def _acting(self, request: transport.Request) -> Authority:
+        # gcloud writes the project beside the account, not into the source inside.
+        return self._source.authorize(request).counted_on(self.quota_project)
 
-def principal_of(info: Info, token_endpoint: str) -> Principal:
+
+def principal_of(info: Info, token_endpoint: str, quota_project: str = "") -> Principal:
     """Return who a credentials file with this content stands for; raise `TokenSourceError`.
 
-    `token_endpoint` is where logins are refreshed, whatever the file says.
+    `token_endpoint` is where logins are refreshed and `quota_project` what calls count on,
+    whatever the file says; the latter only if it is not empty.
     """
+    principal = _principal(info, token_endpoint, quota_project)
+    principal.quota_project = quota_project or info.get("quota_project_id")
+    return principal
+
+
+def _principal(info: Info, token_endpoint: str, quota_project: str) -> Principal:
     match info.get("type"):
         case "service_account":
             return ServiceAccountKey(info)
@@ -232,7 +243,7 @@ def principal_of(info: Info, token_endpoint: str) -> Principal:
         case "external_account_authorized_user":
             return WorkforceUser(info)
         case "impersonated_service_account":
-            return _impersonated(info, token_endpoint)
+            return _impersonated(info, token_endpoint, quota_project)
         case kind:
             raise TokenSourceError(
                 f"its type is {redact(repr(kind))}, which is of no use here",
@@ -247,14 +258,14 @@ def _federated(info: Info) -> Principal:
     return workload if url is None else ImpersonatedAccount(workload, iam.target_of(str(url)))
 
 
-def _impersonated(info: Info, token_endpoint: str) -> Principal:
+def _impersonated(info: Info, token_endpoint: str, quota_project: str) -> Principal:
     _require(info, "service_account_impersonation_url", "source_credentials")
     delegates = tuple(map(str, info.get("delegates") or ()))
     target = iam.target_of(str(info["service_account_impersonation_url"]), delegates)
     source = info["source_credentials"]
     if not isinstance(source, Mapping):
         raise TokenSourceError("its source_credentials is not an object")
-    return ImpersonatedAccount(principal_of(source, token_endpoint), target)
+    return ImpersonatedAccount(principal_of(source, token_endpoint, quota_project), target)
 
 
 def _require(info: Info, *names: str) -> None:
