@@ -206,7 +206,9 @@ def _no_server(server: str, error: TokenSourceError, notes: tuple[str, ...]) -> 
 
 def _no_account(error: TokenSourceError) -> Finding:
     fix, command = advice_in(error.hint)
-    why = sentence(error.detail.partition(" (")[0])
+    # The server's own sentence belongs to it; the tags of a page do not.
+    told, _, came = error.detail.partition(" (")
+    why = sentence(told if "<" in came else error.detail)
     advice = Advice(reason="account_missing", why=why, fix=fix, command=command)
     return failed(Step.ACCOUNT, "none", advice)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from random import Random
@@ -14,7 +15,7 @@ from urllib.parse import quote
 
 from proxy import __version__
 from proxy.identity.plain_http import HTTP_PORT, Answer, Broken, get
-from proxy.identity.quote import first_words
+from proxy.identity.quote import EXPLANATION, FIRST_WORDS, first_words
 from proxy.identity.source import ANSWER_WITHIN, Authority, TokenSourceError
 from proxy.identity.token import read_claims
 from proxy.resolver import Resolver
@@ -42,6 +43,12 @@ _HEADERS = {
 
 _ACCOUNT = "instance/service-accounts/default"
 
+WORD = re.compile(r"[\w.:/@+-]{1,1024}", re.ASCII)
+"""What the value of any key looks like that is read here; a page or a sentence does not."""
+
+_PLACE = re.compile(r"(?:http://)?(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?/?")
+_LAST_PORT = 65535
+
 NOT_HERE = (
     "This does not look like Google Cloud. On a developer's machine run "
     "`gcloud auth application-default login`; elsewhere set the route's credentials."
@@ -51,6 +58,13 @@ NO_ACCOUNT = (
     "`gcloud run services update SERVICE --service-account=ACCOUNT`; on GKE set up Workload "
     "Identity for the pod."
 )
+NO_ACCOUNT_IN_POD = (
+    "Name the pod's account: `kubectl annotate serviceaccount NAME --namespace=NAMESPACE "
+    "iam.gke.io/gcp-service-account=ACCOUNT`, and let it act as that one (roles/"
+    "iam.workloadIdentityUser): "
+    "https://cloud.google.com/kubernetes-engine/docs/how-to/workload-identity"
+)
+NO_PLACE = "Write HOST or HOST:PORT, such as 127.0.0.1:8080; the metadata server speaks plain HTTP."
 
 
 class NoSuchKey(TokenSourceError):
@@ -68,39 +82,48 @@ class Metadata:
         *,
         resolver: Resolver | None = None,
     ) -> None:
-        """`environ`: ``GCE_METADATA_HOST`` leads to another server, as ``host[:port]``."""
+        """`environ`: ``GCE_METADATA_HOST`` leads to another server, as ``host[:port]``.
+
+        ``http://`` before it and a slash behind it do no harm; whatever else is no place is
+        told by the first request, with what to write.
+        """
         # GCE_METADATA_ROOT is the older name, which google-auth still reads as well.
-        self.host = (
-            environ.get("GCE_METADATA_HOST") or environ.get("GCE_METADATA_ROOT") or DEFAULT_HOST
-        )
-        self._address = _split(self.host)
+        names = ("GCE_METADATA_HOST", "GCE_METADATA_ROOT")
+        self._variable = next((name for name in names if environ.get(name)), "")
+        named = environ.get(self._variable) or DEFAULT_HOST
+        self._address = _split(named)
+        self.host = named.removeprefix("http://").removesuffix("/")
+        """Where it is, for messages."""
+        if self._address is None:
+            # A URL may have a password in it, and anything may stand in a variable.
+            self.host = f"what {self._variable} names"
         self._jitter = jitter
         self._pause = pause
         self._resolver = resolver or Resolver()
 
-    async def read(self, key: str) -> str:
-        """Return the value of a key below ``/computeMetadata/v1/``.
+    async def read(self, key: str, fits: re.Pattern[str] = WORD) -> str:
+        """Return the value of a key below ``/computeMetadata/v1/``, which `fits` as a whole.
 
         Raises `TokenSourceError` that names what came instead.
         """
-        return (await self.answer(key)).body.decode("utf-8", "replace").strip()
+        answer = await self.answer(key)
+        value = answer.body.decode("utf-8", "replace").strip()
+        if not fits.fullmatch(value):
+            raise unfit(f"value of {key}", answer)
+        return value
 
     async def answer(self, key: str) -> Answer:
-        """Return the 200 response for a key; statuses that pass are asked for again."""
+        """Return the 200 response for a key; statuses that pass are asked for again.
+
+        Any server can say 200: whoever calls judges the content, and raises `unfit`.
+        """
         try:
             async with asyncio.timeout(ANSWER_WITHIN):
                 answer = await self._patiently(f"/computeMetadata/v1/{key}")
         except TimeoutError:
             raise TokenSourceError(f"no answer within {ANSWER_WITHIN:.0f} s", slow=True) from None
-        # Any server can say 200. Only the real one, and what poses as it, says this.
-        if answer.headers.get("metadata-flavor") != "Google":
-            raise TokenSourceError(
-                f"some other server answered: {came(answer)}, without Metadata-Flavor: Google",
-                hint=NOT_HERE,
-                retryable=answer.status in PASSING,
-            )
         if answer.status != OK:
-            raise _refused(key, answer)
+            raise _refused(key, answer) if _is_its_own(answer) else _another_server(answer)
         return answer
 
     async def _patiently(self, target: str) -> Answer:
@@ -113,6 +136,8 @@ class Metadata:
         return await self._get(target)
 
     async def _get(self, target: str) -> Answer:
+        if self._address is None:
+            raise TokenSourceError(f"{self._variable} is no place of a server", hint=NO_PLACE)
         host, port = self._address
         try:
             return await get(
@@ -144,7 +169,7 @@ class MetadataSource:
         try:
             read_claims(token)
         except TokenSourceError:
-            raise TokenSourceError(f"no ID token came but {came(answer)}") from None
+            raise unfit("ID token", answer) from None
         return token
 
     async def account(self) -> str | None:
@@ -164,7 +189,7 @@ class MetadataSource:
         except (ValueError, KeyError, TypeError):
             token = None
         if not isinstance(token, str):
-            raise TokenSourceError(f"no access token came but {came(answer)}")
+            raise unfit("access token", answer)
         email = await self.account()
         member = f"serviceAccount:{email}" if email else "MEMBER"
         return Authority({"Authorization": f"Bearer {token}"}, member)
@@ -176,7 +201,33 @@ class MetadataSource:
 def came(answer: Answer) -> str:
     """Say what a response is, without quoting a token."""
     content_type = answer.headers.get("content-type", "no content type").partition(";")[0]
-    return f"status {answer.status}, {content_type}, {first_words(answer.body)}"
+    # What the server itself says of a failure is the best explanation that there is.
+    explains = answer.status != OK and _is_its_own(answer) and b"<" not in answer.body
+    words = first_words(answer.body, EXPLANATION if explains else FIRST_WORDS)
+    return f"status {answer.status}, {content_type}, {words}"
+
+
+def unfit(wanted: str, answer: Answer) -> TokenSourceError:
+    """Return the error of a 200 whose content is not what was `wanted`."""
+    if not _is_its_own(answer):
+        return _another_server(answer)
+    return TokenSourceError(f"no {wanted} came but {came(answer)}")
+
+
+def _is_its_own(answer: Answer) -> bool:
+    """Tell whether the metadata server, or what poses as it, says that it answered.
+
+    What it omits proves nothing: GKE's has answered tokens without it.
+    """
+    return answer.headers.get("metadata-flavor") == "Google"
+
+
+def _another_server(answer: Answer) -> TokenSourceError:
+    return TokenSourceError(
+        f"some other server answered: {came(answer)}, without Metadata-Flavor: Google",
+        hint=NOT_HERE,
+        retryable=answer.status in PASSING,
+    )
 
 
 def _refused(key: str, answer: Answer) -> TokenSourceError:
@@ -184,7 +235,9 @@ def _refused(key: str, answer: Answer) -> TokenSourceError:
         return TokenSourceError(came(answer), retryable=answer.status in PASSING)
     if key.startswith(_ACCOUNT):
         # GKE's server says so for the first seconds of a pod, too; the next caller asks again.
-        return NoSuchKey(f"this instance has no service account ({came(answer)})", hint=NO_ACCOUNT)
+        in_pod = b"iam.gke.io" in answer.body or answer.headers.get("server", "").startswith("GKE")
+        hint = NO_ACCOUNT_IN_POD if in_pod else NO_ACCOUNT
+        return NoSuchKey(f"this instance has no service account ({came(answer)})", hint=hint)
     return NoSuchKey(f"no key {key} ({came(answer)})")
 
 
@@ -203,9 +256,10 @@ def _unreachable(error: OSError) -> TokenSourceError:
             return TokenSourceError(f"no connection: {what}", hint=NOT_HERE, retryable=True)
 
 
-def _split(host: str) -> tuple[str, int]:
-    """Split ``host[:port]``, where an IPv6 address stands in brackets."""
-    name, colon, port = host.rpartition(":")
-    if not colon or not port.isdecimal():
-        name, port = host, str(HTTP_PORT)
-    return name.removeprefix("[").removesuffix("]"), int(port)
+def _split(text: str) -> tuple[str, int] | None:
+    """Split ``[http://]host[:port][/]``, where an IPv6 address stands in brackets."""
+    found = _PLACE.fullmatch(text.strip())
+    port = int(found[2] or HTTP_PORT) if found else 0
+    if found is None or not 0 < port <= _LAST_PORT:
+        return None
+    return found[1].strip("[]"), port

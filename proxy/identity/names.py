@@ -8,6 +8,7 @@ out is read from the metadata server, once.
 from __future__ import annotations
 
 import asyncio
+import re
 
 from proxy.config.model import Service, Upstream
 from proxy.identity.metadata import Metadata, NoSuchKey
@@ -19,6 +20,13 @@ LABEL_LENGTH = 63
 _PROJECT_NUMBER = "project/numeric-project-id"
 _REGION = "instance/region"
 _ZONE = "instance/zone"
+
+# The URL is made of these, so that nothing else may come in.
+_FORMS = {
+    _PROJECT_NUMBER: re.compile(r"[0-9]{1,20}"),
+    _REGION: re.compile(r"projects/[0-9]+/regions/[a-z]+(-[a-z]+)*[0-9]+"),
+    _ZONE: re.compile(r"projects/[0-9]+/zones/[a-z]+(-[a-z]+)*[0-9]+-[a-z0-9]+"),
+}
 
 
 class Names:
@@ -57,7 +65,7 @@ class Names:
 
     async def _fact(self, key: str) -> str:
         if key not in self._facts:
-            self._facts[key] = await self._metadata.read(key)
+            self._facts[key] = await self._metadata.read(key, _FORMS[key])
         return self._facts[key]
 
 

@@ -16,6 +16,9 @@ FIRST_WORDS = 60
 MESSAGE = 240
 """Characters of an error message of Google's that are shown."""
 
+EXPLANATION = 800
+"""Characters of what the metadata server says of a failure.  GKE's explanations have up to 400."""
+
 _SECRETS = re.compile(
     r"""
       e[wy][A-Za-z0-9_-]{6,}(?:\.[A-Za-z0-9_-]*)*   # a JWT: base64url of '{' begins ew or ey
@@ -37,8 +40,10 @@ def redact(text: str, limit: int = MESSAGE) -> str:
     return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
 
 
-def first_words(body: bytes | str) -> str:
+def first_words(body: bytes | str, limit: int = FIRST_WORDS) -> str:
     """Return the beginning of `body` in quotes, or its length where it is one single word.
+
+    `limit` is how many characters are shown.
 
     A page or a sentence has spaces or markup.  A single word may be a secret of any shape,
     short ones included, so of that only the length is told.
@@ -49,4 +54,4 @@ def first_words(body: bytes | str) -> str:
         return "nothing"
     if not _PROSE.search(text):
         return f"one word of {len(text)} characters"
-    return f"'{redact(text, FIRST_WORDS)}'"
+    return f"'{redact(text, limit)}'"

@@ -567,6 +567,20 @@ async def test_an_instance_without_a_service_account(doctor: Doctor) -> None:
     step = seen.step("orders", "account")
     assert step["reason"] == "account_missing"
     assert step["command"] == "gcloud run services update SERVICE --service-account=ACCOUNT"
+    assert step["why"] == "This instance has no service account."
+
+
+async def test_a_pod_without_its_annotation(doctor: Doctor) -> None:
+    _, port = await doctor.private()
+    body = "the annotation iam.gke.io/gcp-service-account is missing on default/orders"
+    doctor.metadata.inject(Answer(status=404, body=body, content_type="text/plain"))
+
+    seen = await doctor.examine({"orders": doctor.to(RUN_APP, port)})
+
+    step = seen.step("orders", "account")
+    assert step["reason"] == "account_missing"
+    assert body in step["why"]
+    assert step["command"].startswith("kubectl annotate serviceaccount NAME ")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 from google.auth.transport.requests import Request
 from google.oauth2 import id_token
 
+from proxy.clock import Clocks
 from proxy.config.model import Service, Upstream
 from proxy.emulator.claims import CALLER, Instance
 from proxy.emulator.faults import Answer, Held, Minted, NoFlavor, Reset
@@ -21,6 +22,7 @@ from proxy.identity.metadata import Metadata, MetadataSource
 from proxy.identity.names import Names
 from proxy.identity.source import TokenSourceError
 from proxy.identity.states import State
+from proxy.identity.token import read_token
 from proxy.resolver import AddressInfo, Resolver
 from tests.fakes.raw_server import raw_server
 from tests.unit.identity.steering import Time, jitter, settle
@@ -159,14 +161,86 @@ async def test_404_is_explained_as_a_missing_service_account() -> None:
         assert await source.account() is None
 
 
-async def test_an_answer_without_the_flavor_is_not_the_metadata_servers(
-    server: MetadataServer, source: MetadataSource
+async def test_a_right_answer_without_the_flavor_is_taken(
+    server: MetadataServer, source: MetadataSource, metadata: Metadata
 ) -> None:
-    server.inject(NoFlavor())
+    """GKE's server has left the header out of tokens alone."""
+    server.inject(NoFlavor(), times=5)
+
+    token = read_token(await source.fetch(AUDIENCE), AUDIENCE, Clocks().wall())
+    assert token.email == CALLER.email
+    assert (await source.authorize()).member == f"serviceAccount:{CALLER.email}"
+    service = Service("orders")
+    assert (await Names(metadata).resolve(service)).host.startswith("orders-123456789012.us-")
+    assert len(server.requests) == 5
+
+
+@pytest.mark.parametrize("body", ["<html>Sign in</html>", "ok", "", "a b", '{"access_token": 1}'])
+async def test_an_answer_without_the_flavor_that_is_not_right_is_another_servers(
+    server: MetadataServer, source: MetadataSource, metadata: Metadata, body: str
+) -> None:
+    """A captive portal, say, that answers every request by 200."""
+    server.inject(Answer(status=200, body=body, headers={"Metadata-Flavor": "Portal"}), times=3)
+
+    errors = [await refusal(source)]
+    for attempt in (source.authorize(), Names(metadata).resolve(Service("orders"))):
+        with pytest.raises(TokenSourceError) as failure:
+            await attempt
+        errors.append(failure.value)
+    for error in errors:
+        assert "some other server answered: status 200, text/html, " in error.detail
+        assert error.detail.endswith("without Metadata-Flavor: Google")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("numeric-project-id", "12345.evil.example/"),
+        ("numeric-project-id", "emulated-project"),
+        ("region", "us-central1"),
+        ("region", "projects/1/regions/evil.example/x"),
+    ],
+)
+async def test_a_name_is_made_of_nothing_but_a_number_and_a_region(
+    server: MetadataServer, metadata: Metadata, key: str, value: str
+) -> None:
+    server.inject(Answer(status=200, body=value, content_type="text/plain"), path=f"/{key}")
+
+    with pytest.raises(TokenSourceError, match=f"no value of [a-z]+/{key} came but status 200"):
+        await Names(metadata).resolve(Service("orders"))
+
+
+SENTENCE = (
+    "Unable to generate identity token; the Kubernetes service account default/orders has no "
+    "annotation iam.gke.io/gcp-service-account, which names the IAM service account that this "
+    "pod acts as.\nFor more information, refer to the Workload Identity documentation:\n\t"
+    "https://cloud.google.com/kubernetes-engine/docs/how-to/workload-identity\n"
+)
+
+
+@pytest.mark.parametrize("status", [403, 404])
+async def test_what_the_server_says_of_a_failure_is_told_whole(
+    server: MetadataServer, source: MetadataSource, status: int
+) -> None:
+    server.inject(Answer(status=status, body=SENTENCE, content_type="text/plain"))
 
     error = await refusal(source)
-    assert error.detail.startswith("some other server answered: status 200, application/text, one")
-    assert error.detail.endswith("without Metadata-Flavor: Google")
+    assert f"status {status}, text/plain, '{' '.join(SENTENCE.split())}'" in error.detail
+    if status == 404:
+        assert error.hint is not None
+        assert "`kubectl annotate serviceaccount NAME " in error.hint
+
+
+@pytest.mark.parametrize(("length", "shown"), [(800, 800), (801, 800)])
+async def test_what_the_server_says_is_cut_where_nobody_reads_on(
+    server: MetadataServer, source: MetadataSource, length: int, shown: int
+) -> None:
+    body = ("why " * 300)[: length - 1] + "!"
+    server.inject(Answer(status=403, body=body, content_type="text/plain"))
+
+    said = (await refusal(source)).detail.partition(", '")[2]
+    assert len(said) == shown + 1
+    assert said.endswith("!'" if length == shown else "…'")
 
 
 @pytest.mark.parametrize(("status", "passes"), [(503, True), (404, False), (200, False)])
@@ -273,6 +347,10 @@ async def test_a_name_that_does_not_resolve_is_told_with_what_to_do() -> None:
         ({"GCE_METADATA_HOST": "a:8", "GCE_METADATA_ROOT": "b:9"}, "a:8", ("a", 8)),
         ({"GCE_METADATA_HOST": "[::1]:8"}, "[::1]:8", ("::1", 8)),
         ({"GCE_METADATA_HOST": "[::1]"}, "[::1]", ("::1", 80)),
+        ({"GCE_METADATA_HOST": "http://a:8"}, "a:8", ("a", 8)),
+        ({"GCE_METADATA_HOST": "http://a/"}, "a", ("a", 80)),
+        ({"GCE_METADATA_HOST": "http://[::1]:8/"}, "[::1]:8", ("::1", 8)),
+        ({"GCE_METADATA_HOST": "a:65535"}, "a:65535", ("a", 65535)),
         ({"GCE_METADATA_HOST": ""}, "metadata.google.internal", ("metadata.google.internal", 80)),
     ],
 )
@@ -282,6 +360,25 @@ def test_the_environment_may_name_the_server(
     metadata = Metadata(environ, jitter())
 
     assert (metadata.host, metadata._address) == (host, address)
+
+
+@pytest.mark.parametrize("name", ["GCE_METADATA_HOST", "GCE_METADATA_ROOT"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        *("https://a", "a:65536", "a:0", "a:", "a b", "a\r\nX: y", "::1", "http://", "hôte"),
+        *("http://user:hunter2@a", "a/computeMetadata", "a?b", "unix:/run/a"),
+        '{"private_key": "hunter2"}',
+    ],
+)
+async def test_what_is_no_place_of_a_server_is_told_and_not_shown(name: str, place: str) -> None:
+    source = MetadataSource(Metadata({name: place}, jitter()))
+    error = await refusal(source)
+
+    assert source.describe() == f"metadata server at what {name} names"
+    assert (error.detail, error.retryable) == (f"{name} is no place of a server", False)
+    assert error.hint is not None
+    assert "127.0.0.1:8080" in error.hint
 
 
 async def test_the_account_is_asked_for_once(
