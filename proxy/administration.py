@@ -1,6 +1,6 @@
 """The admin listener of a running proxy, whether one process serves or several.
 
-Here it is only opened and closed, late and beside the data path; what it answers is `ops`' own.
+Here it is only opened and closed; what it answers is `ops`' own.
 """
 
 from __future__ import annotations
@@ -10,20 +10,17 @@ import logging
 import socket
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
-from importlib import import_module
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from proxy import __version__
 from proxy.clock import Clocks
 from proxy.config.model import Address, Admin, Config, Route
 from proxy.ops import describe
+from proxy.ops.admin import AdminServer, AdminView
 from proxy.ops.lifecycle import Lifecycle
 from proxy.ops.numbers import Numbers
+from proxy.ops.status import Status
 from proxy.plane import listen
-
-if TYPE_CHECKING:
-    from proxy.ops.admin import AdminServer
 
 log = logging.getLogger("proxy.server")
 
@@ -61,19 +58,15 @@ class Administration:
         admin = self._config().admin
         if admin is None:
             return
-        # Imported here and in a thread: aiohttp and prometheus_client take some 200 ms, which
-        # the first exchanges shall not wait for.
-        ops_admin, status = await asyncio.to_thread(_import_admin)
-        view = ops_admin.AdminView(
+        view = AdminView(
             lifecycle=self._lifecycle,
             numbers=self._numbers,
-            status=status.Status(self._lifecycle, self._config, self._addresses, self._clocks),
+            status=Status(self._lifecycle, self._config, self._addresses, self._clocks),
             quit=self.quit_asked.set,
         )
-        sock = None if inherited is None else inherited.dup()
         shown = admin if inherited is None else _elsewhere(admin, inherited)
-        server = ops_admin.AdminServer(shown, view)
-        self.address = await server.start(sock)
+        server = AdminServer(shown, view, self._clocks)
+        self.address = await server.start(None if inherited is None else inherited.dup())
         self._server = server
 
     async def stop(self) -> None:
@@ -101,10 +94,6 @@ class Administration:
         if config.ignored:
             fields["ignored"] = [{"ignored": each.what, "why": each.why} for each in config.ignored]
         log.info("serving", extra={"fields": fields})
-
-
-def _import_admin() -> tuple[ModuleType, ModuleType]:
-    return import_module("proxy.ops.admin"), import_module("proxy.ops.status")
 
 
 def _elsewhere(admin: Admin, inherited: socket.socket) -> Admin:

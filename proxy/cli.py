@@ -225,7 +225,7 @@ def _run(flags: argparse.Namespace) -> int:
     source = find(flags.url, flags.config, os.environ)
     overrides = gather(vars(flags), os.environ)
     config = source.read(os.environ, overrides)
-    from proxy.process import serve  # noqa: PLC0415 (uvloop and aiohttp take most of the start)
+    from proxy.process import serve  # noqa: PLC0415 (the libraries that serve take most of the start)
 
     def reload() -> Config:
         return source.read(os.environ, overrides)

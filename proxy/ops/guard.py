@@ -31,13 +31,13 @@ def refusal(
 ) -> str | None:
     """Return why the request is refused, None if it is not.
 
-    `headers` is asked without regard to case.  `peer` is the caller's IP address, None on a
+    The names of `headers` are in lower case.  `peer` is the caller's IP address, None on a
     Unix socket.  `listen_host` is the host that the listener was configured with.
     """
-    if headers.get("Sec-Fetch-Site", "").lower() in _ACROSS_SITES:
+    if headers.get("sec-fetch-site", "").lower() in _ACROSS_SITES:
         return "a page of another site may not ask; open the address itself"
-    host = headers.get("Host", "")
-    if (origin := headers.get("Origin")) is not None and not _is_same_origin(origin, host):
+    host = headers.get("host", "")
+    if (origin := headers.get("origin")) is not None and not _is_same_origin(origin, host):
         return "a page of another origin may not ask"
     if path == QUIT and peer is not None and not is_loopback(peer):
         return "only a caller on this machine may ask the proxy to quit"

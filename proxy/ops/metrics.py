@@ -2,7 +2,7 @@
 
 `render` builds everything from `Numbers` when somebody asks: the data path only adds to plain
 numbers, and no registry of the library, global or not, is involved.  Importing this module
-costs some tens of milliseconds (prometheus_client), so `admin` is the only one who does.
+costs some tens of milliseconds (prometheus_client), so `admin` does so when somebody first asks.
 
 Labels are bounded: route names, protocols, status codes, reasons, states and outcomes.  A
 series of a counter appears with its first event, so ask for increases over a range that

@@ -15,6 +15,10 @@ _TYPES: Final = {
 }
 
 
+NAMES: Final = frozenset(_TYPES)
+"""The files that there are."""
+
+
 def read(name: str) -> tuple[bytes, str] | None:
     """Return a file and its content type; None where the page has no such file."""
     return (_load(name), _TYPES[name]) if name in _TYPES else None

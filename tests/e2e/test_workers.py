@@ -407,6 +407,8 @@ async def test_a_drain_lets_all_workers_finish_what_they_have() -> None:
         program.signal(TERM)
         await program.record(message="SIGTERM: draining")
         assert await status_of(program.admin, "/readiness") == 503
+        # It waits for an answer of each worker, which has heard of the drain before.
+        assert await status_of(program.admin, "/status") == 200
         # Answered one after the other: workers become idle at different times.
         for end in upstream.connections:
             end.send(OK)

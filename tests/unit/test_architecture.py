@@ -40,7 +40,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 HOMES: dict[str, set[str]] = {
-    "httptools": {"plane", "identity"},  # The metadata client: aiohttp starts too slowly.
+    # The metadata client and the admin listener: aiohttp starts too slowly.
+    "httptools": {"plane", "identity", "ops"},
     "h2": {"plane"},
     "hpack": {"plane"},
     "hyperframe": {"plane"},
@@ -51,7 +52,7 @@ HOMES: dict[str, set[str]] = {
     "yaml": {"config"},
     "prometheus_client": {"ops"},
     "opentelemetry": {"ops"},
-    "aiohttp": {"ops", "identity", "doctor", "emulator"},
+    "aiohttp": {"doctor", "emulator"},
     "cryptography": {"emulator"},
     "uvloop": {"process", "workers"},
 }

@@ -17,7 +17,7 @@ def refused(
     listen: str = LOCAL,
     **headers: str,
 ) -> bool:
-    sent = {name.replace("_", "-"): value for name, value in headers.items()}
+    sent = {name.replace("_", "-").lower(): value for name, value in headers.items()}
     return refusal(path, sent, peer, listen) is not None
 
 
