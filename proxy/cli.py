@@ -14,7 +14,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from proxy import __version__
 from proxy.config.addresses import address
@@ -66,6 +66,7 @@ def _told(message: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command, and return its exit code."""
+    _have_standard_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and arguments[0] in {"-h", "--help", "--version"}:
         _overview().parse_args(arguments[:1])
@@ -76,6 +77,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     command.flags(parser)
     return _guarded(command, parser.parse_args(arguments))
+
+
+def _have_standard_streams() -> None:
+    """Put the null device where a standard stream is closed.
+
+    The next socket would get the free number: what a library prints would go to a caller, and
+    libuv aborts where it closes one of these.  Python has no stream object then.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            # open(2): the lowest number that is free, which is this one. Programs that are
+            # started later, such as workers, inherit it like any standard stream.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # noqa: FBT003 (its order)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 (a descriptor, for good)
 
 
 def _guarded(command: Command, flags: argparse.Namespace) -> int:
@@ -96,8 +114,7 @@ def _explain(error: Exception) -> int:
             _complain(*map(str, error.problems))
             return USAGE
         case BrokenPipeError():
-            # `schema | head` has read enough. What is still buffered must not fail at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _let_go(sys.stdout)  # `schema | head` has read enough.
             return 0
         case ConfigUnreadable():
             _complain(str(error))
@@ -112,7 +129,15 @@ def _explain(error: Exception) -> int:
 
 
 def _complain(*lines: str) -> None:
-    sys.stderr.write("".join(f"{line}\n" for line in lines))
+    try:
+        sys.stderr.write("".join(f"{line}\n" for line in lines))
+    except OSError:
+        _let_go(sys.stderr)  # Where nobody can be told, the exit code still says it.
+
+
+def _let_go(stream: TextIO) -> None:
+    """Lead a stream that takes no more nowhere: what is still buffered must not fail at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _overview() -> argparse.ArgumentParser:
@@ -258,7 +283,7 @@ def _check(flags: argparse.Namespace) -> int:
         _print_json(show.routes_as_json(config))
     else:
         sys.stdout.write(show.table(config))
-        sys.stderr.write("".join(f"ignored: {each}\n" for each in config.ignored))
+        _complain(*(f"ignored: {each}" for each in config.ignored))
     return 0
 
 

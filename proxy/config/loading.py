@@ -40,7 +40,7 @@ def parse(
     """
     from proxy.config.compose import read_tree  # noqa: PLC0415 (`from_url` starts without pyyaml)
 
-    reader = Reader(env, directory or Path.cwd())
+    reader = Reader(env, directory or _here())
     root = expect_mapping(read_tree(text, source, reader.problems), "", reader)
     if root is None:
         raise ConfigError(reader.problems)
@@ -71,6 +71,14 @@ def load(
     )
 
 
+def _here() -> Path:
+    """Return the working directory; of a deleted one a path in which nothing is found."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        return Path()
+
+
 def _decode(data: bytes, source: str) -> str:
     try:
         return data.decode("utf-8-sig")
@@ -97,7 +105,7 @@ def from_url(url: str, **overrides: str | Override) -> Config:
         name: value if isinstance(value, Override) else Override(flag_name(name), value)
         for name, value in overrides.items()
     }
-    reader = Reader({}, Path.cwd())
+    reader = Reader({}, _here())
     return _config(apply(document, labelled, reader), url, reader)
 
 
