@@ -163,11 +163,13 @@ def _check_coding(coding: bytes, version: bytes) -> None:
 def _set_connection(head: RequestHead, connection: bytes, upgrade: bytes) -> None:
     """Split Connection into what the codec itself obeys and the fields that it names.
 
-    RFC 9110, 7.8: nobody may act on an Upgrade that Connection does not name.
+    RFC 9110, 7.8: nobody may act on an Upgrade that Connection does not name, and anybody may
+    ignore one. We do where the request has a body: some servers (uvicorn with httptools) do not
+    read it as such, but as the next request.
     """
     names = tokens(connection)
     head.keep_alive = b"close" not in names and (head.keep_alive or b"keep-alive" in names)
-    if upgrade and b"upgrade" in names and head.version == b"1.1":
+    if upgrade and b"upgrade" in names and head.version == b"1.1" and head.length == 0:
         # `h2c` by upgrade is obsolete (RFC 9113, 3.1) and is not passed on: the upstream
         # would answer in HTTP/2 on a connection whose caller is counted as HTTP/1.1.
         offers = [offer.strip() for offer in upgrade.split(b",")]

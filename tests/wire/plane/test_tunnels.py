@@ -51,6 +51,44 @@ async def test_an_upgrade_is_offered_to_the_upstream_as_it_came(wired: Wired) ->
     )
 
 
+SMUGGLED = b"GET /admin HTTP/1.1\r\nHost: a\r\n\r\n"
+CHUNKED_SMUGGLED = b"%x\r\n%b\r\n0\r\n\r\n" % (len(SMUGGLED), SMUGGLED)
+
+
+@pytest.mark.parametrize("method", [b"GET", b"POST"])
+@pytest.mark.parametrize(
+    ("framing", "body"),
+    [
+        (b"Content-Length: %d" % len(SMUGGLED), SMUGGLED),
+        (b"Transfer-Encoding: chunked", CHUNKED_SMUGGLED),
+        (b"Transfer-Encoding: chunked", b"0\r\n\r\n"),
+    ],
+)
+async def test_a_request_with_a_body_loses_its_upgrade(
+    wired: Wired, method: bytes, framing: bytes, body: bytes
+) -> None:
+    caller = await wired.caller()
+    offer = b"Connection: keep-alive, Upgrade\r\nUpgrade: foo\r\n"
+    caller.send(method + b" / HTTP/1.1\r\nHost: a\r\n" + offer + framing + b"\r\n\r\n" + body)
+    upstream = await wired.upstream.accept()
+    expected = method + b" / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n%b" % (wired.upstream.port, framing)
+    assert await upstream.head() == expected
+    await upstream.take(body)
+
+    # Nobody was offered a switch.
+    upstream.send(
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: foo\r\n\r\n"
+    )
+    assert (await caller.answer()).values("x-auth-proxy-error") == ["upstream_malformed"]
+
+
+async def test_an_empty_body_with_a_length_is_none(wired: Wired) -> None:
+    caller = await wired.caller()
+    caller.send(UPGRADE.removesuffix(b"\r\n") + b"Content-Length: 0\r\n\r\n")
+    upstream = await wired.upstream.accept()
+    assert (await upstream.head()).endswith(b"\r\nUpgrade: websocket\r\nConnection: Upgrade")
+
+
 async def test_a_tunnel_passes_bytes_both_ways(wired: Wired) -> None:
     caller, upstream = await tunnel(wired)
 
