@@ -18,7 +18,7 @@ from tests.fakes.framed import GET as GET_IN_FRAMES
 from tests.fakes.framed_world import Framed
 from tests.fakes.lifelines import GET, OK, calling, document, scripted
 from tests.fakes.program import SHOWN, Program, command
-from tests.unit.identity.steering import HOUR, jwt
+from tests.fakes.steering import HOUR, jwt
 
 PLANTED = jwt(1_800_000_000.0 + HOUR, "https://orders.example")
 ANSWER = f"HTTP/1.1 500 Oops\r\nContent-Length: {len(PLANTED)}\r\n\r\n{PLANTED}".encode()

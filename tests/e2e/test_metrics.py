@@ -20,7 +20,7 @@ from proxy.errors import REASONS
 from tests.fakes.lifelines import calling
 from tests.fakes.program import Program
 from tests.fakes.proxies import Proxies
-from tests.unit.ops.test_metrics import CONTRACT, FORMATS, OPEN, Parser
+from tests.fakes.scraping import CONTRACT, FORMATS, OPEN, Parser
 
 Series = frozenset[tuple[str, frozenset[tuple[str, str]]]]
 

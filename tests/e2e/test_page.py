@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
@@ -22,22 +21,11 @@ from proxy.ops.lifecycle import Lifecycle, State
 from proxy.ops.numbers import Numbers, TokenView
 from proxy.ops.status import Status
 from proxy.plane.stats import Connections, Failure, RouteStats, Stats
+from tests.fakes.browser import CHROMIUM, QUIET
 
-CHROMIUM = shutil.which("chromium")
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed"),
-]
-
-# Nothing but the page may be asked for, so that a request to elsewhere is the page's.
-QUIET = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
 ]
 
 LISTEN = Address("127.0.0.1", 8080)

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import AsyncIterator
 
 import pytest
 from playwright.async_api import Page, async_playwright, expect
 
 from proxy.emulator.service import ProtectedService
-from tests.e2e.test_page import CHROMIUM, QUIET
 from tests.fakes import leaks, sessions
+from tests.fakes.browser import CHROMIUM, QUIET
 from tests.fakes.program import A_TOKEN
 from tests.fakes.proxies import Proxies
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("chromium") is None, reason="chromium is not installed"
-)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from proxy.plane.plane import ListenerHost, Plane
 from proxy.plane.stats import Connections, RouteStats, Stats
 from proxy.resolver import Resolver
 from tests.fakes.raw import PATIENCE, RawCaller, ScriptedUpstream, UpstreamEnd
-from tests.unit.identity.steering import HOUR, jwt
+from tests.fakes.steering import HOUR, jwt
 
 ANY = Address("127.0.0.1", 0)
 AUDIENCE = "https://orders.example"

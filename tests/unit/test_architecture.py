@@ -231,3 +231,27 @@ def test_every_silenced_warning_says_why() -> None:
                     silent.append(f"{source.relative_to(ROOT)}:{token.start[0]}: {token.string}")
 
     assert silent == []
+
+
+def test_no_test_module_imports_another_and_fakes_import_no_tests() -> None:
+    """What several tests need stands in tests/fakes, or in a helper of their own folder."""
+    wrong = []
+    for source in sorted((ROOT / "tests").rglob("*.py")):
+        if "node_modules" in source.parts:
+            continue
+        fake = "fakes" in source.parts
+        for name in _imported(source):
+            last = name.split(".")[-1]
+            of_tests = name.startswith("tests.") and not name.startswith("tests.fakes")
+            if name.startswith("tests.") and (last.startswith("test_") or (fake and of_tests)):
+                wrong.append(f"{source.relative_to(ROOT)} imports {name}")
+    assert wrong == []
+
+
+def _imported(source: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(source.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from proxy.resolver import FRESH, STALE, AddressInfo, Resolver
-from tests.unit.identity.steering import settle
+from tests.fakes.steering import settle
 
 AGAIN = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 ABSENT = socket.gaierror(socket.EAI_NONAME, "Name or service not known")

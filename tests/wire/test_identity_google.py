@@ -46,8 +46,8 @@ from tests.fakes.google import (
     private_key,
 )
 from tests.fakes.raw_server import raw_server
+from tests.fakes.steering import jitter
 from tests.fakes.tls import server_context
-from tests.unit.identity.steering import jitter
 
 AUDIENCE = "https://orders-abc123-uc.a.run.app"
 KEY = "key@project.iam.gserviceaccount.com"

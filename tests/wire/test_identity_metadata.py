@@ -25,7 +25,7 @@ from proxy.identity.states import State
 from proxy.identity.token import read_token
 from proxy.resolver import AddressInfo, Resolver
 from tests.fakes.raw_server import raw_server
-from tests.unit.identity.steering import Time, jitter, settle
+from tests.fakes.steering import Time, jitter, settle
 
 AUDIENCE = "https://orders-abc123-uc.a.run.app/päth?a=b&c"
 

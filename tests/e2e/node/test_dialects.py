@@ -13,12 +13,10 @@ from proxy.emulator.faults import Answer
 from proxy.emulator.metadata import MetadataServer
 from proxy.emulator.service import ProtectedService
 from proxy.errors import REASONS
+from tests.fakes.calling import TRPC_KEYS, TWIRP_CODES, expected_code
 from tests.fakes.failing import ANSWERED, DETAIL, Failing
 from tests.fakes.node import run_node
 from tests.fakes.proxies import Proxies
-from tests.unit.dialects.calling import expected_code
-from tests.unit.dialects.test_trpc import KEYS
-from tests.unit.dialects.test_twirp import OWN
 
 CONNECT = [
     "connect unary",
@@ -82,7 +80,7 @@ async def test_a_trpc_client_is_told_key_message_status_and_reason(
 
     assert found == {
         reason: {
-            "code": KEYS[REASONS[reason].status][0],
+            "code": TRPC_KEYS[REASONS[reason].status][0],
             "message": message(reason),
             "reason": reason,
             "status": REASONS[reason].status,
@@ -98,7 +96,7 @@ async def test_a_twirp_client_is_told_code_message_and_reason(scenario: str) -> 
 
     assert found == {
         reason: {
-            "code": OWN.get(reason, expected_code(reason).lower()),
+            "code": TWIRP_CODES.get(reason, expected_code(reason).lower()),
             "message": message(reason),
             "reason": reason,
         }

@@ -7,7 +7,7 @@ import pytest
 from proxy.config.discover import PLACES, Source, find
 from proxy.config.overrides import Override
 from proxy.config.problems import ConfigError
-from tests.unit.config.test_misplaced import SECRETS
+from tests.fakes.secrets import SECRETS
 
 ENV = {"AUTH_PROXY_CONFIG": "env.yaml", "AUTH_PROXY_CONFIG_YAML": "routes: {a: {service: b}}"}
 

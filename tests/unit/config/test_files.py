@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from proxy.config.loading import load
 from proxy.config.model import TokenFile
+from tests.fakes.secrets import SECRETS
 from tests.unit.config.reading import UPSTREAM, read, route, told, told_of_route
-from tests.unit.config.test_misplaced import SECRETS
 
 
 @pytest.fixture

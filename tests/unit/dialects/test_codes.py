@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.dialects.codes import code_of, percent_encoded
-from tests.unit.dialects.calling import ANSWERED, NUMBERS, expected_code, failure
+from tests.fakes.calling import ANSWERED, NUMBERS, expected_code, failure
 
 
 @pytest.mark.parametrize("reason", ANSWERED)

@@ -9,7 +9,7 @@ import pytest
 from proxy.config.model import ErrorFormat
 from proxy.dialects import connect
 from proxy.errors import REASONS
-from tests.unit.dialects.calling import (
+from tests.fakes.calling import (
     ANSWERED,
     Request,
     expected_code,

@@ -8,7 +8,7 @@ import pytest
 
 from proxy.dialects import grpc_web
 from proxy.dialects.base import sentence
-from tests.unit.dialects.calling import (
+from tests.fakes.calling import (
     ANSWERED,
     NUMBERS,
     Request,

@@ -9,7 +9,7 @@ import pytest
 
 from proxy.dialects import jsonrpc
 from proxy.errors import REASONS
-from tests.unit.dialects.calling import ANSWERED, Request, failure, fields_of
+from tests.fakes.calling import ANSWERED, Request, failure, fields_of
 
 
 def asked(said: Any) -> Any:

@@ -9,7 +9,7 @@ import pytest
 from proxy.dialects import problem
 from proxy.dialects.base import sentence
 from proxy.errors import REASONS, TokenUnavailable
-from tests.unit.dialects.calling import ANSWERED, Request, failure, fields_of
+from tests.fakes.calling import ANSWERED, Request, failure, fields_of
 
 
 @pytest.mark.parametrize("reason", ANSWERED)

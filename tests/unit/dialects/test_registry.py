@@ -9,7 +9,7 @@ import pytest
 from proxy.config.model import ErrorFormat
 from proxy.dialects import render
 from proxy.errors import REASONS
-from tests.unit.dialects.calling import ANSWERED, SECRET, Request, failure, fields_of
+from tests.fakes.calling import ANSWERED, SECRET, Request, failure, fields_of
 
 RPC = b'{"jsonrpc": "2.0", "id": 1}'
 

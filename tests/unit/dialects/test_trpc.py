@@ -8,21 +8,7 @@ import pytest
 
 from proxy.dialects import trpc
 from proxy.errors import REASONS
-from tests.unit.dialects.calling import ANSWERED, Request, failure, fields_of
-
-# Status → key and number, as @trpc/server has them; 431 has no key of its own there.
-KEYS = {
-    400: ("BAD_REQUEST", -32600),
-    403: ("FORBIDDEN", -32003),
-    404: ("NOT_FOUND", -32004),
-    405: ("METHOD_NOT_SUPPORTED", -32005),
-    413: ("PAYLOAD_TOO_LARGE", -32013),
-    431: ("BAD_REQUEST", -32600),
-    500: ("INTERNAL_SERVER_ERROR", -32603),
-    502: ("BAD_GATEWAY", -32603),
-    503: ("SERVICE_UNAVAILABLE", -32603),
-    504: ("GATEWAY_TIMEOUT", -32603),
-}
+from tests.fakes.calling import ANSWERED, TRPC_KEYS, Request, failure, fields_of
 
 
 @pytest.mark.parametrize("reason", ANSWERED)
@@ -32,7 +18,7 @@ def test_every_reason_has_the_key_and_number_of_its_status(reason: str) -> None:
     error = json.loads(answer.body)["error"]
     status = REASONS[reason].status
     assert fields_of(answer)["content-type"] == "application/json"
-    assert (error["data"]["code"], error["code"]) == KEYS[status]
+    assert (error["data"]["code"], error["code"]) == TRPC_KEYS[status]
     assert error["data"]["httpStatus"] == answer.status == status
     assert error["message"].endswith(f"[{reason}]")
 

@@ -8,14 +8,7 @@ import pytest
 
 from proxy.dialects import twirp
 from proxy.errors import REASONS
-from tests.unit.dialects.calling import ANSWERED, Request, expected_code, failure, fields_of
-
-# Codes that Twirp has and gRPC has not.
-OWN = {
-    "request_malformed": "malformed",
-    "route_not_found": "bad_route",
-    "method_not_allowed": "bad_route",
-}
+from tests.fakes.calling import ANSWERED, TWIRP_CODES, Request, expected_code, failure, fields_of
 
 
 @pytest.mark.parametrize("reason", ANSWERED)
@@ -28,6 +21,6 @@ def test_every_reason_has_its_code_at_its_status(reason: str) -> None:
     assert fields_of(answer)["content-type"] == "application/json"
     assert answer.status == REASONS[reason].status
     assert set(said) == {"code", "msg", "meta"}
-    assert said["code"] == OWN.get(reason, expected_code(reason).lower())
+    assert said["code"] == TWIRP_CODES.get(reason, expected_code(reason).lower())
     assert said["msg"].endswith(f"[{reason}]")
     assert said["meta"] == {"reason": reason, "route": "orders", "hint": error.hint}

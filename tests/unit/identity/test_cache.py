@@ -13,7 +13,7 @@ from proxy.identity.flight import FETCH_LIMIT
 from proxy.identity.pace import REFUSALS
 from proxy.identity.states import State
 from proxy.identity.token import IdToken
-from tests.unit.identity.steering import HOUR, Rig, Source, jwt, settle
+from tests.fakes.steering import HOUR, Rig, Source, jwt, settle
 
 MINUTE = 60.0
 

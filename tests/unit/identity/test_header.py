@@ -9,7 +9,7 @@ import pytest
 from proxy.config.model import IdentityHeader
 from proxy.identity.header import identity_line, spelling
 from proxy.identity.token import read_token
-from tests.unit.identity.steering import AUDIENCE, jwt
+from tests.fakes.steering import AUDIENCE, jwt
 
 TOKEN = read_token(jwt(3600), AUDIENCE, 0)
 

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from proxy.errors import TokenTimedOut, TokenUnavailable
 from proxy.identity.token import USE_MARGIN, read_token
-from tests.unit.identity.steering import AUDIENCE, HOUR, Rig, settle
+from tests.fakes.steering import AUDIENCE, HOUR, Rig, settle
 
 FETCHES_PER_MINUTE = 30
 """Far more than any sequence may cause: a hot loop makes thousands."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from proxy.identity.pace import PAUSE, REFUSALS, REFUSED_PAUSE, Pace
-from tests.unit.identity.steering import Time, jitter
+from tests.fakes.steering import Time, jitter
 
 
 @pytest.fixture

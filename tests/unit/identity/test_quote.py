@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from proxy.identity.quote import MESSAGE, first_words, redact
-from tests.unit.identity.steering import jwt
+from tests.fakes.steering import jwt
 
 JWT = jwt(1_800_000_000)
 

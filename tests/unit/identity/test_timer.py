@@ -8,7 +8,7 @@ import math
 import pytest
 
 from proxy.identity.timer import Bell, on_the_loop
-from tests.unit.identity.steering import Time, settle
+from tests.fakes.steering import Time, settle
 
 
 @pytest.fixture

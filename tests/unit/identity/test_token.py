@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from proxy.identity.source import TokenSourceError
 from proxy.identity.token import USE_MARGIN, IdToken, read_token
-from tests.unit.identity.steering import AUDIENCE, EMAIL, jwt, part
+from tests.fakes.steering import AUDIENCE, EMAIL, jwt, part
 
 NOW = 1_800_000_000.0
 

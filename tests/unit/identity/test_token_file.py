@@ -13,7 +13,7 @@ from proxy.errors import TokenUnavailable
 from proxy.identity.cache import TokenCache
 from proxy.identity.files import MOST_BYTES
 from proxy.identity.tokens import Tokens
-from tests.unit.identity.steering import AUDIENCE, HOUR, jitter, jwt
+from tests.fakes.steering import AUDIENCE, HOUR, jitter, jwt
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from proxy.errors import TokenUnavailable
 from proxy.identity.source import TokenSourceError
 from proxy.identity.tokens import Tokens
 from proxy.identity.workers import THREADS
-from tests.unit.identity.steering import AUDIENCE, jitter, jwt, settle
+from tests.fakes.steering import AUDIENCE, jitter, jwt, settle
 
 ENVIRON = {"HOME": "/home/dev", "GCE_METADATA_HOST": "metadata.example:8"}
 

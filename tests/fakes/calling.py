@@ -109,3 +109,25 @@ def web_trailers(answer: Answer) -> dict[str, str]:
     assert data.endswith(b"\r\n")
     lines = data.decode("ascii").split("\r\n")[:-1]
     return dict(line.split(":", 1) for line in lines)
+
+
+# Status → key and number, as @trpc/server has them; 431 has no key of its own there.
+TRPC_KEYS = {
+    400: ("BAD_REQUEST", -32600),
+    403: ("FORBIDDEN", -32003),
+    404: ("NOT_FOUND", -32004),
+    405: ("METHOD_NOT_SUPPORTED", -32005),
+    413: ("PAYLOAD_TOO_LARGE", -32013),
+    431: ("BAD_REQUEST", -32600),
+    500: ("INTERNAL_SERVER_ERROR", -32603),
+    502: ("BAD_GATEWAY", -32603),
+    503: ("SERVICE_UNAVAILABLE", -32603),
+    504: ("GATEWAY_TIMEOUT", -32603),
+}
+
+# Codes that Twirp has and gRPC has not.
+TWIRP_CODES = {
+    "request_malformed": "malformed",
+    "route_not_found": "bad_route",
+    "method_not_allowed": "bad_route",
+}
