@@ -49,6 +49,9 @@ def tokens(value: bytes) -> list[bytes]:
 
 NONE: frozenset[bytes] = frozenset()
 
+OURS = b"x-auth-proxy-"
+"""How the names of fields begin in which the proxy speaks: no upstream may, in its name."""
+
 
 class RequestHead:
     """A request's head as the listener's codec read it."""

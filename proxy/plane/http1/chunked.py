@@ -11,7 +11,7 @@ import re
 
 from httptools import HttpParserError, HttpRequestParser
 
-from proxy.plane.head import block
+from proxy.plane.head import OURS, block
 
 # A constant beginning that makes a fresh parser expect the trailers of a chunked body.
 _PRIMER = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
@@ -84,8 +84,12 @@ def allowed_trailers(pairs: list[tuple[bytes, bytes]]) -> bytes:
     return block(
         (name, value)
         for name, value in pairs
-        if name.lower().replace(b"_", b"-") not in _FORBIDDEN_TRAILERS
+        if not _is_forbidden(name.lower().replace(b"_", b"-"))
     )
+
+
+def _is_forbidden(name: bytes) -> bool:
+    return name in _FORBIDDEN_TRAILERS or name.startswith(OURS)
 
 
 def _size_of(line: re.Match[bytes]) -> int:

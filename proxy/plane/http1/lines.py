@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from proxy.errors import UpstreamMalformed
-from proxy.plane.head import join_repeated
+from proxy.plane.head import OURS, join_repeated
 
 Special = tuple[bytes, bytes]
-"""Name, in lower case, and value of a field that is about the message or its connection."""
+"""Name, in lower case, and value of a field that is not passed on as it came."""
 
 # RFC 9110, 7.6.1, and what older specifications and Go's and nginx' practice add to it.
 _HOP_BY_HOP = frozenset(
@@ -42,11 +42,11 @@ _NONE: Final[Mapping[bytes, bytes]] = {}
 
 
 def take_specials(lines: list[bytes]) -> tuple[int | None, Mapping[bytes, bytes]]:
-    """Return the length of the body, and the fields that are about the connection.
+    """Return the length of the body, and the fields that are not passed on.
 
-    `lines` are those of a head that llhttp has accepted: a name, a colon, a value, and one length
-    at most.  Afterwards they are without those that are about the connection.  Of such a field
-    that is repeated the values are joined (RFC 9110, 5.3).
+    Those are about the connection, or in the proxy's own name.  `lines` are those of a head that
+    llhttp has accepted: a name, a colon, a value, and one length at most.  Afterwards they are
+    without those fields.  Of such a field that is repeated the values are joined (RFC 9110, 5.3).
 
     Raises:
         UpstreamMalformed: a length that not everybody reads alike.
@@ -86,7 +86,7 @@ def _learn(line: bytes) -> Special | int | None:
     name, _, value = line.partition(b":")
     key = name.lower()
     special: Special | int | None = None
-    if key in _HOP_BY_HOP:
+    if key in _HOP_BY_HOP or key.startswith(OURS):
         special = (key, value.strip(b" \t"))
     elif key == _LENGTH:
         special = count(value.strip(b" \t"))

@@ -10,6 +10,8 @@ import enum
 import re
 from typing import Any
 
+from proxy.plane.head import OURS
+
 # RFC 9110, 5.1 and 5.6.2: a token; RFC 9113, 8.2.1: in lower case. A pseudo-header has a colon.
 _NAME = re.compile(rb":?[!#$%&'*+.^_`|~0-9a-z-]+")
 
@@ -27,7 +29,7 @@ class Kind(enum.IntEnum):
     """Passed on without a look."""
     PSEUDO = 1
     NOTED = 2
-    """Passed on, but the codec has to know of it."""
+    """The codec has to know of it, and mostly passes it on."""
 
 
 _NOTED = frozenset(
@@ -58,7 +60,8 @@ class Field:
         if name[:1] == b":":
             self.kind = Kind.PSEUDO
         else:
-            self.kind = Kind.NOTED if name in _NOTED else Kind.PLAIN
+            is_noted = name in _NOTED or name.startswith(OURS)
+            self.kind = Kind.NOTED if is_noted else Kind.PLAIN
         self.flaw = _flaw(name, value)
 
 

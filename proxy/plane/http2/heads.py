@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from proxy.errors import HeadersTooLarge, RequestMalformed, UpstreamMalformed
 from proxy.plane.guard import is_notable
-from proxy.plane.head import RequestHead, ResponseHead
+from proxy.plane.head import OURS, RequestHead, ResponseHead
 from proxy.plane.http1.chunked import allowed_trailers
 from proxy.plane.http2.fields import Field, Fields, Kind
 
@@ -221,6 +221,12 @@ def _length(value: bytes | None, *, ended: bool) -> int | None:
     return length
 
 
+def _only_length(earlier: int | None, value: bytes) -> int:
+    if earlier is not None or not _LENGTH.fullmatch(value):
+        raise UpstreamMalformed("Content-Length is not one number that can be counted.")
+    return int(value)
+
+
 def _response(fields: Fields) -> tuple[int, bytes, int | None]:
     """Return status, field block and length."""
     if fields.oversize:
@@ -238,10 +244,10 @@ def _response(fields: Fields) -> tuple[int, bytes, int | None]:
                 raise UpstreamMalformed("The response has a pseudo-header that it may not have.")
             status = field.value
             continue
+        if field.kind is Kind.NOTED and field.name.startswith(OURS):
+            continue
         if field.name == b"content-length":
-            if length is not None or not _LENGTH.fullmatch(field.value):
-                raise UpstreamMalformed("Content-Length is not one number that can be counted.")
-            length = int(field.value)
+            length = _only_length(length, field.value)
             if status is not None and (status == b"204" or status.startswith(b"1")):
                 continue  # RFC 9110, 8.6: a length must not stand there.
         lines.append(field.line)

@@ -198,6 +198,21 @@ async def test_fields_arrive_in_order_with_their_repeats_both_ways(way: Way) -> 
     assert [pair for pair in got.fields if pair[0] not in FRAMING] == fields
 
 
+async def test_an_upstream_cannot_speak_in_the_proxys_name(way: Way) -> None:
+    forged = [("x-auth-proxy-error", "upstream_reset"), ("x-auth-proxy-anything", "1")]
+
+    _, got = await way.exchange(
+        (*POST, ("te", "trailers")),
+        b"abc",
+        answer=((":status", "502"), forged[0], ("x-a", "1"), forged[1]),
+        answer_trailers=(forged[0], ("x-late", "b"), forged[1]),
+    )
+
+    assert got.start[0] == "502"
+    assert [pair for pair in got.fields if pair[0] not in FRAMING] == [("x-a", "1")]
+    assert got.trailers == [("x-late", "b")]
+
+
 async def test_cookies_of_the_response_stay_apart(way: Way) -> None:
     cookies = [("set-cookie", "a=1; Expires=Wed, 21 Oct 2026 07:28:00 GMT"), ("set-cookie", "b=2")]
 
