@@ -38,6 +38,10 @@ _KEEP_ALIVE = (
     (("TCP_KEEPCNT",), 4),
 )
 
+# How OpenSSL names the alert of a server that speaks none of what ALPN offers (RFC 7301, 3.2). Up
+# to 3.0 the error has no `reason`.
+_NO_PROTOCOL = "no application protocol"
+
 Dialled = tuple[asyncio.Transport, P]
 
 
@@ -136,6 +140,11 @@ class Dialler:
             return UpstreamTlsFailed(
                 f"The certificate of {origin} is not accepted: {error.verify_message}.",
                 hint=hint_for(self._ca_file),
+            )
+        if isinstance(error, ssl.SSLError) and _NO_PROTOCOL in f"{error}".lower():
+            return UpstreamTlsFailed(
+                f"{origin} does not speak {' or '.join(self._protocols)}.",
+                hint="It seems to speak only HTTP/2: set `protocol: h2` on the route.",
             )
         if isinstance(error, ssl.SSLError | ConnectionAbortedError):
             return UpstreamTlsFailed(

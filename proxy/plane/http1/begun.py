@@ -22,6 +22,12 @@ _PROTOCOL = b"HTTP/1."
 
 _LINE_END = b"\r\n"
 
+# What an upstream that speaks only HTTP/2 says before it reads a word: SETTINGS, or GOAWAY where
+# it has read one (RFC 9113, 3.4 and 4.1). The length of either is below 65,536.
+_FRAME = b"\0"
+_FRAME_HEAD = re.compile(rb"\0..[\x04\x07]\0\0\0\0\0", re.DOTALL)
+_FRAME_HEAD_BYTES = 9
+
 
 def check_request(data: bytes, searched: int) -> None:
     """Look at an incomplete request head; before `searched` it was looked at already.
@@ -44,9 +50,27 @@ def check_response(data: bytes, searched: int) -> None:
     Raises:
         UpstreamMalformed: it cannot become a response.
     """
+    if data.startswith(_FRAME):
+        check_frame(data)
+        return
     if _BROKEN.search(data, searched):
         raise UpstreamMalformed("The response head has a bare CR or LF, or a NUL.")
     if not data.startswith(_PROTOCOL[: len(data)]):
         raise UpstreamMalformed("The response does not begin with `HTTP/1.`.")
     if data.find(_LINE_END) >= searched and not _STATUS_LINE.match(data):
         raise UpstreamMalformed("The status line is not `HTTP/1.1 NNN REASON`.")
+
+
+def check_frame(data: bytes) -> None:
+    """Look at what cannot become a response but may be HTTP/2; too short a part may go on.
+
+    Raises:
+        UpstreamMalformed: it is HTTP/2, or nothing.
+    """
+    if _FRAME_HEAD.match(data):
+        raise UpstreamMalformed(
+            "The upstream answered in HTTP/2.",
+            hint="It seems to speak only HTTP/2: set `protocol: h2` on the route.",
+        )
+    if len(data) >= _FRAME_HEAD_BYTES:
+        raise UpstreamMalformed("The response does not begin with `HTTP/1.`.")

@@ -26,6 +26,7 @@ from httptools import (
 from proxy.errors import RequestMalformed, UpstreamMalformed
 from proxy.plane.guard import is_notable
 from proxy.plane.head import RequestHead, ResponseHead, join_repeated, tokens
+from proxy.plane.http1.begun import check_frame
 from proxy.plane.http1.lines import count, take_specials
 
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/1\.([01])(?=\r\n)")
@@ -306,6 +307,8 @@ def _validate_response(head: bytes) -> None:
     except HttpParserUpgrade:
         pass
     except HttpParserError as error:
+        if head.startswith(b"\0"):
+            check_frame(head)
         raise UpstreamMalformed(f"The response head is malformed: {error}.") from None
     if not _PROBE.complete:
         raise UpstreamMalformed("The response head ends before its fields do.")

@@ -27,6 +27,10 @@ USUAL_STREAMS = 100
 # third ping within five minutes in which they had nothing to send, so the gaps grow.
 _PING_AFTER = (10.0, 60.0, 240.0, 330.0)
 
+# Length and type of the first frame (RFC 9113, 4.1), which has to be SETTINGS.
+_KNOWN_AT = 4
+_SETTINGS = 4
+
 PING_TIMEOUT = 10.0
 """Seconds that an upstream may take to answer a ping before it is given up."""
 
@@ -57,9 +61,9 @@ class Http2Upstream(Endpoint, asyncio.BufferedProtocol):
     """A connection to the upstream; its streams are the upstream codecs."""
 
     __slots__ = (
-        "_asked_at", "_keeper", "_next", "_pings", "_pongs", "_silence", "active", "deadline",
-        "heard_at", "idle_since", "is_doubtful", "is_leaving", "is_reused", "limit", "most_streams",
-        "ready", "scheme", "takes_streams",
+        "_asked_at", "_greeting", "_keeper", "_next", "_pings", "_pongs", "_silence", "active",
+        "deadline", "heard_at", "idle_since", "is_doubtful", "is_leaving", "is_reused", "limit",
+        "most_streams", "ready", "scheme", "takes_streams",
     )  # fmt: skip
 
     def __init__(self, keeper: Keeper, head_limit: int, sweeper: Sweeper, *, tls: bool) -> None:
@@ -89,6 +93,8 @@ class Http2Upstream(Endpoint, asyncio.BufferedProtocol):
         """When something came."""
         self.deadline = math.inf
         self._next = 1
+        self._greeting = b""
+        """The first bytes that came, until they tell whether the upstream speaks HTTP/2."""
         self._asked_at = -math.inf
         """When the last ping was sent."""
         self._silence = 0
@@ -166,12 +172,27 @@ class Http2Upstream(Endpoint, asyncio.BufferedProtocol):
             return
         data = _BUFFER[:nbytes].tobytes()
         self.heard_at = self.sweeper.clock()
-        buffer = self.connection.incoming_buffer
-        if not self.ready.done() and buffer.begins_with(b"HTTP/", data):
-            self.ready.set_result(OnlyHttp1("it answered in HTTP/1.1", is_certain=True))
+        if not self.ready.done() and self._is_other_protocol(data):
             self.drop()
             return
         self.take_segment(data)
+
+    def _is_other_protocol(self, data: bytes) -> bool:
+        """Tell whether what begins with `data` is no settings, and note what that means.
+
+        RFC 9113, 3.4: settings come first.  Text does not even look like a frame: its first byte
+        would be the highest of a length that nobody may send.  Where TLS has settled on HTTP/2,
+        what comes instead of it is a fault.
+        """
+        if self.scheme == b"https" or len(self._greeting) == _KNOWN_AT:
+            return False
+        self._greeting = (self._greeting + data)[:_KNOWN_AT]
+        is_text = self._greeting[0] != 0
+        if not is_text and (len(self._greeting) < _KNOWN_AT or self._greeting[-1] == _SETTINGS):
+            return False
+        text = "it answered HTTP/2's preface in another protocol"
+        self.ready.set_result(OnlyHttp1(text, is_certain=is_text))
+        return True
 
     def eof_received(self) -> bool:
         """Take the upstream's FIN: nothing more can come."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from proxy.config.model import Protocol
+from proxy.config.model import Protocol, Upstream
 from tests.fakes import tls
-from tests.fakes.framed import GET, GRPC, POST, FramedUpstream, Seen
+from tests.fakes.framed import GET, GRPC, POST, FramedUpstream, Seen, frame, setting
 from tests.fakes.framed_world import Framed, frame_caller
 from tests.fakes.raw import ScriptedUpstream
-from tests.fakes.wired import Wired
+from tests.fakes.wired import Wired, cut_after
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 LINES = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -134,6 +136,101 @@ async def test_an_answer_in_http1_is_known_however_it_is_cut(size: int) -> None:
             assert (await caller.finished(1)).status == 200
 
 
+# What servers that speak only HTTP/1 answer to `PRI * HTTP/2.0`. Python's http.server, and with it
+# Flask's, takes it for HTTP/0.9 and sends a page without a head.
+ANSWERS = {
+    "a page": b'<!DOCTYPE HTML>\n<html lang="en"><p>Error code: 505</p></html>\n',
+    "another page": b"<html><h1>Bad Request</h1></html>",
+    "a status line of HTTP/1.0": b"HTTP/1.0 505 HTTP Version Not Supported\r\n\r\n",
+    "a status line of HTTP/1.1": b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n",
+    "a word": b"Bad",
+    "an alert of TLS": b"\x15\x03\x01\x00\x02\x02\x46",
+    "a frame that is no settings": bytes(3) + b"\x06" + bytes(5),
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
+@pytest.mark.parametrize("size", [1, 3, 1000])
+async def test_an_upstream_whose_first_frame_is_no_settings_is_tried_in_http1(
+    answer: bytes, size: int
+) -> None:
+    async with Wired() as world:
+        await world.serve()
+        async with await frame_caller(world) as caller:
+            caller.send_headers(1, GET, end=True)
+            upstream = await world.upstream.accept()
+            await upstream.until(lambda: len(upstream.received) > 24, "the preface")
+            upstream.received.clear()
+            upstream.send(answer[:size])
+            await asyncio.sleep(0)
+            upstream.send(answer[size:])
+
+            await (await world.upstream.accept()).serve(OK)
+
+            assert ((await caller.finished(1)).status, world.refusals) == (200, {})
+
+
+class _Page(BaseHTTPRequestHandler):
+    """A server of Python's own, as Flask's for development is one."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"ok")
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+async def test_python_s_own_server_is_reached_by_a_caller_in_http2() -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Page)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        async with Wired() as world:
+            await world.serve(upstream=Upstream("http", "127.0.0.1", server.server_port))
+
+            first, second = await call(world), await call(world)
+
+            assert (first.status, bytes(first.body), second.status) == (200, b"ok", 200)
+    finally:
+        await asyncio.to_thread(server.shutdown)
+        server.server_close()
+        thread.join()
+
+
+async def test_settings_that_come_byte_by_byte_are_settings() -> None:
+    upstream = FramedUpstream(automatic=b"ok")
+    upstream.greets = False
+    async with Framed(upstream) as world:
+        caller = await world.frames()
+        caller.send_headers(1, GET, end=True)
+        end = await upstream.accept()
+
+        for byte in frame("SETTINGS", 0, 0, setting(3, 7)):
+            end.send(bytes((byte,)))
+            await asyncio.sleep(0)
+
+        assert (await caller.finished(1)).status == 200
+
+
+async def test_a_tls_upstream_that_breaks_its_word_to_speak_http2_is_at_fault(
+    ca_file: Path,
+) -> None:
+    async with Wired() as world:
+        await world.upstream.stop()
+        await world.upstream.start(tls.server_context(alpn=tls.HTTP2))
+        await world.serve_tls(ca_file)
+        async with await frame_caller(world) as caller:
+            caller.send_headers(1, GET, end=True)
+            for _ in range(2):  # A connection that cannot be had is dialled once more.
+                upstream = await world.upstream.accept()
+                upstream.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+            assert (await caller.finished(1)).reason == "upstream_connect_failed"
+
+
 async def test_a_plain_upstream_that_hangs_up_on_http2_is_tried_in_http1() -> None:
     async with Wired() as world:
         await world.serve()
@@ -168,13 +265,12 @@ async def test_an_upstream_that_speaks_something_else_is_told_apart() -> None:
         await world.serve()
         async with await frame_caller(world) as caller:
             caller.send_headers(1, GRPC)
-            for _ in range(2):
-                upstream = await world.upstream.accept()
-                upstream.send(b"220 mail.example ESMTP ready\r\n")
+            (await world.upstream.accept()).send(b"220 mail.example ESMTP ready\r\n")
 
             seen = await caller.finished(1)
 
             assert (seen.head["grpc-status"], seen.reason) == ("14", "upstream_connect_failed")
+            assert "gRPC needs HTTP/2" in seen.head["grpc-message"]
 
 
 # --- what the route says
@@ -247,3 +343,69 @@ async def test_a_post_whose_upstream_is_found_out_meanwhile_keeps_its_body() -> 
 
             assert seen.status == 200
             assert world.upstream.requests[-1].body == b"body" * 1000
+
+
+# --- an upstream that speaks only HTTP/2
+
+
+GREETINGS = {
+    "settings": frame("SETTINGS", 0, 0, setting(3, 100)),
+    "no settings": frame("SETTINGS"),
+    "settings that end like a head": frame("SETTINGS", 0, 0, setting(0x0D0A, 0x0D0A0D0A)),
+    "a farewell": frame("GOAWAY", 0, 0, bytes(3) + b"\x01" + bytes(4)),
+}
+
+
+@pytest.mark.parametrize("greeting", GREETINGS.values(), ids=GREETINGS)
+@pytest.mark.parametrize("cut", [1, 4, 1000])
+async def test_a_caller_in_http1_before_an_upstream_in_http2_is_told_of_the_key(
+    greeting: bytes, cut: int
+) -> None:
+    async with Wired() as world:
+        await world.serve()
+        world.cut_responses(cut_after([cut]))
+        caller = await world.caller()
+        caller.send(LINES)
+        upstream = await world.upstream.accept()
+        await upstream.head()
+
+        upstream.send(greeting)
+
+        answer = await caller.answer()
+        assert (answer.status, answer.value("x-auth-proxy-error")) == (502, "upstream_malformed")
+        assert b"`protocol: h2`" in answer.body
+
+
+async def test_bytes_that_only_begin_like_a_frame_are_no_hint_of_http2() -> None:
+    async with Wired() as world:
+        await world.serve()
+        caller = await world.caller()
+        caller.send(LINES)
+        upstream = await world.upstream.accept()
+        await upstream.head()
+
+        upstream.send(bytes(9))
+
+        answer = await caller.answer()
+        assert (answer.status, answer.value("x-auth-proxy-error")) == (502, "upstream_malformed")
+        assert b"protocol: h2" not in answer.body
+
+
+async def test_a_tls_upstream_that_refuses_http1_by_an_alert_is_told_of_the_key(
+    ca_file: Path,
+) -> None:
+    async with Wired() as world:
+        await world.serve_tls(ca_file)
+        caller = await world.caller()
+        caller.send(LINES)
+        for _ in range(2):  # A connection that cannot be had is dialled once more.
+            upstream = await world.upstream.accept()
+            await upstream.until(lambda end=upstream: end.received, "a greeting")  # type: ignore[misc]  # a lambda's default
+            upstream.received.clear()
+            upstream.send(b"\x15\x03\x03\x00\x02\x02\x78")  # RFC 7301, 3.2: fatal, 120.
+            if (await world.standstill(lambda: len(caller.received))) > 0:
+                break
+
+        answer = await caller.answer()
+        assert (answer.status, answer.value("x-auth-proxy-error")) == (502, "upstream_tls_failed")
+        assert b"`protocol: h2`" in answer.body
