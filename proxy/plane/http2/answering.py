@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 
 STALL_TIMEOUT = 60.0  # Seconds that a finished response may wait for the caller's window.
 
+END_TIMEOUT = 2.0
+"""Seconds that the END_STREAM of an answered request may take once its whole body has come.
+
+Many clients send it as an empty DATA frame of its own, and take a reset that meets it for a
+failure, whatever its code.
+"""
+
 
 class AnsweringStream(Stream):
     """The downstream codec (see `proxy.plane.codec`)."""
@@ -36,7 +43,8 @@ class AnsweringStream(Stream):
         self._early_code = Code.NO_ERROR
         """What ends a request whose response is complete before it is."""
         self.stalls_until = math.inf
-        """When a finished response is given up if the caller still takes nothing of it."""
+        """When a finished response is given up if the caller still takes nothing of it, or a
+        request is reset that was answered and does not end."""
         self._left = 0
         """Bytes of it when that was set."""
 
@@ -67,7 +75,9 @@ class AnsweringStream(Stream):
         """Give up a finished response of which nothing was taken for a while."""
         if self.stalls_until > now:
             return
-        if self._queued < self._left:
+        if self._sent_end:
+            self.reset(self._early_code)
+        elif self._queued < self._left:
             self._left = self._queued
             self.stalls_until = now + STALL_TIMEOUT
         else:
@@ -111,10 +121,21 @@ class AnsweringStream(Stream):
     def _deliver_end(self, trailers: bytes) -> None:
         if self._sink is not None:
             self._sink.request_end(trailers)
+        elif self._sent_end:
+            self.endpoint.forget(self)
 
     def _on_half_closed(self) -> None:
-        # RFC 9113, 8.1: the response does not depend on the rest of the request.
-        self.reset(self._early_code)
+        if self._expected == 0 and not self._early_code:
+            # All that was announced has come, and only its end is on the way.
+            self._stall(END_TIMEOUT)
+        else:
+            # RFC 9113, 8.1: the response does not depend on the rest of the request.
+            self.reset(self._early_code)
+
+    def _stall(self, timeout: float) -> None:
+        """Wait for the caller, so many seconds."""
+        self.stalls_until = self.endpoint.sweeper.clock() + timeout
+        self._connection.stalled(self.stalls_until)
 
     def _on_slow(self) -> None:
         if self._sink is not None:
@@ -159,8 +180,7 @@ class AnsweringStream(Stream):
         self.flush()
         if self.is_stalled:
             self._left = self._queued
-            self.stalls_until = self.endpoint.sweeper.clock() + STALL_TIMEOUT
-            self._connection.stalled()
+            self._stall(STALL_TIMEOUT)
 
     def abort(self) -> None:
         """Cut the response so that the caller sees it."""

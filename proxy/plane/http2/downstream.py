@@ -130,7 +130,7 @@ class Http2Downstream(Endpoint, asyncio.Protocol):
             self._leave_finally()
             for stream in list(self.streams.values()):
                 if not stream.is_stalled:
-                    stream.reset(Code.CANCEL)
+                    stream.reset(Code.NO_ERROR if stream.is_answered else Code.CANCEL)
                     stream.lost(None)
         if self.is_closed:
             self._transport.close()
@@ -155,9 +155,9 @@ class Http2Downstream(Endpoint, asyncio.Protocol):
         if not self._resets.spend():
             raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "Too many exchanges are given up.")
 
-    def stalled(self) -> None:
-        """Note a stream that waits for nothing but the caller's window."""
-        self._set_deadline()
+    def stalled(self, until: float) -> None:
+        """Note a stream that waits for nothing but the caller, and is given up then."""
+        self.deadline = min(self.deadline, until)
 
     def _on_fields(self, stream: int, fields: Fields, *, ended: bool) -> None:
         found = self.streams.get(stream)

@@ -109,6 +109,11 @@ class Stream(ABC):
         """Whether only the peer's window keeps the stream from ending."""
         return self._ended and bool(self._queue)
 
+    @property
+    def is_answered(self) -> bool:
+        """Whether all that is sent has been sent."""
+        return self._sent_end
+
     def _emit_head(self, lines: bytes) -> None:
         endpoint = self.endpoint
         self._head = None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.config.model import Limits, Timeouts
+from proxy.config.model import Limits, Protocol, Timeouts
+from proxy.plane.http2.answering import END_TIMEOUT
 from proxy.plane.http2.downstream import DRAIN_TIMEOUT
-from tests.fakes.framed import GET, GRPC, POST, PREFACE, FramedUpstream
+from tests.fakes.framed import GET, GRPC, POST, PREFACE, FramedCaller, FramedUpstream, Pairs, Seen
 from tests.fakes.framed_world import Framed, frame_caller
 from tests.fakes.wired import Wired
 
@@ -110,6 +111,94 @@ async def test_a_response_that_ends_early_ends_the_rest_of_the_request(framed: F
     await upstream.request(3)
     upstream.answer(3)
     assert (await caller.finished(3)).status == 200
+
+
+ANNOUNCED = (*POST, ("content-length", "4"))
+
+
+async def answered_before_the_end(wired: Wired, caller: FramedCaller) -> Seen:
+    """Send all of a body but END_STREAM, and return the whole answer."""
+    caller.send_headers(1, ANNOUNCED)
+    caller.send_data(1, b"body")
+    seen = caller.seen(1)
+    await caller.until(lambda: seen.ended, "the answer")
+    assert (seen.status, bytes(seen.body), seen.reset) == (200, b"ok", "")
+    assert not wired.plane.exchanges
+    return seen
+
+
+async def test_the_end_of_a_request_whose_announced_body_has_come_is_waited_for(
+    wired: Wired,
+) -> None:
+    async with await frame_caller(wired) as caller:
+        seen = await answered_before_the_end(wired, caller)
+        wired.pass_time(END_TIMEOUT - 0.1)
+        caller.send_data(1, b"", end=True)
+        # The connection is in order, and nothing is left of the stream.
+        assert (await caller.ask(3)).status == 200
+        wired.pass_time(0.2)
+        assert (await caller.ask(5)).status == 200
+
+        assert seen.reset == ""
+        (connection,) = wired.plane.connections
+        assert connection.streams == {}  # type: ignore[attr-defined]  # an HTTP/2 connection
+
+
+async def test_trailers_may_be_the_end_that_is_waited_for(wired: Wired) -> None:
+    async with await frame_caller(wired) as caller:
+        seen = await answered_before_the_end(wired, caller)
+        caller.send_headers(1, (("x-sum", "1"),), end=True)
+        assert (await caller.ask(3)).status == 200
+
+        assert seen.reset == ""
+
+
+async def test_an_end_that_does_not_come_is_not_waited_for_longer(wired: Wired) -> None:
+    async with await frame_caller(wired) as caller:
+        seen = await answered_before_the_end(wired, caller)
+        wired.pass_time(END_TIMEOUT - 0.1)
+        assert (await caller.ask(3)).status == 200
+        assert seen.reset == ""
+        wired.pass_time(0.2)
+
+        await caller.until(lambda: seen.reset, "a reset")
+        assert seen.reset == "NO_ERROR"
+        caller.send_data(1, b"", end=True)
+        assert (await caller.ask(5)).status == 200
+
+
+@pytest.mark.parametrize("head", [POST, (*POST, ("content-length", "5"))])
+async def test_where_more_of_the_body_may_come_its_end_is_not_waited_for(
+    wired: Wired, head: Pairs
+) -> None:
+    await wired.serve(protocol=Protocol.H1, limits=Limits(body_bytes=3))
+    async with await frame_caller(wired) as caller:
+        caller.send_headers(1, head)
+        caller.send_data(1, b"body")
+
+        seen = await caller.finished(1)
+        await caller.until(lambda: seen.reset, "a reset")
+        assert (seen.status, seen.reset) == (413, "NO_ERROR")
+
+
+async def test_a_body_that_goes_on_behind_its_length_is_the_callers_fault(wired: Wired) -> None:
+    async with await frame_caller(wired) as caller:
+        seen = await answered_before_the_end(wired, caller)
+        caller.send_data(1, b"more", end=True)
+
+        await caller.until(lambda: seen.reset, "a reset")
+        assert seen.reset == "PROTOCOL_ERROR"
+        assert (await caller.ask(3)).status == 200
+
+
+async def test_the_end_of_the_process_resets_what_only_waits_for_its_end(wired: Wired) -> None:
+    async with await frame_caller(wired) as caller:
+        seen = await answered_before_the_end(wired, caller)
+        (connection,) = wired.plane.connections
+        connection.shut()
+
+        await caller.until(lambda: seen.reset and caller.ended, "the end of the connection")
+        assert seen.reset == "NO_ERROR"
 
 
 async def test_a_reset_behind_a_whole_response_changes_nothing(framed: Framed) -> None:
