@@ -9,7 +9,9 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from proxy.config.misplaced import looks_like, shown
 from proxy.config.model import Auth, AutoCredentials, Config, Credentials, Route, Timeouts
+from proxy.config.problems import ConfigError, Problem
 from proxy.config.resolve import default_audience
 from proxy.config.suggest import nearest
 from proxy.doctor import running
@@ -56,17 +58,32 @@ def main(word: str, config: Config | None, *, claims: bool) -> int:
 def order_for(word: str, config: Config | None) -> Order:
     """Return what `word` asks for.
 
-    The name of a route stands for its audience and credentials.  Any other word is an
-    audience: with the credentials of the routes that have it, if those agree, else `auto`.
+    The name of a route stands for its audience and credentials.  Another word is an
+    audience if a route has it or it looks like one: with the credentials of the routes that
+    have it, if those agree, else `auto`.  Raises `ConfigError` for any other word: a mistyped
+    name must not become a token that some service happens to accept.
     """
     routes = {route.name: route for route in config.routes} if config is not None else {}
     if (route := routes.get(word)) is not None:
         return Order(route, route.audience, route.credentials, route.timeouts.connect)
-    if routes and "://" not in word and (guess := nearest(word, routes)):
-        _note(f"no route is named {word}, so it is an audience{guess}")
     alike = {route.credentials for route in routes.values() if route.audience == word}
+    guess = nearest(word, routes)
+    if not alike and not _is_like_an_audience(word, guess):
+        told = "there is no configuration with a route of this name"
+        if config is not None:
+            told = f"no route of {config.source} has this name"
+        message = f"{told}, and an audience looks like https://billing.example.com{guess}"
+        raise ConfigError([Problem(shown(word), 0, 0, message)])
     credentials = alike.pop() if len(alike) == 1 else AutoCredentials()
     return Order(None, word, credentials, Timeouts().connect)
+
+
+def _is_like_an_audience(word: str, guess: str) -> bool:
+    """Tell whether `word` can be meant as an audience; `guess` names the route that is near."""
+    if looks_like(word):
+        return False
+    # A URL, or IAP's NUMBER-NAME.apps.googleusercontent.com. Names of routes have dots, too.
+    return "/" in word or ":" in word or ("." in word and not guess)
 
 
 async def _fetch(order: Order, environ: Mapping[str, str]) -> tuple[IdToken, bool]:

@@ -110,15 +110,51 @@ async def test_a_word_that_is_no_route_is_an_audience(
 
     assert (await claims(client, env=metadata.environ))["aud"] == client
     assert (await claims(client, "--config", file, env=metadata.environ))["aud"] == client
-    mistyped = await command(
-        "token", "order", "--config", file, env=metadata.environ, prints_a_token=True
-    )
 
-    assert mistyped.code == 0
-    assert mistyped.err == (
-        "cloud-run-auth-proxy: no route is named order, so it is an audience; "
-        "did you mean 'orders'?\n"
-    )
+
+@pytest.mark.parametrize(
+    ("word", "guess"),
+    [
+        ("order", "; did you mean 'orders'?"),
+        ("orders.v3", "; did you mean 'orders.v2'?"),
+        ("billing", ""),
+    ],
+)
+async def test_a_mistyped_name_of_a_route_is_no_audience(
+    metadata: MetadataServer, tmp_path: Path, word: str, guess: str
+) -> None:
+    file = config(tmp_path, orders={}, **{"orders.v2": {}})
+    told = "and an audience looks like https://billing.example.com"
+    done = await command("token", word, "--config", file, env=metadata.environ)
+
+    assert (done.code, done.out) == (64, "")
+    assert done.err == f"{word}: no route of {file} has this name, {told}{guess}\n"
+    assert not metadata.asked
+
+
+async def test_a_routes_name_without_configuration_is_no_audience(
+    metadata: MetadataServer,
+) -> None:
+    done = await command("token", "orders", env=metadata.environ)
+
+    assert (done.code, done.out) == (64, "")
+    assert done.err.startswith("orders: there is no configuration with a route of this name, and")
+    assert not metadata.asked
+
+
+async def test_a_word_that_a_route_has_as_its_audience_is_one(
+    metadata: MetadataServer, tmp_path: Path
+) -> None:
+    file = config(tmp_path, orders={"audience": "billing"})
+
+    assert (await claims("billing", "--config", file, env=metadata.environ))["aud"] == "billing"
+
+
+async def test_a_token_is_no_audience(metadata: MetadataServer) -> None:
+    done = await command("token", "eyJhbGciOiJSUzI1NiJ9.e30.c2ln", env=metadata.environ)
+
+    assert (done.code, done.out) == (64, "")
+    assert done.err.startswith("[a token, not shown]: there is no configuration with a route")
 
 
 @pytest.mark.parametrize("word", ["", " "])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from proxy.config.model import AutoCredentials, Config, GcloudCredentials, MetadataCredentials
+from proxy.config.problems import ConfigError
 from proxy.doctor.token import order_for
 from tests.unit.config.reading import read
 
@@ -51,19 +52,29 @@ def test_an_audience_is_fetched_as_the_routes_would_that_have_it(
     assert order.credentials == credentials
 
 
-def test_without_a_configuration_every_word_is_an_audience(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert order_for("orders", None).audience == "orders"
-    assert capsys.readouterr().err == ""
+AUDIENCES = [
+    "https://order.example",
+    "123-abc.apps.googleusercontent.com",
+    "urn:order",
+    "//iam.googleapis.com/projects/1",
+    "orders/x",
+]
 
 
-def test_only_a_word_that_is_near_a_routes_name_is_remarked_on(
-    config: Config, capsys: pytest.CaptureFixture[str]
-) -> None:
-    order_for("https://order.example", config)
-    order_for("123-abc.apps.googleusercontent.com", config)
-    assert capsys.readouterr().err == ""
+@pytest.mark.parametrize("word", AUDIENCES)
+def test_what_looks_like_an_audience_is_one(config: Config, word: str) -> None:
+    assert order_for(word, config).audience == order_for(word, None).audience == word
 
-    order_for("ordrs", config)
-    assert "did you mean 'orders'?" in capsys.readouterr().err
+
+@pytest.mark.parametrize(
+    ("word", "guess"),
+    [("ordrs", "; did you mean 'orders'?"), ("orders.", "; did you mean 'orders'?"), ("x", "")],
+)
+def test_any_other_word_is_refused(config: Config, word: str, guess: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        order_for(word, config)
+
+    assert str(raised.value) == (
+        f"{word}: no route of f has this name, "
+        f"and an audience looks like https://billing.example.com{guess}"
+    )
