@@ -6,6 +6,7 @@ names can move together; without a file (inline text), from the working director
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,18 @@ from pathlib import Path
 from proxy.config.kinds import Reader, ScalarKind, Schema, or_variable
 from proxy.config.misplaced import no_file_name
 from proxy.config.tree import ScalarNode
+
+# Editors on Windows write the first, PowerShell's > and Out-File the second.
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+def encoding_of(data: bytes) -> str:
+    """Return the codec of a text file: by its byte order mark, else UTF-8."""
+    return next((codec for mark, codec in _MARKS if data.startswith(mark)), "utf-8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +82,10 @@ def check_certificates(path: Path) -> str | None:
     """Load the file as trusted roots."""
     import ssl  # noqa: PLC0415 (configurations without ca_file start faster)
 
+    with path.open("rb") as file:
+        if encoding_of(file.read(len(codecs.BOM_UTF8))) != "utf-8":
+            # OpenSSL passes over a line that does not begin as it should, certificate and all.
+            return f"{str(path)!r} begins with a byte order mark; save it as ASCII or plain UTF-8"
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
         context.load_verify_locations(cafile=path)

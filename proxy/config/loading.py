@@ -10,6 +10,7 @@ from typing import Any
 from proxy.config.addresses import address
 from proxy.config.checks import check_together
 from proxy.config.document import DEFAULTS, ROUTE, TOP
+from proxy.config.files import encoding_of
 from proxy.config.ignored import in_document, in_environment
 from proxy.config.kinds import Reader
 from proxy.config.model import Admin, Config
@@ -81,8 +82,13 @@ def _here() -> Path:
 
 def _decode(data: bytes, source: str) -> str:
     try:
-        return data.decode("utf-8-sig")
+        return data.decode(encoding_of(data))
     except UnicodeDecodeError as error:
+        if error.encoding.startswith("utf-16"):
+            message = "is no whole UTF-16; save it as UTF-8"
+            raise ConfigError([Problem(source, 1, 1, message)]) from None
+        # What follows a byte order mark.
+        data = error.object
         before = data[: error.start]
         line = before.count(b"\n") + 1
         # Of this line, what stands before the bad byte has just been found to be UTF-8.

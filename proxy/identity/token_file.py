@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from proxy.config.files import encoding_of
 from proxy.config.misplaced import shown_file
 from proxy.identity.files import Stamp, read_small, stamp
 
@@ -34,7 +35,8 @@ class TokenFileSource:
         self._read = stamp(self._path)
         hint = f"Whatever renews the token has to keep one for {audience} in this file."
         # Read on the event loop: it is one small file, and only after it has changed.
-        return read_small(self._path, hint).decode("utf-8", "replace")
+        content = read_small(self._path, hint)
+        return content.decode(encoding_of(content), "replace")
 
     async def account(self) -> str | None:
         """Return None: only the token itself says whom it is for."""

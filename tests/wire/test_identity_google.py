@@ -364,6 +364,14 @@ async def test_a_key_that_is_exchanged_is_taken_for_the_next_token(world: World)
     assert other.email == ORDERS
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+async def test_a_key_file_may_have_a_byte_order_mark(world: World, encoding: str) -> None:
+    credentials = world.key()
+    credentials.path.write_text(credentials.path.read_text(), encoding=encoding)
+
+    assert (await world.fetch(credentials)).email == KEY
+
+
 async def test_the_account_is_known_where_the_credentials_tell_it(world: World) -> None:
     world.login()
     expected: list[tuple[Credentials, str | None]] = [

@@ -100,6 +100,17 @@ def test_a_ca_file_without_certificates_is_told(content: str, tmp_path: Path) ->
     assert said.startswith("routes.a.ca_file: 'DIR/ca.pem' holds no PEM certificates (")
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_ca_file_of_which_the_first_certificate_would_not_be_read_is_told(
+    ca: Path, encoding: str
+) -> None:
+    path = ca / "ca.pem"
+    path.write_text(path.read_text() * 2, encoding=encoding)
+    said = "begins with a byte order mark; save it as ASCII or plain UTF-8"
+
+    assert refused("ca_file: ca.pem", ca) == f"routes.a.ca_file: 'DIR/ca.pem' {said}"
+
+
 def test_a_ca_file_with_revocation_lists_only_is_told(tmp_path: Path) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "ca")])

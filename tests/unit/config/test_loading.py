@@ -610,6 +610,28 @@ def test_a_file_is_read_and_named_in_messages(tmp_path: Path) -> None:
     assert len(config.routes) == 3
 
 
+ENCODINGS = ["utf-8", "utf-8-sig", "utf-16"]
+"""The last two are what Windows' editors and PowerShell write."""
+
+
+@pytest.mark.parametrize("encoding", [*ENCODINGS, "utf-16-be"])
+def test_a_file_may_have_a_byte_order_mark(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "proxy.yaml"
+    text = "\ufeff" + CONTRACT if encoding == "utf-16-be" else CONTRACT
+    path.write_text(text, encoding=encoding)
+
+    assert load(path, {}) == parse(CONTRACT, source=str(path), env={}, directory=tmp_path)
+
+
+def test_half_a_character_of_utf_16_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "proxy.yaml"
+    path.write_bytes(CONTRACT.encode("utf-16") + b"a")
+
+    with pytest.raises(ConfigError) as raised:
+        load(path, {})
+    assert str(raised.value) == f"{path}:1:1: is no whole UTF-16; save it as UTF-8"
+
+
 def test_a_missing_file_is_unreadable(tmp_path: Path) -> None:
     with pytest.raises(ConfigUnreadable) as raised:
         load(tmp_path / "none.yaml", {})
@@ -636,9 +658,10 @@ def test_a_file_may_be_as_large_as_the_bound(
         load(path, {})
 
 
-def test_bytes_that_are_not_utf_8_have_a_place(tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_bytes_that_are_not_utf_8_have_a_place(tmp_path: Path, encoding: str) -> None:
     path = tmp_path / "proxy.yaml"
-    path.write_bytes("a: é\nb: é".encode() + b"\xff\n")
+    path.write_bytes("a: é\nb: é".encode(encoding) + b"\xff\n")
 
     with pytest.raises(ConfigError) as raised:
         load(path, {})

@@ -45,6 +45,28 @@ async def test_the_token_in_the_file_is_used(path: Path, cache: TokenCache) -> N
     assert cache.source.describe() == f"token file {path}"
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+async def test_the_file_may_have_a_byte_order_mark(
+    path: Path, cache: TokenCache, encoding: str
+) -> None:
+    """PowerShell writes UTF-16 by > and Out-File, and UTF-8 with a mark by Set-Content."""
+    token = fresh()
+    marked = "\ufeff" if encoding[-3:] in {"-le", "-be"} else ""
+    path.write_text(f"{marked}{token}\r\n", encoding=encoding)
+
+    assert await value(cache) == token
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe", b"\xff\xfea", b"\xfe\xff\xd8\x00", b"\xef\xbb\xbf"]
+)
+async def test_a_mark_alone_is_no_token(path: Path, cache: TokenCache, content: bytes) -> None:
+    path.write_bytes(content)
+
+    with pytest.raises(TokenUnavailable, match="not an ID token but"):
+        await cache.get("orders", 10)
+
+
 async def test_the_next_request_after_a_change_carries_what_the_file_says(
     path: Path, cache: TokenCache
 ) -> None:
