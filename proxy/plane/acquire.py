@@ -14,6 +14,7 @@ from proxy.errors import Overloaded, ProxyError
 from proxy.identity.token import IdToken
 from proxy.plane.codec import UpstreamCodec
 from proxy.plane.gate import GateFull
+from proxy.plane.pool import Applicant
 from proxy.plane.pools import Source
 from proxy.plane.prepared import PreparedRoute
 from proxy.retry import Attempt, cause_of, pause_before, redials
@@ -73,8 +74,8 @@ class Pursuit:
             return None
         return await route.tokens.another(refused, route.name, route.config.timeouts.connect)
 
-    async def connection(self) -> UpstreamCodec:
-        """Wait for a connection, dialling again as the policy allows.
+    async def connection(self, applicant: Applicant) -> UpstreamCodec:
+        """Wait for a connection for `applicant`, dialling again as the policy allows.
 
         Raises:
             ProxyError: see `Pool.acquire`.
@@ -84,7 +85,9 @@ class Pursuit:
         while True:
             number += 1
             try:
-                return await self.source.acquire(route.config.timeouts.connect, fresh=self.fresh)
+                return await self.source.acquire(
+                    route.config.timeouts.connect, applicant, fresh=self.fresh
+                )
             except ProxyError as error:
                 failed = Attempt(number, self.attempt.method, self.attempt.replayable)
                 if not redials(error, failed, policy, route.budget):

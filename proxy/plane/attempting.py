@@ -188,7 +188,7 @@ class Attempting(ABC):
             await pursuit.enter()
             self.entered = True
         token = await pursuit.token()
-        up = await pursuit.connection()
+        up = await pursuit.connection(self)
         self._task = None
         # Before anything is written: the upstream may ask for a pause at once.
         self._down.resume_request()

@@ -55,7 +55,7 @@ class Exchange(Attempting):
         if route.gate is None or route.gate.try_enter():
             self.entered = True
             line = route.identity_line()
-            if line is not None and (up := self._source.take()) is not None:
+            if line is not None and (up := self._source.take(self)) is not None:
                 self._attempt(up, line)
                 return
         self._wait(self._pursue)

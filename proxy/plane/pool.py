@@ -9,11 +9,20 @@ from typing import Protocol
 
 from proxy.errors import Overloaded, ProxyError, UpstreamConnectFailed
 from proxy.plane.dial import Dialler
+from proxy.plane.head import RequestHead
 from proxy.plane.http1.upstream import Http1Upstream
+from proxy.plane.keepalive import KeepAlive, timeout_of
 from proxy.plane.stats import Connections, RouteStats
 from proxy.plane.sweeper import Sweeper
+from proxy.retry import IDEMPOTENT
 
 IDLE_TIMEOUT = 90.0  # Seconds: CONTRACT, data path. Well below any front end's own (600 s).
+
+
+class Applicant(Protocol):
+    """What asks for a connection: an exchange."""
+
+    head: RequestHead
 
 
 class Beside(Protocol):
@@ -36,8 +45,8 @@ class Pool:
     """
 
     __slots__ = (
-        "_busy", "_closed", "_dialler", "_dialling", "_head_limit", "_idle", "_limit", "_stats",
-        "_sweeper", "_waiting", "beside", "deadline",
+        "_busy", "_closed", "_dialler", "_dialling", "_head_limit", "_idle", "_keep_alive",
+        "_limit", "_stats", "_sweeper", "_waiting", "beside", "deadline",
     )  # fmt: skip
 
     def __init__(
@@ -60,6 +69,7 @@ class Pool:
         self._busy = 0
         self._dialling = 0
         self._closed = False
+        self._keep_alive = KeepAlive(IDLE_TIMEOUT)
         self.beside: Beside | None = None
         """Whoever else has connections to the upstream: they count for one limit."""
         self.deadline = math.inf
@@ -70,7 +80,7 @@ class Pool:
         """Return the counts of this moment."""
         return Connections(len(self._idle), self._busy, self._dialling, len(self._waiting))
 
-    def take(self) -> Http1Upstream | None:
+    def take(self, applicant: Applicant) -> Http1Upstream | None:
         """Return an idle connection, or None where one must be awaited with `acquire`."""
         idle = self._idle
         if self._waiting:
@@ -82,14 +92,26 @@ class Pool:
             # that nobody asked for, and the loop not have come to read them. Above all after
             # Cloud Run had withdrawn the CPU.
             if age < IDLE_TIMEOUT and connection.is_quiet():
+                if age >= self._keep_alive.safe and _is_precious(applicant.head):
+                    idle.append(connection)
+                    self._learn(idle[0])
+                    return None
                 self._busy += 1
                 return connection
             # It is out of the idle ones already: count it as `lost` will uncount it.
             self._busy += 1
+            self._keep_alive.found_closed(age)
             connection.close(abort=True)
         return None
 
-    async def acquire(self, timeout: float, *, fresh: bool = False) -> Http1Upstream:
+    def _learn(self, connection: Http1Upstream) -> None:
+        """See how long the upstream has kept a connection: the one that has idled longest."""
+        if connection.is_quiet():
+            self._keep_alive.seen_open(self._sweeper.clock() - connection.idle_since)
+
+    async def acquire(
+        self, timeout: float, applicant: Applicant, *, fresh: bool = False
+    ) -> Http1Upstream:
         """Return a connection: an idle one (unless `fresh`), a new one, or the next to be free.
 
         `timeout` bounds the wait for a place, and again the dialling (seconds).
@@ -98,11 +120,12 @@ class Pool:
             Overloaded: no connection became free in time.
             ProxyError: dialling failed; see `Dialler.dial`.
         """
-        if not fresh and (connection := self.take()) is not None:
+        if not fresh and (connection := self.take(applicant)) is not None:
             return connection
         reserved = False
         if self._waiting or not self._has_room():
-            if fresh and self._idle and not self._waiting:
+            if self._idle and not self._waiting:
+                # None that will do, so one of them makes room.
                 self._idle[0].close(abort=True)
             else:
                 connection = await self._turn(timeout)
@@ -112,7 +135,7 @@ class Pool:
                         return connection
                     # It died on the way here, and its place may be somebody else's already.
                     connection.close(abort=True)
-                    return await self.acquire(timeout, fresh=fresh)
+                    return await self.acquire(timeout, applicant, fresh=fresh)
         return await self._dial(timeout, reserved=reserved)
 
     def release(self, connection: Http1Upstream) -> None:
@@ -147,14 +170,24 @@ class Pool:
         self._count_in(connection)
         self.release(connection)
 
-    def lost(self, connection: Http1Upstream) -> None:
-        """Forget a connection that has closed; its place goes to whoever waits."""
+    def promised(self, keep_alive: bytes) -> None:
+        """Take what the upstream's Keep-Alive field says."""
+        self._keep_alive.promised(timeout_of(keep_alive))
+
+    def lost(self, connection: Http1Upstream, *, ended: bool = False) -> None:
+        """Forget a connection that has closed; its place goes to whoever waits.
+
+        `ended` tells that the upstream has closed it.
+        """
         if not connection.is_counted:
             return  # Whoever dialled it has gone meanwhile, and gives back the place.
         try:
             self._idle.remove(connection)
         except ValueError:
             self._busy -= 1
+        else:
+            if ended:
+                self._keep_alive.found_closed(self._sweeper.clock() - connection.idle_since)
         self.offer_place()
         if self.beside is not None:
             self.beside.offer_place()
@@ -163,6 +196,7 @@ class Pool:
         """Close what has idled too long."""
         idle = self._idle
         while idle and idle[0].idle_since + IDLE_TIMEOUT <= now:
+            self._learn(idle[0])
             idle[0].close()
         self.deadline = idle[0].idle_since + IDLE_TIMEOUT if idle else math.inf
 
@@ -247,3 +281,11 @@ class Pool:
 
     def _connection(self) -> Http1Upstream:
         return Http1Upstream(self, self._head_limit)
+
+
+def _is_precious(head: RequestHead) -> bool:
+    """Tell whether a request may not be repeatable once it was sent; see `stale_connection`.
+
+    A body is only kept up to a limit, and may not have come yet.
+    """
+    return head.method not in IDEMPOTENT or head.length != 0

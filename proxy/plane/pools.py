@@ -10,7 +10,7 @@ from proxy.plane.codec import UpstreamCodec
 from proxy.plane.head import RequestHead
 from proxy.plane.http2.pool import StreamPool
 from proxy.plane.http2.upstream import OnlyHttp1
-from proxy.plane.pool import Pool
+from proxy.plane.pool import Applicant, Pool
 from proxy.plane.stats import Connections
 
 _GRPC_HINT = (
@@ -22,10 +22,12 @@ _GRPC_HINT = (
 class Source(Interface):
     """Where an exchange gets its upstream codec from."""
 
-    def take(self) -> UpstreamCodec | None:
+    def take(self, applicant: Applicant) -> UpstreamCodec | None:
         """Return one that is ready, or None where it must be awaited with `acquire`."""
 
-    async def acquire(self, timeout: float, *, fresh: bool = False) -> UpstreamCodec:
+    async def acquire(
+        self, timeout: float, applicant: Applicant, *, fresh: bool = False
+    ) -> UpstreamCodec:
         """Return one; see `Pool.acquire`."""
 
 
@@ -82,18 +84,20 @@ class _Either:
         self._http1 = http1
         self._streams = streams
 
-    def take(self) -> UpstreamCodec | None:
+    def take(self, applicant: Applicant) -> UpstreamCodec | None:
         if self._streams.is_declined:
-            return self._http1.take()
-        return self._streams.take()
+            return self._http1.take(applicant)
+        return self._streams.take(applicant)
 
-    async def acquire(self, timeout: float, *, fresh: bool = False) -> UpstreamCodec:
+    async def acquire(
+        self, timeout: float, applicant: Applicant, *, fresh: bool = False
+    ) -> UpstreamCodec:
         if not self._streams.is_declined:
             try:
-                return await self._streams.acquire(timeout, fresh=fresh)
+                return await self._streams.acquire(timeout, applicant, fresh=fresh)
             except OnlyHttp1:
                 pass
-        return await self._http1.acquire(timeout, fresh=fresh)
+        return await self._http1.acquire(timeout, applicant, fresh=fresh)
 
 
 class _OnlyHttp2:
@@ -104,12 +108,14 @@ class _OnlyHttp2:
     def __init__(self, streams: StreamPool) -> None:
         self._streams = streams
 
-    def take(self) -> UpstreamCodec | None:
-        return self._streams.take()
+    def take(self, applicant: Applicant) -> UpstreamCodec | None:
+        return self._streams.take(applicant)
 
-    async def acquire(self, timeout: float, *, fresh: bool = False) -> UpstreamCodec:
+    async def acquire(
+        self, timeout: float, applicant: Applicant, *, fresh: bool = False
+    ) -> UpstreamCodec:
         try:
-            return await self._streams.acquire(timeout, fresh=fresh)
+            return await self._streams.acquire(timeout, applicant, fresh=fresh)
         except OnlyHttp1 as error:
             raise UpstreamConnectFailed(
                 f"gRPC needs HTTP/2, which {self._streams.origin} does not speak: {error}.",
@@ -125,10 +131,16 @@ class _NoGrpc:
     def __init__(self, origin: str) -> None:
         self._origin = origin
 
-    def take(self) -> UpstreamCodec | None:
+    def take(self, applicant: Applicant) -> UpstreamCodec | None:  # noqa: ARG002 (the interface)
         return None
 
-    async def acquire(self, timeout: float, *, fresh: bool = False) -> UpstreamCodec:  # noqa: ARG002 (the interface)
+    async def acquire(
+        self,
+        timeout: float,  # noqa: ARG002 (the interface)
+        applicant: Applicant,  # noqa: ARG002 (the interface)
+        *,
+        fresh: bool = False,  # noqa: ARG002 (the interface)
+    ) -> UpstreamCodec:
         raise UpstreamConnectFailed(
             f"gRPC needs HTTP/2, but the route speaks HTTP/1.1 to {self._origin} (protocol: h1).",
             hint="Remove `protocol: h1` from the route.",

@@ -225,8 +225,9 @@ def _normal(authority: bytes, scheme: bytes) -> bytes:
     return lower.removesuffix(b":" + _DEFAULT_PORTS[scheme.lower()]).removesuffix(b":")
 
 
-ParsedResponse = tuple[ResponseHead, bool, bool]
-"""A head; whether the connection persists after it; whether its body is chunked."""
+ParsedResponse = tuple[ResponseHead, bool, bool, bytes]
+"""A head; whether the connection persists after it; whether its body is chunked; and the value of
+Keep-Alive, empty where there is none."""
 
 
 def parse_response(head: bytes, method: bytes) -> ParsedResponse:
@@ -241,13 +242,14 @@ def parse_response(head: bytes, method: bytes) -> ParsedResponse:
     length, hops = take_specials(lines)
     fields = b"\r\n" + b"\r\n".join(lines) if lines else b""
     result = ResponseHead(status, fields, phrase, length)
-    chunked = False
+    chunked, promise = False, b""
     if hops:
         keep_alive, chunked = _obey(result, hops, is_1_1=keep_alive)
+        promise = hops.get(b"keep-alive", b"")
     if bodyless or method == b"HEAD":
         _set_bodyless(result)
         chunked = False
-    return result, keep_alive, chunked
+    return result, keep_alive, chunked, promise
 
 
 def _obey(head: ResponseHead, hops: Mapping[bytes, bytes], *, is_1_1: bool) -> tuple[bool, bool]:

@@ -37,8 +37,14 @@ class Keeper(Protocol):
     def release(self, connection: Http1Upstream) -> None:
         """Take back a connection that can serve another exchange."""
 
-    def lost(self, connection: Http1Upstream) -> None:
-        """Forget a connection that is closed or will serve nobody any more."""
+    def promised(self, keep_alive: bytes) -> None:
+        """Take what the upstream's Keep-Alive field says of its connections."""
+
+    def lost(self, connection: Http1Upstream, *, ended: bool = False) -> None:
+        """Forget a connection that is closed or will serve nobody any more.
+
+        `ended` tells that it was the upstream who ended it.
+        """
 
 
 class Http1Upstream(UpstreamTransport):
@@ -133,8 +139,11 @@ class Http1Upstream(UpstreamTransport):
 
     # --- the pool's side -----------------------------------------------------------------
 
-    def close(self, *, abort: bool = False) -> None:
-        """Close the connection; `abort` drops what is not written yet."""
+    def close(self, *, abort: bool = False, ended: bool = False) -> None:
+        """Close the connection; `abort` drops what is not written yet.
+
+        `ended` tells that the upstream has ended it already.
+        """
         if self._phase is CLOSED:
             return
         self._phase = CLOSED
@@ -143,7 +152,7 @@ class Http1Upstream(UpstreamTransport):
             self._transport.abort()
         else:
             self._transport.close()
-        self._keeper.lost(self)
+        self._keeper.lost(self, ended=ended)
 
     # --- the transport's side ------------------------------------------------------------
 
@@ -166,7 +175,7 @@ class Http1Upstream(UpstreamTransport):
             self._fail(self._reset())
         else:
             # At once: until the transport says so itself, somebody could still be given this.
-            self.close(abort=True)
+            self.close(abort=True, ended=True)
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (the interface)
@@ -174,7 +183,7 @@ class Http1Upstream(UpstreamTransport):
         if self._phase is CLOSED:
             return
         self._phase = CLOSED
-        self._keeper.lost(self)
+        self._keeper.lost(self, ended=True)
         sink, self._sink = self._sink, None
         if sink is not None:
             sink.failed(self._reset())
@@ -236,7 +245,7 @@ class Http1Upstream(UpstreamTransport):
 
     def _on_head(self, sink: ResponseSink, parsed: ParsedResponse, rest: bytes) -> bytes:
         """Deliver a head and enter the phase of what follows it; return what is left of `rest`."""
-        head, keep_alive, chunked = parsed
+        head, keep_alive, chunked, promise = parsed
         if head.status == 101:  # noqa: PLR2004 (RFC 9110, 15.2.2)
             if not (self._request_ended and are_offered(head.switching, self._offers)):
                 raise UpstreamMalformed("The upstream switched protocols although nobody asked.")
@@ -247,6 +256,8 @@ class Http1Upstream(UpstreamTransport):
             sink.informational(head)
             return rest
         self._keep_alive = keep_alive
+        if promise:
+            self._keeper.promised(promise)
         if chunked:
             return self._begin_chunks(sink, head, rest)
         length = 0 if head.bodyless else head.length

@@ -10,7 +10,7 @@ from proxy.errors import Overloaded, ProxyError, UpstreamConnectFailed, Upstream
 from proxy.plane.dial import Dialler
 from proxy.plane.http2.asking import AskingStream
 from proxy.plane.http2.upstream import USUAL_STREAMS, Http2Upstream, OnlyHttp1
-from proxy.plane.pool import IDLE_TIMEOUT, Pool
+from proxy.plane.pool import IDLE_TIMEOUT, Applicant, Pool
 from proxy.plane.stats import Connections, RouteStats
 from proxy.plane.sweeper import Sweeper
 
@@ -93,7 +93,7 @@ class StreamPool:
         """Return how many connections there are or will be."""
         return len(self._connections) + len(self._leaving) + self._dialling
 
-    def take(self) -> AskingStream | None:
+    def take(self, applicant: Applicant) -> AskingStream | None:  # noqa: ARG002 (as the other pool's)
         """Return a stream, or None where one must be awaited with `acquire`."""
         if self._waiting:
             return None  # Who waits comes first.
@@ -105,7 +105,9 @@ class StreamPool:
                     return connection.open()
         return None
 
-    async def acquire(self, timeout: float, *, fresh: bool = False) -> AskingStream:
+    async def acquire(
+        self, timeout: float, applicant: Applicant, *, fresh: bool = False
+    ) -> AskingStream:
         """Return a stream on a connection that is there, or on a new one.
 
         `timeout` bounds the wait for a place, and the dialling (seconds).  `fresh` asks for a
@@ -119,7 +121,7 @@ class StreamPool:
         if self.is_declined:
             raise OnlyHttp1("it said so a moment ago", is_certain=True)
         if not fresh:
-            stream = self.take() or await self._verified(timeout)
+            stream = self.take(applicant) or await self._verified(timeout)
             if stream is not None:
                 return stream
         turn: Turn = asyncio.get_running_loop().create_future()

@@ -47,7 +47,7 @@ def has_length(head: RequestHead) -> bool:
 @given(data=damaged(RESPONSE))
 def test_a_damaged_response_is_refused_or_has_clean_lines(data: bytes) -> None:
     try:
-        response, _, _ = parse_response(data, b"GET")
+        response, _, _, _ = parse_response(data, b"GET")
     except UpstreamMalformed:
         return
     assert_clean(response.fields)

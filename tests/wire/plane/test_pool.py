@@ -323,3 +323,102 @@ async def test_a_reload_to_another_upstream_lets_running_exchanges_end(wired: Wi
     upstream.send(OK)
     await caller.take(OK)
     await upstream.until(lambda: upstream.ended, "the end of the old connection")
+
+
+# --- connections for what must not be repeated
+
+PUT = POST.replace(b"POST", b"PUT")
+DELETE = b"DELETE / HTTP/1.1\r\nHost: a\r\n\r\n"
+PROMISE = OK.replace(b"\r\n\r\n", b"\r\nConnection: keep-alive\r\nKeep-Alive: timeout=5\r\n\r\n")
+
+
+async def served_anew(wired: Wired, caller: RawCaller, request: bytes, answer: bytes = OK) -> bool:
+    """Serve one request; return whether a new connection was opened for it."""
+    before = len(wired.upstream.connections)
+    caller.send(request)
+    ends = wired.upstream.connections
+    await wired.until(lambda: any(end.received for end in ends), "the request")
+    [end] = [end for end in ends if end.received]
+    await end.serve(answer)
+    assert (await caller.answer()).status == 200
+    return len(ends) > before
+
+
+@pytest.mark.parametrize(("idle", "anew"), [(0.49, False), (0.5, True), (60.0, True)])
+@pytest.mark.parametrize("request_", [POST, PUT])
+async def test_what_must_not_be_repeated_avoids_connections_that_may_be_ending(
+    wired: Wired, idle: float, request_: bytes, *, anew: bool
+) -> None:
+    """Of this upstream nothing is known yet."""
+    caller, _ = await warm(wired)
+    wired.time.steady += idle
+
+    assert await served_anew(wired, caller, request_) is anew
+
+
+@pytest.mark.parametrize("request_", [GET, DELETE])
+async def test_what_may_be_repeated_takes_any_connection(wired: Wired, request_: bytes) -> None:
+    caller, _ = await warm(wired)
+    wired.time.steady += 60.0
+
+    assert not await served_anew(wired, caller, request_)
+
+
+@pytest.mark.parametrize(("idle", "anew"), [(2.49, False), (2.5, True)])
+async def test_what_the_upstream_promises_is_heeded(
+    wired: Wired, idle: float, *, anew: bool
+) -> None:
+    """As Node's servers do it. The field itself is about the connection, and not passed on."""
+    caller = await wired.caller()
+    assert await served_anew(wired, caller, GET, PROMISE)
+    wired.time.steady += idle
+
+    assert await served_anew(wired, caller, POST) is anew
+
+
+@pytest.mark.parametrize("noticed", ["at once", "when it is taken"])
+@pytest.mark.parametrize(("idle", "anew"), [(0.19, False), (0.2, True)])
+async def test_a_connection_that_was_found_closed_teaches_how_long_they_are_kept(
+    wired: Wired, noticed: str, idle: float, *, anew: bool
+) -> None:
+    caller, end = await warm(wired)
+    wired.time.steady += 0.4
+    if noticed == "at once":
+        end.close()
+        await wired.until(lambda: wired.connections.idle == 0, "the end of the idle connection")
+    else:
+        with at_once(end) as sock:
+            sock.shutdown(socket.SHUT_WR)
+    assert await served_anew(wired, caller, GET)
+    wired.time.steady += idle
+
+    assert await served_anew(wired, caller, POST) is anew
+
+
+async def test_a_connection_that_stays_open_teaches_that_others_will(wired: Wired) -> None:
+    caller, _ = await warm(wired)
+    wired.time.steady += 40.0
+    assert await served_anew(wired, caller, POST)
+    wired.time.steady += 19.9
+
+    assert not await served_anew(wired, caller, POST)
+
+
+async def test_an_upstream_that_outlasts_our_own_time_needs_no_care(wired: Wired) -> None:
+    caller, end = await warm(wired)
+    wired.pass_time(90)
+    await end.take_all()
+    assert await served_anew(wired, caller, POST)
+    wired.time.steady += 89.9
+
+    assert not await served_anew(wired, caller, POST)
+
+
+async def test_a_connection_that_will_not_do_makes_room_for_another(wired: Wired) -> None:
+    await wired.serve(limits=Limits(connections=1))
+    caller, end = await warm(wired)
+    wired.time.steady += 60.0
+
+    assert await served_anew(wired, caller, POST)
+    await end.take_all()
+    assert wired.connections == Connections(idle=1)

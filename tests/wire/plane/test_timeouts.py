@@ -162,7 +162,7 @@ async def test_timeouts_that_are_off_do_nothing(wired: Wired) -> None:
 async def test_an_upstream_whose_handshake_does_not_end_is_timed_out(
     wired: Wired, tmp_path: Path
 ) -> None:
-    await wired.serve_tls(ca_file(tmp_path), timeouts=Timeouts(connect=0.05))
+    await wired.serve_tls(ca_file(tmp_path), timeouts=Timeouts(connect=0.25))
     caller = await wired.caller()
     answer = await caller.ask(GET)
 
