@@ -29,6 +29,8 @@ from proxy.config.values import METHOD, audience, period
 
 PROGRAM = "cloud-run-auth-proxy"
 USAGE, UNAVAILABLE, SOFTWARE = 64, 69, 70
+SERVICES_WITHIN = 1.0
+"""Seconds that `check` gives the metadata server, which is out of reach on most machines."""
 INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it.
 
 
@@ -279,12 +281,22 @@ def _check(flags: argparse.Namespace) -> int:
             raise
         _print_json(show.problems_as_json(error.problems))
         return USAGE
+    if any(route.upstream is None for route in config.routes):
+        config = _with_services(config)
     if flags.format == "json":
         _print_json(show.routes_as_json(config))
     else:
         sys.stdout.write(show.table(config))
         _complain(*(f"ignored: {each}" for each in config.ignored))
     return 0
+
+
+def _with_services(config: Config) -> Config:
+    """Ask the metadata server for what the names of services leave out."""
+    from proxy.doctor import running  # noqa: PLC0415 (most configurations name no service)
+    from proxy.services import resolved_within  # noqa: PLC0415 (as above)
+
+    return running.run(resolved_within(SERVICES_WITHIN, config, os.environ))
 
 
 def _doctor(flags: argparse.Namespace) -> int:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
+from random import Random
 
 from proxy.clock import Clock
 from proxy.config.model import Auth, Config, Route
 from proxy.config.resolve import default_audience
+from proxy.identity.metadata import Metadata
 from proxy.identity.names import Names
 from proxy.identity.source import TokenSourceError
 from proxy.plane.unresolved import Unresolved
@@ -73,3 +78,16 @@ class Services:
         detail = error.detail if error else f"service {route.service} is not resolved yet"
         hint = error.hint if error else None
         return Unresolved(route.name, f"The {detail}.", hint, self._ask, language=route.errors)
+
+
+async def resolved_within(seconds: float, config: Config, environ: Mapping[str, str]) -> Config:
+    """Return `config` with what the metadata server tells of its services in so many seconds.
+
+    Without an answer, or where it knows nothing of them, they stay as they are.
+    """
+    names = Names(Metadata(environ, Random()))  # noqa: S311 (spreads attempts over time)
+    services = Services(names, time.monotonic, lambda: None)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            return await services.resolve(config)
+    return config

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -15,6 +16,10 @@ from pathlib import Path
 import pytest
 
 from proxy import __version__
+from proxy.emulator.faults import Answer, Fault, Held
+from proxy.emulator.metadata import MetadataServer
+from tests.fakes.child import Done
+from tests.fakes.program import command
 
 CONFIG = Path(__file__).parents[2] / "config"
 COMMAND = shutil.which("cloud-run-auth-proxy", path=str(Path(sys.executable).parent))
@@ -94,6 +99,88 @@ def test_check_prints_problems_as_json(tmp_path: Path) -> None:
     assert done.returncode == 64
     (problem,) = json.loads(done.stdout)["problems"]
     assert (problem["file"], problem["line"], problem["column"]) == ("f.yaml", 1, 10)
+
+
+SERVICES = """
+routes:
+  short: {path: /1, service: orders}
+  region: {path: /2, service: orders.europe-west4}
+  own: {path: /3, service: billing, audience: https://billing.example.com}
+  none: {path: /4, service: search, auth: none}
+  url: {path: /5, upstream: 'https://stock.example.com'}
+"""
+
+
+def destinations(done: Done) -> dict[str, tuple[str | None, str | None]]:
+    """Return what `check` says of each route: its upstream, and its audience."""
+    assert (done.code, done.err) == (0, "")
+    routes = json.loads(done.out)["routes"]
+    return {route["name"]: (route["upstream"], route["audience"]) for route in routes}
+
+
+async def test_check_asks_the_metadata_server_for_what_a_service_leaves_out(
+    metadata: MetadataServer,
+) -> None:
+    env = {**metadata.environ, "AUTH_PROXY_CONFIG_YAML": SERVICES}
+    orders = "https://orders-123456789012.us-central1.run.app"
+    europe = "https://orders-123456789012.europe-west4.run.app"
+    stock = "https://stock.example.com"
+
+    assert destinations(await command("check", "--format", "json", env=env)) == {
+        "short": (orders, orders),
+        "region": (europe, europe),
+        "own": (
+            "https://billing-123456789012.us-central1.run.app",
+            "https://billing.example.com",
+        ),
+        "none": ("https://search-123456789012.us-central1.run.app", None),
+        "url": (stock, stock),
+    }
+    # Whatever the routes, each fact once, and no token.
+    assert [request.path.rpartition("/")[2] for request in metadata.requests] == [
+        "numeric-project-id",
+        "region",
+    ]
+    table = await command("check", env=env)
+    assert orders in table.out
+    assert "unresolved" not in table.out
+
+
+@pytest.mark.parametrize("fault", ["held", "refused", "absent", "broken"])
+async def test_check_goes_on_without_an_answer_of_the_metadata_server(
+    metadata: MetadataServer, fault: str
+) -> None:
+    env = {**metadata.environ, "AUTH_PROXY_CONFIG_YAML": SERVICES}
+    until = asyncio.Event()
+    if fault == "refused":
+        env["GCE_METADATA_HOST"] = "127.0.0.1:9"
+    else:
+        faults: dict[str, Fault] = {
+            "held": Held(until),
+            "absent": Answer(status=404),
+            "broken": Answer(),
+        }
+        metadata.inject(faults[fault], times=99)
+
+    # A server that holds its answer is given up by the command, not by the test.
+    found = destinations(await command("check", "--format", "json", env=env))
+    table = await command("check", env=env)
+    until.set()
+
+    assert found["short"] == found["region"] == found["none"] == (None, None)
+    assert found["own"] == (None, "https://billing.example.com")
+    assert found["url"][0] is not None
+    assert table.code == 0
+    assert "service orders (unresolved)" in table.out
+
+
+async def test_check_asks_nobody_where_nothing_is_missing(metadata: MetadataServer) -> None:
+    routes = "routes: {a: {service: orders.us-central1.42}}"
+    env = {**metadata.environ, "AUTH_PROXY_CONFIG_YAML": routes}
+
+    done = await command("check", "--format", "json", env=env)
+    assert destinations(done)["a"][0] == "https://orders-42.us-central1.run.app"
+    assert not metadata.requests
 
 
 def test_the_module_is_the_same_command(tmp_path: Path) -> None:
