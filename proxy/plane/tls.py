@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, cast
 
+from proxy.plane.unread import unread
+
 # What the kernel gives at once.  One for the process: OpenSSL has copied it before the callback
 # returns.  As large as the codecs' own buffer, for the same reason.
 _SEALED = memoryview(bytearray(256 * 1024))
@@ -176,7 +178,12 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Take the end of the connection."""
+        """Take the end of the connection, and first what came before it."""
+        if self._serving and not self._closed:
+            for sealed in unread(self._tcp):
+                self._feed(sealed)
+                self._paused = False  # Now or never.
+                self._deliver()
         self._closed = True
         self._lose(exc)
 

@@ -21,6 +21,7 @@ from proxy.plane.http1.upstream_phase import (
     UNTIL_CLOSE,
 )
 from proxy.plane.http1.upstream_transport import UpstreamTransport
+from proxy.plane.unread import unread
 
 # One read buffer for the process: what was read is consumed before the callback returns.
 # uvloop reads for a plain Protocol into a new 256 KiB object each time, which costs about as
@@ -180,6 +181,8 @@ class Http1Upstream(UpstreamTransport):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (the interface)
         """Take the end of the connection, expected or not."""
+        if self._sink is not None:
+            self._take_unread()
         if self._phase is CLOSED:
             return
         self._phase = CLOSED
@@ -187,6 +190,13 @@ class Http1Upstream(UpstreamTransport):
         sink, self._sink = self._sink, None
         if sink is not None:
             sink.failed(self._reset())
+
+    def _take_unread(self) -> None:
+        """Read what came before the end: an answer may be in it, although writing has failed."""
+        if self._tls is None:  # Else TLS has done so.
+            for data in unread(self._transport):
+                if self._phase is not CLOSED:
+                    self._receive(data)
 
     def pause_writing(self) -> None:
         """Pass on that the upstream reads slowly."""

@@ -15,6 +15,8 @@ from proxy.plane.http2.endpoint import Endpoint
 from proxy.plane.http2.fields import Fields
 from proxy.plane.http2.standard import LAST_STREAM, Code, ConnectionFault
 from proxy.plane.sweeper import Sweeper
+from proxy.plane.tls import TlsTransport
+from proxy.plane.unread import unread
 
 # One read buffer for the process, as HTTP/1.1 has (see `proxy.plane.http1.upstream`).
 _BUFFER = memoryview(bytearray(64 * 1024))
@@ -168,9 +170,12 @@ class Http2Upstream(Endpoint, asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take `nbytes` from the buffer."""
+        self._hear(_BUFFER[:nbytes].tobytes())
+
+    def _hear(self, data: bytes) -> None:
+        """Take one segment."""
         if self.is_closed:
             return
-        data = _BUFFER[:nbytes].tobytes()
         self.heard_at = self.sweeper.clock()
         if not self.ready.done() and self._is_other_protocol(data):
             self.drop()
@@ -200,6 +205,9 @@ class Http2Upstream(Endpoint, asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (asyncio's signature)
         """Take the end of the connection."""
+        if not (self.is_closed or isinstance(self._transport, TlsTransport)):  # It has done so.
+            for data in unread(self._transport):
+                self._hear(data)
         if not self.ready.done():
             self.ready.set_result(self._unready())
         self._end(None)
