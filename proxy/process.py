@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import math
 import os
 import resource
 import signal
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
@@ -23,7 +25,7 @@ from proxy.clock import Clocks
 from proxy.config.model import Config, Log
 from proxy.config.problems import ConfigError
 from proxy.notify import Notifier
-from proxy.ops.logs import Logs, configure
+from proxy.ops.logs import PATIENCE, Logs, configure
 from proxy.plane.listen import ListenFailed
 from proxy.sockets import OwnSockets, advice, inherit
 from proxy.tasks import Tasks
@@ -31,6 +33,9 @@ from proxy.tasks import Tasks
 log = logging.getLogger("proxy.process")
 
 EXIT_UNAVAILABLE: Final = 69  # sysexits.h: a service is unavailable; here, an address
+
+_LAST_WORDS: Final = 0.1
+"""Seconds for whoever reads the log, where the drain is over or a second signal came."""
 
 _ENDS: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -147,16 +152,22 @@ class _Logging:
     def __init__(self, config: Log) -> None:
         self._config = config
         self._logs: Logs = configure(config)
+        self._end_at = math.inf
 
     def follow(self, config: Log) -> None:
         """Log by another configuration."""
         if config != self._config:
             self._config = config
-            self._logs = configure(config)
+            self._logs.follow(config)
+
+    def end_by(self, deadline: float) -> None:
+        """Have `close` wait for nobody after an instant of the steady clock."""
+        self._end_at = deadline
 
     def close(self) -> None:
-        """Write what is left."""
-        self._logs.close()
+        """Write what is left, as far as somebody reads it in time."""
+        left = self._end_at - time.monotonic()
+        self._logs.close(max(_LAST_WORDS, min(PATIENCE, left)))
 
 
 class _Process:
@@ -226,6 +237,7 @@ class _Process:
         self._notifier.stopping()
         log.info("%s: draining", why)
         self._delay = delay
+        self._logs.end_by(time.monotonic() + self._proxy.config.drain)
         self._ending.set()
 
     async def _drain(self) -> None:
@@ -242,6 +254,7 @@ class _Process:
         if self._signalled:
             log.warning("%s again: ending at once", name)
             self._proxy.abandon()
+            self._logs.end_by(-math.inf)
             self._logs.close()
             os._exit(128 + number)
         self._signalled = True

@@ -42,17 +42,17 @@ class RepeatLimiter(logging.Filter):
     """
 
     def __init__(self, steady: Clock, *, exempt: frozenset[str] = frozenset()) -> None:
-        """`exempt` names loggers whose records all pass."""
         super().__init__()
         self._steady = steady
-        self._exempt = exempt
+        self.exempt = exempt
+        """Loggers whose records all pass."""
         self._lock = threading.Lock()
         # All windows have one length, so the first in order of insertion is the first to end.
         self._windows: dict[Key, _Window] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether the record is written."""
-        key = None if record.name in self._exempt else _key(record)
+        key = None if record.name in self.exempt else _key(record)
         if key is None:
             return True
         with self._lock:

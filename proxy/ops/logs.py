@@ -40,9 +40,9 @@ from proxy.clock import Clocks
 from proxy.config.model import Log
 from proxy.ops.logformat import JsonFormatter, TextFormatter
 from proxy.ops.loglimit import PER_MINUTE, RepeatLimiter
-from proxy.ops.logwriter import LineWriter
+from proxy.ops.logwriter import PATIENCE, LineWriter
 
-__all__ = ["ACCESS", "PER_MINUTE", "Logs", "configure"]
+__all__ = ["ACCESS", "PATIENCE", "PER_MINUTE", "Logs", "configure"]
 
 ACCESS: Final = "proxy.access"
 OURS: Final = "proxy"
@@ -59,20 +59,29 @@ class Logs(logging.Handler):
     """The one handler, put on the root logger by `configure`."""
 
     def __init__(
-        self, log: Log, stream: TextIO, formatter: logging.Formatter, clocks: Clocks
+        self, log: Log, stream: TextIO, project: str, clocks: Clocks, environ: Mapping[str, str]
     ) -> None:
         super().__init__()
-        self.setFormatter(formatter)
-        exempt = frozenset({ACCESS}) if log.access == "all" else frozenset[str]()
-        self._limiter = RepeatLimiter(clocks.steady, exempt=exempt)
+        self._project = project
+        self._environ = environ
+        self._limiter = RepeatLimiter(clocks.steady)
         self.addFilter(self._limiter)
         self._stream = stream
+        self.follow(log)
         self._writer = _writer(stream, self._housekeeping)
         if self._writer is not None:
             self._writer.start()
 
+    def follow(self, log: Log) -> None:
+        """Write as `log` says from here on; what waits for a slow reader goes on waiting."""
+        self.setFormatter(_formatter(log, self._stream, self._project, self._environ))
+        self._limiter.exempt = frozenset({ACCESS}) if log.access == "all" else frozenset()
+        logging.getLogger(OURS).setLevel(log.level.upper())
+        logging.getLogger(ACCESS).setLevel(_ACCESS_LEVELS[log.access])
+
     def set_project(self, project: str) -> None:
         """Say the Google Cloud project once it is known, for the names of traces."""
+        self._project = project
         if isinstance(self.formatter, JsonFormatter):
             self.formatter.project = project
 
@@ -88,6 +97,9 @@ class Logs(logging.Handler):
         except Exception:  # noqa: BLE001 (a bad record must not break the exchange it is about)
             self.handleError(record)
             return
+        self._write(line)
+
+    def _write(self, line: str) -> None:
         if self._writer is None:
             self._stream.write(line + "\n")
         else:
@@ -100,13 +112,25 @@ class Logs(logging.Handler):
         else:
             self._writer.flush()
 
-    def close(self) -> None:
-        """Write what is left, summaries included, and take the handler off the root logger."""
+    def close(self, seconds: float = PATIENCE) -> None:
+        """Write what is left, summaries included, and take the handler off the root logger.
+
+        A slow reader is waited for `seconds` at most.
+        """
         logging.getLogger().removeHandler(self)
         self._write_summaries(self._limiter.close())
         if self._writer is not None:
-            self._writer.close()
+            self._writer.close(seconds)
         super().close()
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
+        """Say in one line that a record could not be formatted.
+
+        The library would print to the stream itself, and wait for a slow reader there.
+        """
+        kind = type(sys.exception()).__name__
+        text = f"a log record of {record.name} could not be written: {kind} in line {record.lineno}"
+        self._write(self.format(_record(logging.ERROR, text)))
 
     def _housekeeping(self) -> float:
         """Write the summaries that are due, and what was dropped; in the writer's thread."""
@@ -114,13 +138,17 @@ class Logs(logging.Handler):
         if self._writer is not None and (dropped := self._writer.dropped):
             self._writer.dropped = 0
             text = f"{dropped} log lines were dropped: whoever reads this stream is too slow"
-            self.emit(logging.LogRecord(OURS, logging.WARNING, __file__, 0, text, None, None))
+            self.emit(_record(logging.WARNING, text))
         return self._limiter.next_end()
 
     def _write_summaries(self, records: list[logging.LogRecord]) -> None:
         # `emit` needs no lock of the handler's: the writer has its own.
         for record in records:
             self.emit(record)
+
+
+def _record(level: int, text: str) -> logging.LogRecord:
+    return logging.LogRecord(OURS, level, __file__, 0, text, None, None)
 
 
 def configure(
@@ -134,19 +162,17 @@ def configure(
     """Make the root logger write to `stream` as `log` says; what stood there before is replaced.
 
     `stream` is standard error unless given.  `project` is the Google Cloud project, where it is
-    known already; `Logs.set_project` says it later.  Call it again after a reload, and ``close``
-    what it returned at the end.
+    known already; `Logs.set_project` says it later.  After a reload call `Logs.follow`, and
+    ``close`` at the end.
     """
     stream = sys.stderr if stream is None else stream
     root = logging.getLogger()
     for handler in list(root.handlers):
         if isinstance(handler, Logs):
             handler.close()
-    logs = Logs(log, stream, _formatter(log, stream, project, environ), clocks or Clocks())
+    logs = Logs(log, stream, project, clocks or Clocks(), environ)
     root.addHandler(logs)
     root.setLevel(_LIBRARIES_LEVEL)
-    logging.getLogger(OURS).setLevel(log.level.upper())
-    logging.getLogger(ACCESS).setLevel(_ACCESS_LEVELS[log.access])
     return logs
 
 

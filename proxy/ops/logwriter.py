@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import queue
 import select
+import stat
 import threading
 from collections.abc import Callable
 from typing import Final
@@ -21,10 +22,12 @@ MAX_LINES: Final = 10_000
 # pipe(7): a write of up to PIPE_BUF (4096 on Linux) bytes is never mixed with another process's,
 # which matters to workers that share a pipe; and a pipe that polls as writable has a free page,
 # so that such a write does not block. (Unless another worker takes that page in between: then
-# this one waits for the reader once.)
+# a pipe that could be opened anew takes nothing, and else this one waits for the reader once.)
 ATOMIC_BYTES: Final = 4096
 
-_FLUSH_SECONDS: Final = 2.0
+PATIENCE: Final = 2.0
+"""Seconds that a slow reader gets at the end, unless whoever ends has less."""
+
 _LONGEST_WAIT: Final = 60.0
 
 Housekeeping = Callable[[], float]
@@ -34,8 +37,8 @@ class LineWriter:
     """Owns one thread for what cannot be written at once; safe to use from threads."""
 
     __slots__ = (
-        "_closed", "_fd", "_housekeeping", "_lines", "_lock", "_poll", "_thread", "_waiting",
-        "dropped",
+        "_closed", "_fd", "_given", "_housekeeping", "_lines", "_lock", "_owned", "_poll",
+        "_thread", "_waiting", "dropped",
     )  # fmt: skip
 
     def __init__(self, fd: int, *, housekeeping: Housekeeping = lambda: _LONGEST_WAIT) -> None:
@@ -44,10 +47,12 @@ class LineWriter:
         `housekeeping` runs in the thread before each wait and returns how many seconds that may
         last; it may call `write`.
         """
-        self._fd = fd
+        self._given = fd
+        self._owned = _opened_anew(fd)
+        self._fd = fd if self._owned is None else self._owned
         self._housekeeping = housekeeping
         self._poll = select.poll()
-        self._poll.register(fd, select.POLLOUT)
+        self._poll.register(self._fd, select.POLLOUT)
         self._lock = threading.Lock()
         # A line; an event to set once everything before it is written; None to end.
         self._lines: queue.SimpleQueue[bytes | threading.Event | None] = queue.SimpleQueue()
@@ -64,28 +69,62 @@ class LineWriter:
     def write(self, line: bytes) -> None:
         """Write or queue one line, with its newline; never waits for a slow reader."""
         with self._lock:
-            if not self._waiting and len(line) <= ATOMIC_BYTES and self._poll.poll(0):
-                _write_all(self._fd, line)
-            elif self._closed or self._waiting >= MAX_LINES:
+            at_once = not self._waiting and len(line) <= ATOMIC_BYTES and self._poll.poll(0)
+            if at_once and self._write_at_once(line):
+                return
+            if self._closed or self._waiting >= MAX_LINES:
                 self.dropped += 1
             else:
                 self._waiting += 1
                 self._lines.put(line)
 
-    def flush(self, timeout: float = _FLUSH_SECONDS) -> bool:
-        """Wait until what was queued is written; False if that took longer than `timeout`."""
-        if not self._waiting or not self._thread.is_alive():
+    def _write_at_once(self, line: bytes) -> bool:
+        """Write a short line; return False where the descriptor takes nothing of it after all."""
+        if self._owned is None:
+            _write_all(self._fd, line)
+            return True
+        try:
+            os.write(self._fd, line)  # pipe(7): up to PIPE_BUF it is all or nothing.
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass  # As in `_write_all`.
+        return True
+
+    def flush(self, timeout: float = PATIENCE) -> bool:
+        """Wait until what was queued is written; False if that took longer than `timeout`.
+
+        After `close` it does not wait: the reader has had its time.
+        """
+        if not self._waiting or self._closed or not self._thread.is_alive():
             return not self._waiting
         reached = threading.Event()
         self._lines.put(reached)
         return reached.wait(timeout)
 
-    def close(self, timeout: float = _FLUSH_SECONDS) -> None:
-        """Write what is queued, as far as the reader takes it in time, and end the thread."""
+    def close(self, timeout: float = PATIENCE) -> None:
+        """Write what is queued, as far as the reader takes it in time, and end the thread.
+
+        Called again it does nothing.
+        """
+        if self._closed:
+            return
         self._closed = True
         self._lines.put(None)
         if self._thread.is_alive():
             self._thread.join(timeout)
+        else:
+            self._give_back()
+
+    def _give_back(self) -> None:
+        """Close what was opened here; whoever writes later does so to what was given."""
+        with self._lock:
+            if self._owned is None:
+                return
+            self._poll.unregister(self._owned)
+            os.close(self._owned)
+            self._owned, self._fd = None, self._given
+            self._poll.register(self._fd, select.POLLOUT)
 
     def _run(self) -> None:
         goes_on = True
@@ -96,6 +135,7 @@ class LineWriter:
             except queue.Empty:
                 continue
             goes_on = self._take(item)
+        self._give_back()
 
     def _take(self, item: bytes | threading.Event | None) -> bool:
         """Write a line or wake whoever flushes; False once `close` was reached."""
@@ -106,6 +146,20 @@ class LineWriter:
         elif item is not None:
             item.set()
         return item is not None
+
+
+def _opened_anew(fd: int) -> int | None:
+    """Return a non-blocking descriptor of our own for a pipe, None where there is none to be had.
+
+    To make `fd` itself non-blocking would do so to every process that shares it.  Linux alone has
+    the path, and it needs the permission to write: pipes of another user refuse it.
+    """
+    try:
+        if stat.S_ISFIFO(os.fstat(fd).st_mode):
+            return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK)
+    except OSError:
+        pass
+    return None
 
 
 def _write_all(fd: int, data: bytes) -> None:

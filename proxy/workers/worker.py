@@ -18,7 +18,7 @@ import uvloop
 
 from proxy.config.model import Address, Config, Log
 from proxy.ops import transfer
-from proxy.ops.logs import configure
+from proxy.ops.logs import Logs, configure
 from proxy.plane.listen import Sockets
 from proxy.server import Server
 from proxy.tasks import Tasks
@@ -38,6 +38,7 @@ from proxy.workers.child import PARENTS_SIGNALS
 
 log = logging.getLogger("proxy.worker")
 
+_LAST_WORDS: Final = 0.5  # Seconds for whoever reads the log: the parent waits no longer than 1.5.
 EXIT_SOFTWARE: Final = 70  # sysexits.h: a bug
 
 
@@ -87,6 +88,7 @@ class _Worker:
         self._sockets = _HandedSockets()
         self._server: Server | None = None
         self._log: Log | None = None
+        self._logs: Logs | None = None
         self._orders: asyncio.Queue[Serve] = asyncio.Queue()
         self._tasks = Tasks()
         self._left: float | None = None
@@ -151,7 +153,10 @@ class _Worker:
     def _follow(self, wanted: Log) -> None:
         if wanted != self._log:
             self._log = wanted
-            configure(wanted)
+            if self._logs is None:
+                self._logs = configure(wanted)
+            else:
+                self._logs.follow(wanted)
 
     def _report(self) -> None:
         if self._server is not None:
@@ -187,3 +192,5 @@ class _Worker:
             await server.stop()
         self._channel.send(Finished(cut))
         await self._channel.flush()
+        if self._logs is not None:
+            self._logs.close(_LAST_WORDS)

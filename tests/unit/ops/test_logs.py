@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import logging
@@ -205,16 +206,75 @@ def test_text_has_no_use_for_the_project(set_up: Configure) -> None:
     assert not hasattr(logs.formatter, "project")
 
 
-def test_a_record_that_cannot_be_formatted_breaks_nothing(
-    set_up: Configure, monkeypatch: pytest.MonkeyPatch
+def test_a_record_that_cannot_be_formatted_is_one_line(
+    set_up: Configure, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stream = io.StringIO()
     set_up(stream=stream)
-    monkeypatch.setattr(logging, "raiseExceptions", False)
-    logging.getLogger("proxy.server").info("%d", "not a number")
+    monkeypatch.setattr(logging, "raiseExceptions", False)  # Which pytest's own handlers ask.
+    logging.getLogger("proxy.server").info("%d", "eyJ-not-a-number")
     logging.getLogger("proxy.server").info("after")
 
-    assert messages(stream) == ["after"]
+    first, second = messages(stream)
+    assert first.startswith("a log record of proxy.server could not be written: TypeError in line ")
+    assert second == "after"
+    assert capsys.readouterr().err == ""
+
+
+def test_another_configuration_is_followed_at_once(set_up: Configure) -> None:
+    stream = io.StringIO()
+    logs = set_up(Log(access="errors", format="json"), stream=stream, project="my-project")
+    logs.follow(Log(access="all", format="text", level="debug"))
+    for _ in range(20):
+        logging.getLogger(ACCESS).info("access", extra={"http": {"status": 200}})
+    logging.getLogger("proxy.server").debug("fine")
+    logs.follow(Log(level="error"))
+    logging.getLogger("proxy.server").warning("unsaid")
+    logging.getLogger("proxy.server").error("said")
+
+    *text, last = stream.getvalue().splitlines()
+    assert [sum("access" in line for line in text), "fine" in text[-1], len(text)] == [20, True, 21]
+    assert '"message":"said"' in last
+
+
+def test_whoever_follows_waits_for_no_reader_and_loses_nothing(
+    set_up: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threading.Thread, "join", lambda *_: pytest.fail("this waits"))
+    reader, fd = os.pipe()
+    full = os.write(fd, b"f" * fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ))
+    with os.fdopen(fd, "w") as stream, os.fdopen(reader, "rb") as read:
+        logs = set_up(stream=stream)
+        logging.getLogger("proxy.server").info("before")
+        logs.follow(Log(level="debug"))
+        logging.getLogger("proxy.server").debug("after")
+
+        read.read(full)
+        said = [json.loads(read.readline())["message"] for _ in range(2)]
+        monkeypatch.undo()
+        logs.close()
+
+    assert said == ["before", "after"]
+
+
+def test_a_reader_that_stalls_is_waited_for_once_at_the_end(
+    set_up: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    reader, fd = os.pipe()
+    full = os.write(fd, b"f" * fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ))
+    with os.fdopen(fd, "w") as stream, os.fdopen(reader, "rb") as read:
+        logs = set_up(stream=stream)
+        monkeypatch.setattr(threading.Thread, "join", lambda _, seconds: waits.append(seconds))
+        monkeypatch.setattr(threading.Event, "wait", lambda _, seconds: waits.append(seconds))
+        logging.getLogger("proxy.server").info("left")
+        logs.close(0.25)
+        logs.flush()  # As the library does at exit, see `logging.shutdown`.
+        logs.close()
+
+        assert waits == [0.25]
+        read.read(full)
+        assert json.loads(read.readline())["message"] == "left"
 
 
 def test_a_stream_with_a_descriptor_is_written_by_a_thread(

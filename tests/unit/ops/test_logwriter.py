@@ -161,6 +161,24 @@ def test_a_descriptor_made_non_blocking_by_others_still_gets_everything(
     left.join()
 
 
+def test_a_page_that_another_process_takes_in_between_stops_nobody(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, fd = pipe
+    writer = LineWriter(fd)
+    full = fill(fd)
+    # What another process wrote between the look and the write.
+    monkeypatch.setattr(writer, "_poll", type("Writable", (), {"poll": lambda *_: [(fd, 4)]})())
+    writer.write(b"late\n")
+
+    assert os.get_blocking(fd)
+    writer.start()
+    assert os.read(reader, full) == b"f" * full
+    assert os.read(reader, 100) == b"late\n"
+    monkeypatch.undo()
+    writer.close()
+
+
 def test_housekeeping_says_how_long_the_thread_may_wait(pipe: tuple[int, int]) -> None:
     reader, fd = pipe
     third = threading.Event()
