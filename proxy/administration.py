@@ -81,7 +81,7 @@ class Administration:
             self._server.abandon()
 
     def announce(self) -> None:
-        """Say in one line what is served, from where to where."""
+        """Say in one line what is served, from where to where, and what has no effect."""
         config = self._config()
         fields: dict[str, Any] = {
             "version": __version__,
@@ -91,9 +91,9 @@ class Administration:
             "workers": config.workers,
             "routes": [_row(route) for route in config.routes],
         }
-        if config.ignored:
-            fields["ignored"] = [{"ignored": each.what, "why": each.why} for each in config.ignored]
         log.info("serving", extra={"fields": fields})
+        for each in config.ignored:
+            log.warning("ignored: %s", each)
 
 
 def _elsewhere(admin: Admin, inherited: socket.socket) -> Admin:

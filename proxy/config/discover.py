@@ -29,7 +29,7 @@ class Source:
         """Return the configuration; raises `ConfigError` and `ConfigUnreadable`."""
         if self.url is not None:
             config = from_url(self.url, **overrides)
-            ignored = in_environment(env, config.source, "")
+            ignored = in_environment(env, config.source, "", config.routes)
             return replace(config, ignored=(*config.ignored, *ignored))
         if self.text is not None:
             return parse(self.text, source=TEXT_VARIABLE, env=env, overrides=overrides)

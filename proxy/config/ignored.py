@@ -6,8 +6,10 @@ may wait for the day on which another one is changed.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
 
+from proxy.config.addresses import is_loopback
 from proxy.config.model import Address, Auth, Ignored, Route
 from proxy.config.overrides import NAMES
 from proxy.config.suggest import nearest
@@ -15,6 +17,15 @@ from proxy.config.tree import Entry, MapNode
 
 FILE_VARIABLE = "AUTH_PROXY_CONFIG"
 TEXT_VARIABLE = "AUTH_PROXY_CONFIG_YAML"
+
+_EGRESS: Mapping[str, tuple[str, ...]] = {
+    "https": ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"),
+    # Not HTTP_PROXY, which a CGI program's caller can set: https://httpoxy.org
+    "http": ("http_proxy", "all_proxy", "ALL_PROXY"),
+}
+"""What curl reads for each scheme, in its order."""
+
+_MOST_NAMES = 5  # Of routes in one message.
 
 _PREFIX = "AUTH_PROXY_"
 _VARIABLES = frozenset({*(_PREFIX + name.upper() for name in NAMES), FILE_VARIABLE, TEXT_VARIABLE})
@@ -50,12 +61,15 @@ def _in_route(route: Route, keys: Mapping[str, Entry]) -> Iterator[Ignored]:
         yield Ignored(f"routes.{route.name}.ca_file", "the upstream is plain http")
 
 
-def in_environment(env: Mapping[str, str], source: str, text: str) -> Iterator[Ignored]:
+def in_environment(
+    env: Mapping[str, str], source: str, text: str, routes: Iterable[Route]
+) -> Iterator[Ignored]:
     """Yield the variables that look as if they were for the proxy and are not taken.
 
     `source` is where the configuration came from, `text` what it says: a variable that it
-    names is taken.
+    names is taken.  `routes` are those of the configuration.
     """
+    yield from _egress(env, routes)
     present = {name for name, value in env.items() if value and "${" + name not in text}
     if "PORT" in present:
         # On Cloud Run it is the port of the container that serves the outside, which a sidecar
@@ -67,6 +81,43 @@ def in_environment(env: Mapping[str, str], source: str, text: str) -> Iterator[I
     for name in sorted(present - _VARIABLES):
         if name.startswith(_PREFIX) and (guess := nearest(name.removeprefix(_PREFIX), known)):
             yield Ignored(name, f"there is no such variable{_in_full(guess)}")
+
+
+def _egress(env: Mapping[str, str], routes: Iterable[Route]) -> Iterator[Ignored]:
+    """Yield the variables that name an HTTP proxy and would lead upstreams there, as in curl."""
+    set_ = {name for names in _EGRESS.values() for name in names if env.get(name)}
+    if not set_:
+        return
+    exempt = (env.get("no_proxy") or env.get("NO_PROXY") or "").replace(",", " ").split()
+    told: dict[str, list[str]] = {}
+    for route in routes:
+        scheme, host = _destination(route)
+        name = next((name for name in _EGRESS[scheme] if name in set_), None)
+        if name and not is_loopback(host) and not any(_covers(each, host) for each in exempt):
+            told.setdefault(name, []).append(route.name)
+    for name, names in told.items():
+        some = ", ".join(names[:_MOST_NAMES]) + (", …" if names[_MOST_NAMES:] else "")
+        # Its value is not shown: there may be a password in it.
+        yield Ignored(
+            name,
+            f"upstreams are dialled directly (route{'s' * (len(names) > 1)} {some}); "
+            "only calls of Google's APIs that fetch tokens take the HTTP proxy that it names",
+        )
+
+
+def _covers(exempt: str, host: str) -> bool:
+    """Tell whether an entry of NO_PROXY exempts `host`: by name, suffix, address or network."""
+    try:
+        return ipaddress.ip_address(host) in ipaddress.ip_network(exempt, strict=False)
+    except ValueError:
+        name = exempt.lower().partition(":")[0].removeprefix("*").removeprefix(".")
+        return exempt == "*" or host == name or (name != "" and host.endswith(f".{name}"))
+
+
+def _destination(route: Route) -> tuple[str, str]:
+    """Return scheme and host of the route's upstream; of a service's, as far as it is known."""
+    upstream = route.upstream
+    return ("https", "service.run.app") if upstream is None else (upstream.scheme, upstream.host)
 
 
 def _in_full(guess: str) -> str:

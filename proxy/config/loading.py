@@ -46,7 +46,8 @@ def parse(
     if root is None:
         raise ConfigError(reader.problems)
     config = _config(apply(root, overrides, reader), source, reader)
-    return replace(config, ignored=(*config.ignored, *in_environment(env, source, text)))
+    ignored = in_environment(env, source, text, config.routes)
+    return replace(config, ignored=(*config.ignored, *ignored))
 
 
 def load(

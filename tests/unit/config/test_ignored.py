@@ -117,6 +117,73 @@ def test_a_text_in_the_environment_is_ignored_beside_a_file_or_a_url(tmp_path: P
     assert [each.what for each in by_text.ignored] == ["PORT"]
 
 
+PROXY = "http://user:hunter2@proxy.example:3128"
+DIRECT = (
+    "upstreams are dialled directly (route a); only calls of Google's APIs that fetch tokens "
+    "take the HTTP proxy that it names"
+)
+
+
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"])
+@pytest.mark.parametrize("leads", [f"upstream: {UPSTREAM}", "service: orders"])
+def test_an_http_proxy_that_upstreams_are_not_reached_through_is_told(
+    name: str, leads: str
+) -> None:
+    assert ignored(f"routes: {{a: {{{leads}}}}}", {name: PROXY}) == [f"{name}: {DIRECT}"]
+    assert ignored(f"routes: {{a: {{{leads}}}}}", {name: ""}) == []
+
+
+def test_the_variable_that_curl_would_take_is_told_once_with_its_routes() -> None:
+    routes = "".join(f"r{n}: {{path: /{n}, upstream: '{UPSTREAM}'}}, " for n in range(7))
+    env = {"HTTPS_PROXY": PROXY, "https_proxy": PROXY, "ALL_PROXY": PROXY}
+    (said,) = ignored(f"routes: {{{routes}}}", env)
+
+    assert said.startswith("https_proxy: upstreams are dialled directly (routes r0, r1, r2, r3, r4")
+    assert ", r4, …)" in said
+
+
+@pytest.mark.parametrize(
+    ("upstream", "env"),
+    [
+        (UPSTREAM, {"HTTP_PROXY": PROXY}),
+        (UPSTREAM, {"http_proxy": PROXY}),
+        ("http://127.0.0.1:3001", {"http_proxy": PROXY, "ALL_PROXY": PROXY}),
+        ("https://localhost:3001", {"HTTPS_PROXY": PROXY}),
+        ("https://[::1]:3001", {"HTTPS_PROXY": PROXY}),
+        *(
+            (UPSTREAM, {"HTTPS_PROXY": PROXY, "NO_PROXY": exempt})
+            for exempt in (
+                "*",
+                "orders.example.com",
+                "a.b, example.com",
+                ".example.com",
+                "*.EXAMPLE.com",
+                "com:443",
+            )
+        ),
+        ("https://10.1.2.3", {"HTTPS_PROXY": PROXY, "no_proxy": "10.0.0.0/8"}),
+        ("https://10.1.2.3", {"HTTPS_PROXY": PROXY, "no_proxy": "10.1.2.3"}),
+    ],
+)
+def test_an_http_proxy_that_would_not_be_taken_is_not_told(
+    upstream: str, env: dict[str, str]
+) -> None:
+    assert ignored(f"routes: {{a: {{upstream: '{upstream}'}}}}", env) == []
+
+
+@pytest.mark.parametrize("exempt", ["", "s.example.com", "example.com.", "10.0.0.0/8", ",", "."])
+def test_exceptions_for_others_leave_it_told(exempt: str) -> None:
+    env = {"HTTPS_PROXY": PROXY, "NO_PROXY": exempt}
+
+    assert ignored(one_route(), env) == [f"HTTPS_PROXY: {DIRECT}"]
+
+
+def test_plain_http_beyond_this_machine_has_a_variable_of_its_own() -> None:
+    text = "routes: {a: {upstream: 'http://app.internal', auth: none}}"
+
+    assert ignored(text, {"http_proxy": PROXY, "HTTPS_PROXY": PROXY}) == [f"http_proxy: {DIRECT}"]
+
+
 def test_programs_are_told_too() -> None:
     shown = show.routes_as_json(read(one_route(), {"PORT": "80"}))
 
