@@ -30,7 +30,8 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
 
     __slots__ = (
         "_closed", "_codec", "_decrypt", "_drain", "_encrypt", "_error", "_feed", "_incoming",
-        "_loop", "_outgoing", "_paused", "_serving", "_shaken", "_tcp", "_tls", "has_unread",
+        "_loop", "_outgoing", "_paused", "_resting", "_serving", "_shaken", "_tcp",
+        "_tls", "has_unread",
     )  # fmt: skip
 
     def __init__(self, context: ssl.SSLContext, host: str, codec: asyncio.BufferedProtocol) -> None:
@@ -55,6 +56,8 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         self._closed = False
         """Whether nothing is delivered and nothing written any more."""
         self._paused = False
+        self._resting = False
+        """Whether it reads on in the next turn of the loop."""
         self.has_unread = False
         """Whether something has come that the codec has not got: it was paused, say."""
         self._error: ssl.SSLError | None = None
@@ -132,8 +135,22 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
     def _go_on(self) -> None:
         if self.has_unread:
             self._deliver()
-        if not (self._paused or self._closed):
+        self._read_on()
+
+    def _read_on(self) -> None:
+        if not (self._paused or self._resting or self._closed):
             self._tcp.resume_reading()
+
+    def _end_turn(self) -> None:
+        """Read nothing more in this turn of the loop; see `proxy.plane.http1.turns`."""
+        if not (self._resting or self._closed):
+            self._resting = True
+            self._tcp.pause_reading()
+            self._loop.call_soon(self._end_rest)
+
+    def _end_rest(self) -> None:
+        self._resting = False
+        self._read_on()
 
     def get_write_buffer_size(self) -> int:
         """Return the bytes that wait for the far end to read."""
@@ -169,6 +186,8 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
             self._deliver()
         else:
             self._shake_hands()
+        if nbytes == len(_SEALED):
+            self._end_turn()
 
     def eof_received(self) -> bool:
         """Take the FIN: after close_notify nothing is left, else the connection is broken.

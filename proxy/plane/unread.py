@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 _PIECE_BYTES = 64 * 1024
+_MOST_PIECES = 16  # An answer to an upload is short, and all of this happens in one turn.
 
 
 def unread(transport: asyncio.BaseTransport) -> Iterator[bytes]:
@@ -29,7 +30,10 @@ def unread(transport: asyncio.BaseTransport) -> Iterator[bytes]:
     try:
         # Nothing there (the transport's sockets never block), or the reset itself.
         with suppress(OSError):
-            while data := sock.recv(_PIECE_BYTES):
+            for _ in range(_MOST_PIECES):
+                data = sock.recv(_PIECE_BYTES)
+                if not data:
+                    return
                 yield data
     finally:
         sock.detach()

@@ -175,10 +175,10 @@ class _CutUpstream(Http1Upstream):
 
     cuts: ClassVar[Cuts] = staticmethod(whole)
 
-    def _receive(self, data: bytes) -> None:
+    def _take(self, data: bytes) -> None:
         for piece in type(self).cuts(data):
             if not self._transport.is_closing():
-                super()._receive(piece)
+                super()._take(piece)
 
 
 class _Complaints(logging.Handler):

@@ -17,6 +17,7 @@ from proxy.plane.http1.downstream_phase import CHUNKED, CLOSED, DISCARD, HEAD, L
 from proxy.plane.http1.leaving import LINGER_TIMEOUT, Leaving
 from proxy.plane.http1.recall import Recall
 from proxy.plane.http1.transport import CallerTransport
+from proxy.plane.http1.turns import SEGMENT_BYTES, STEPS
 
 log = logging.getLogger("proxy.plane")
 
@@ -35,15 +36,14 @@ class Http1Downstream(CallerTransport):
     protocol = "h1"
 
     __slots__ = (
-        "_body", "_choked", "_exchange", "_host", "_leaving", "_partial", "_phase", "_recall",
-        "_remaining", "_request_ended", "_rest", "_searched", "_taking", "deadline",
+        "_body", "_choked", "_exchange", "_host", "_leaving", "_phase", "_recall", "_remaining",
+         "_request_ended", "_rest", "_searched", "_taking", "deadline",
     )  # fmt: skip
 
     def __init__(self, host: Host) -> None:
         super().__init__()
         # For the life of the connection
         self._host = host
-        self._partial = b""
         self._searched = 0
         """Bytes of an incomplete head that hold no end."""
         self._recall = Recall()
@@ -73,10 +73,13 @@ class Http1Downstream(CallerTransport):
 
     def data_received(self, data: bytes) -> None:
         """Take one segment."""
+        size = len(data)
         if self._partial:
             data = self._partial + data
             self._partial = b""
         self._take(data)
+        if size >= SEGMENT_BYTES:
+            self._end_turn()
 
     def eof_received(self) -> bool:
         """Take the caller's FIN: it has gone, but in a tunnel it may still listen."""
@@ -198,10 +201,18 @@ class Http1Downstream(CallerTransport):
 
     def _take(self, data: bytes) -> None:
         """Consume one segment; every phase takes what is its own and leaves the rest."""
+        if self._resting:
+            self._partial = data
+            return
         self._taking = True
+        self._share = STEPS
         try:
-            while data:
+            while data and self._share:
+                self._share -= 1
                 data = self._STEPS[self._phase](self, data)
+            if data:
+                self._partial = data
+                self._end_turn()
         except ProxyError as error:
             self._refuse(error)
         except Exception:
@@ -284,6 +295,8 @@ class Http1Downstream(CallerTransport):
         if body.done:
             self._body = None
             self._end_request(body.trailers)
+        elif body.rest:
+            self._share = 0
         return body.rest
 
     def _deliver(self, data: bytes) -> None:

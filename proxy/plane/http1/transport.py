@@ -4,33 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import Final, cast
+from typing import Final
 
 from proxy.plane.head import ResponseHead
 from proxy.plane.http1.chunked import LARGE, chunk, framed, last_chunk
 from proxy.plane.http1.phrases import status_line
+from proxy.plane.http1.turns import Turns
 
 _LENGTH: Final = re.compile(rb"\r\n(?i:content-length):")
 
 
-class CallerTransport(asyncio.Protocol):
+class CallerTransport(Turns, asyncio.Protocol):
     """Collects a response until it is flushed; what reads requests is derived from it."""
 
     __slots__ = (
         "_chunk", "_closed", "_delimited", "_expects", "_has_large", "_keep_alive", "_out",
-        "_paused", "_transport", "_version",
+        "_version",
     )  # fmt: skip
 
     def __init__(self) -> None:
+        super().__init__()
         # For the life of the connection
-        self._transport: asyncio.Transport = cast("asyncio.Transport", None)
         self._out: list[bytes] = []
         self._has_large = False
         """Whether a large chunk is in what was collected."""
         self._closed = False
         """Whether nothing may be written any more."""
-        self._paused = False
-        """Whether nothing is read from it."""
         # For one exchange
         self._version = b"1.1"
         self._keep_alive = True
@@ -74,15 +73,16 @@ class CallerTransport(asyncio.Protocol):
 
     def pause_request(self) -> None:
         """Stop reading."""
-        if not self._paused and not self._closed:
-            self._paused = True
-            self._transport.pause_reading()
+        self._pause()
 
     def resume_request(self) -> None:
         """Go on reading."""
-        if self._paused and not self._closed:
-            self._paused = False
-            self._transport.resume_reading()
+        self._resume()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is read or written any more."""
+        return self._closed
 
     def _write_head(self, head: ResponseHead) -> None:
         """Write the final head with the fields that are about this connection."""

@@ -11,6 +11,7 @@ from proxy.plane.http1.asking import are_offered, connection_fields
 from proxy.plane.http1.begun import check_response
 from proxy.plane.http1.chunked import LARGE, ChunkedBody, chunk, framed, last_chunk
 from proxy.plane.http1.heads import ParsedResponse, parse_response
+from proxy.plane.http1.turns import SEGMENT_BYTES, STEPS
 from proxy.plane.http1.upstream_phase import (
     CHUNKED,
     CLOSED,
@@ -53,7 +54,7 @@ class Http1Upstream(UpstreamTransport):
 
     __slots__ = (
         "_choked", "_chunked_body", "_chunked_request", "_keep_alive", "_keeper", "_limit",
-        "_method", "_offers", "_partial", "_remaining", "_request_ended", "_sink", "answered",
+        "_method", "_offers", "_remaining", "_request_ended", "_sink", "answered",
         "idle_since", "is_counted", "reused",
     )  # fmt: skip
 
@@ -70,7 +71,6 @@ class Http1Upstream(UpstreamTransport):
         """Whether the upstream does not read what was written."""
         # For one attempt
         self._sink: ResponseSink | None = None
-        self._partial = b""
         self._method = b""
         self._remaining = 0
         self._chunked_body: ChunkedBody | None = None
@@ -163,7 +163,9 @@ class Http1Upstream(UpstreamTransport):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take `nbytes` from the buffer."""
-        self._receive(_BUFFER[:nbytes].tobytes())
+        self._take(_BUFFER[:nbytes].tobytes())
+        if nbytes >= SEGMENT_BYTES and self._tls is None:  # Else TLS sees to that.
+            self._end_turn()
 
     def eof_received(self) -> bool:
         """Take the upstream's FIN; return whether the transport stays open."""
@@ -193,10 +195,19 @@ class Http1Upstream(UpstreamTransport):
 
     def _take_unread(self) -> None:
         """Read what came before the end: an answer may be in it, although writing has failed."""
+        self._take_rested()
         if self._tls is None:  # Else TLS has done so.
             for data in unread(self._transport):
                 if self._phase is not CLOSED:
-                    self._receive(data)
+                    self._take(data)
+                    self._take_rested()
+
+    def _take_rested(self) -> None:
+        """Take what was left for the next turn: there is none."""
+        while self._partial and self._resting and self._phase is not CLOSED:
+            self._resting = False
+            data, self._partial = self._partial, b""
+            self._take(data)
 
     def pause_writing(self) -> None:
         """Pass on that the upstream reads slowly."""
@@ -212,21 +223,29 @@ class Http1Upstream(UpstreamTransport):
 
     # --- reading -------------------------------------------------------------------------
 
-    def _receive(self, data: bytes) -> None:
+    def _take(self, data: bytes) -> None:
         """Consume one segment; every phase takes what is its own and leaves the rest."""
+        if self._resting:
+            self._partial += data
+            return
         sink = self._sink
         if sink is None:
             # Unsolicited: whatever it is, it must not be read as the next exchange's answer.
             self.close(abort=True)
             return
         self.answered = True
+        self._share = STEPS
         try:
-            while data and self._sink is sink:
+            while data and self._share and self._sink is sink:
+                self._share -= 1
                 data = self._STEPS[self._phase](self, sink, data)
         except ProxyError as error:
             self._fail(error)
             return
         if self._sink is sink:
+            if data:
+                self._partial = data
+                self._end_turn()
             sink.response_flush()
 
     def _take_head(self, sink: ResponseSink, data: bytes) -> bytes:
@@ -336,6 +355,8 @@ class Http1Upstream(UpstreamTransport):
         if body.fault and self._sink is sink:
             raise UpstreamMalformed(f"The chunked response is malformed: {body.fault}.")
         if not body.done:
+            if body.rest:
+                self._share = 0
             return body.rest
         if self._sink is sink:
             self._complete(sink, body.rest, body.trailers)

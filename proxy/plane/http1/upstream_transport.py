@@ -6,22 +6,21 @@ import asyncio
 import select
 from typing import cast
 
+from proxy.plane.http1.turns import Turns
 from proxy.plane.http1.upstream_phase import CLOSED, IDLE
 from proxy.plane.tls import TlsTransport
 
 
-class UpstreamTransport(asyncio.BufferedProtocol):
+class UpstreamTransport(Turns, asyncio.BufferedProtocol):
     """Collects a request until it is flushed; what reads responses is derived from it."""
 
-    __slots__ = ("_has_large", "_out", "_paused", "_phase", "_poll", "_tls", "_transport", "wrote")
+    __slots__ = ("_has_large", "_out", "_phase", "_poll", "_tls", "wrote")
 
     def __init__(self) -> None:
+        super().__init__()
         # For the life of the connection
-        self._transport: asyncio.Transport = cast("asyncio.Transport", None)
         self._tls: TlsTransport | None = None
         """The transport, if it may have what the kernel does not have any more."""
-        self._paused = False
-        """Whether nothing is read from it."""
         # For one attempt
         self._phase = IDLE
         self._out: list[bytes] = []
@@ -55,19 +54,20 @@ class UpstreamTransport(asyncio.BufferedProtocol):
 
     def pause_response(self) -> None:
         """Stop reading."""
-        if self._phase is not CLOSED and not self._paused:
-            self._paused = True
-            self._transport.pause_reading()
+        self._pause()
 
     def resume_response(self) -> None:
         """Go on reading."""
-        if self._phase is not CLOSED and self._paused:
-            self._paused = False
-            self._transport.resume_reading()
+        self._resume()
 
     @property
     def is_closed(self) -> bool:
         """Whether it can serve nobody any more."""
+        return self._phase is CLOSED
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is read or written any more."""
         return self._phase is CLOSED
 
     def is_quiet(self) -> bool:

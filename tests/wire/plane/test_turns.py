@@ -1,0 +1,206 @@
+"""What one connection has done in one turn of the loop is bounded: work is counted, not timed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.plane.exchange import Exchange
+from proxy.plane.head import ResponseHead
+from proxy.plane.http1.chunked import MOST_CHUNKS
+from proxy.plane.http1.turns import STEPS
+from tests.fakes import tls
+from tests.fakes.raw import RawCaller
+from tests.fakes.wired import Wired
+
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+MEGABYTE = 1024 * 1024
+BUFFER = 256 * 1024
+"""What is read at once: uvloop's own buffer, and ours."""
+
+
+COUNT = 64
+
+
+class Turns:
+    """Looks at a number once in each turn of the loop, and keeps its largest step."""
+
+    def __init__(self, measure: Callable[[], int]) -> None:
+        self.largest = 0
+        self._measure = measure
+        self._before = measure()
+        self._handle = asyncio.get_running_loop().call_soon(self._look)
+
+    def _look(self) -> None:
+        now = self._measure()
+        self.largest = max(self.largest, now - self._before)
+        self._before = now
+        self._handle = asyncio.get_running_loop().call_soon(self._look)
+
+    def stop(self) -> int:
+        self._look()
+        self._handle.cancel()
+        return self.largest
+
+
+async def begin_upload(wired: Wired, framing: bytes) -> RawCaller:
+    caller = await wired.caller()
+    caller.send(b"POST / HTTP/1.1\r\nHost: a\r\n" + framing + b"\r\n\r\n")
+    return caller
+
+
+async def test_requests_that_are_answered_at_once(
+    wired: Wired, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admitted = 0
+    admit = wired.host.admit
+
+    def counting(*args: Any) -> Any:
+        nonlocal admitted
+        admitted += 1
+        return admit(*args)
+
+    monkeypatch.setattr(wired.host, "admit", counting)
+    await wired.serve(path="/elsewhere")
+    caller = await wired.caller()
+    turns = Turns(lambda: admitted)
+    caller.send(GET * 500)
+    await caller.until(lambda: caller.history.count(b"HTTP/1.1 404") == 500, "all answers")
+    assert turns.stop() <= STEPS
+
+
+@pytest.mark.parametrize("count", [MOST_CHUNKS, MOST_CHUNKS + 1, 20_000])
+async def test_small_chunks_of_a_request(wired: Wired, count: int) -> None:
+    stats = wired.route_stats
+    caller = await begin_upload(wired, b"Transfer-Encoding: chunked")
+    upstream = await wired.upstream.accept()
+    await upstream.head()
+    turns = Turns(lambda: stats.request_bytes)
+    caller.send(b"1\r\nx\r\n" * count + b"0\r\n\r\n")
+    await upstream.until(lambda: upstream.received.endswith(b"\r\n0\r\n\r\n"), "the end")
+    assert turns.stop() <= MOST_CHUNKS
+    upstream.send(OK)
+    await caller.take(OK)
+    assert stats.request_bytes == count
+
+
+@pytest.mark.parametrize("count", [MOST_CHUNKS, MOST_CHUNKS + 1, 20_000])
+async def test_small_chunks_of_a_response(wired: Wired, count: int) -> None:
+    stats = wired.route_stats
+    caller = await wired.caller()
+    caller.send(GET)
+    upstream = await wired.upstream.accept()
+    await upstream.head()
+    turns = Turns(lambda: stats.response_bytes)
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    upstream.send(head + b"1\r\nx\r\n" * count + b"0\r\n\r\n")
+    await caller.until(lambda: caller.received.endswith(b"\r\n0\r\n\r\n"), "the end")
+    assert turns.stop() <= MOST_CHUNKS
+    assert stats.response_bytes == count
+
+
+async def test_interim_responses(wired: Wired, monkeypatch: pytest.MonkeyPatch) -> None:
+    passed = 0
+    pass_on = Exchange.informational
+
+    def counting(self: Exchange, head: ResponseHead) -> None:
+        nonlocal passed
+        passed += 1
+        pass_on(self, head)
+
+    monkeypatch.setattr(Exchange, "informational", counting)
+    caller = await wired.caller()
+    caller.send(GET)
+    upstream = await wired.upstream.accept()
+    await upstream.head()
+    hint = b"HTTP/1.1 103 Hint\r\n\r\n"
+    turns = Turns(lambda: passed)
+    upstream.send(hint * 1000 + OK)
+    await caller.until(lambda: caller.received.endswith(OK), "the answer")
+    assert turns.stop() <= STEPS
+    assert caller.history.count(hint) == passed == 1000
+
+
+@pytest.mark.parametrize("framing", ["a length", "chunks"])
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+async def test_bytes_both_ways(tmp_path: Path, framing: str, secure: bool) -> None:  # noqa: FBT001 (a parameter)
+    async with Wired(tls=tls.server_context() if secure else None) as wired:
+        if secure:
+            await wired.serve_tls(tls.ca_file(tmp_path))
+        else:
+            await wired.serve()
+        stats = wired.route_stats
+        if framing == "chunks":
+            head = b"Transfer-Encoding: chunked"
+            body = b"%x\r\n%b\r\n0\r\n\r\n" % (16 * MEGABYTE, bytes(16 * MEGABYTE))
+        else:
+            head, body = b"Content-Length: %d" % (16 * MEGABYTE), bytes(16 * MEGABYTE)
+        caller = await begin_upload(wired, head)
+        upstream = await wired.upstream.accept()
+        turns = Turns(lambda: stats.request_bytes)
+        caller.send(body)
+        await upstream.until(lambda: stats.request_bytes == 16 * MEGABYTE, "the upload")
+        assert turns.stop() <= BUFFER
+
+        turns = Turns(lambda: stats.response_bytes)
+        upstream.send(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n\r\n" + body)
+        await caller.until(lambda: stats.response_bytes == 16 * MEGABYTE, "the download")
+        assert turns.stop() <= BUFFER
+
+
+async def test_bytes_of_a_tunnel(wired: Wired) -> None:
+    wired.half_open = True
+    stats = wired.route_stats
+    caller = await wired.caller()
+    caller.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: foo\r\n\r\n")
+    upstream = await wired.upstream.accept()
+    await upstream.head()
+    switch = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: foo\r\n\r\n"
+    upstream.send(switch)
+    await caller.take(switch)
+    up = Turns(lambda: stats.request_bytes)
+    down = Turns(lambda: stats.response_bytes)
+    caller.send(bytes(16 * MEGABYTE))
+    upstream.send(bytes(16 * MEGABYTE))
+    await upstream.until(lambda: len(upstream.received) == 16 * MEGABYTE, "all")
+    await caller.until(lambda: len(caller.received) == 16 * MEGABYTE, "all")
+    assert (up.stop() <= BUFFER, down.stop() <= BUFFER) == (True, True)
+
+
+async def test_what_was_left_for_the_next_turn_waits_while_the_upstream_does_not_read(
+    wired: Wired,
+) -> None:
+    stats = wired.route_stats
+    caller = await begin_upload(wired, b"Transfer-Encoding: chunked")
+    upstream = await wired.upstream.accept()
+    await upstream.head()
+    upstream.pause()
+    chunks = (b"1\r\nx\r\n" * 2_000 + b"40000\r\n%b\r\n" % bytes(262_144)) * COUNT
+    caller.send(chunks + b"0\r\n\r\n")
+    standing = await wired.standstill(lambda: stats.request_bytes)
+    assert standing < COUNT * (2_000 + 262_144)
+
+    upstream.resume()
+    await upstream.until(lambda: upstream.received.endswith(b"\r\n0\r\n\r\n"), "the rest")
+    assert stats.request_bytes == COUNT * (2_000 + 262_144)
+    upstream.send(OK)
+    await caller.take(OK)
+
+
+async def test_an_answer_behind_small_chunks_is_read_to_its_end_when_the_connection_breaks(
+    wired: Wired,
+) -> None:
+    caller = await wired.caller()
+    caller.send(GET)
+    upstream = await wired.upstream.accept()
+    await upstream.head()
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    upstream.send(head + b"1\r\nx\r\n" * 20_000 + b"0\r\n\r\n")
+    upstream.finish()
+    await caller.until(lambda: caller.received.endswith(b"\r\n0\r\n\r\n"), "the end")
+    assert wired.refusals == {}
