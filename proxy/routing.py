@@ -108,7 +108,7 @@ class _Tier(Generic[T]):
 
     def match(self, host: bytes, path: bytes) -> T | None:
         if self._exact or self._wildcard:
-            found = self._match_host(_normalised(host), path)
+            found = self._match_host(bare_host(host), path)
             if found is not None:
                 return found
         return self._any.longest(path)
@@ -168,7 +168,7 @@ class _Paths(Generic[T]):
         return self._root
 
 
-def _normalised(host: bytes) -> bytes:
+def bare_host(host: bytes) -> bytes:
     """Return the host in lower case, without its port and without the final dot of a full name."""
     if host.endswith(b"]"):  # An IPv6 address without a port.
         return host.lower()

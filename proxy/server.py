@@ -11,6 +11,7 @@ from random import Random
 
 from proxy.administration import Administration
 from proxy.clock import Clocks
+from proxy.config.addresses import is_on_loopback
 from proxy.config.model import Address, Config
 from proxy.identity.tokens import Tokens
 from proxy.ops.lifecycle import Lifecycle, State
@@ -18,7 +19,7 @@ from proxy.ops.numbers import Numbers, TokenMetrics, token_view
 from proxy.ops.tracing import Tracing
 from proxy.plane.build import Builder
 from proxy.plane.host import Connection, head_limit
-from proxy.plane.listen import Listener, open_listener
+from proxy.plane.listen import Listener, address_of, open_listener
 from proxy.plane.plane import ListenerHost, Plane
 from proxy.plane.stats import Stats
 from proxy.plane.trust import load_roots, read_anew
@@ -259,6 +260,8 @@ class Server:
                 if address not in self._listeners:
                     host = hosts[address] = _Host(self.plane, self._left)
                     sockets = await self._sockets.take(address)
+                    if all(is_on_loopback(address_of(sock)) for sock in sockets):
+                        host.loopback_name = address.host.encode()
                     listeners[address] = await open_listener(address, sockets, host.connection)
         except BaseException:
             self._close(listeners)

@@ -10,7 +10,7 @@ import ipaddress
 import re
 from typing import Literal
 
-from proxy.config.model import Address, Upstream
+from proxy.config.model import ANY_HOST, Address, Upstream
 from proxy.config.problems import quoted
 
 # What a schema can say; the functions below are stricter.
@@ -170,6 +170,11 @@ def host(text: str) -> str:
     return wildcard + name
 
 
+def allowed_host(text: str) -> str:
+    """Return a rule for ``Host`` as `host` does, or `ANY_HOST`."""
+    return text if text == ANY_HOST else host(text)
+
+
 def path(text: str) -> str:
     """Return a path prefix without its trailing slash; ``/`` stays."""
     if not text.startswith("/"):
@@ -208,6 +213,11 @@ def origin(text: str) -> str:
     shown = f"[{name}]" if ":" in name else name
     own = port is None or port == _OWN_PORTS.get(scheme)
     return f"{scheme}://{shown}" if own else f"{scheme}://{shown}:{port}"
+
+
+def is_on_loopback(listener: Address) -> bool:
+    """Tell whether only this machine can reach a listener over TCP: a Unix socket is none."""
+    return not listener.path and is_loopback(listener.host)
 
 
 def is_loopback(host: str) -> bool:

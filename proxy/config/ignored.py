@@ -7,9 +7,10 @@ may wait for the day on which another one is changed.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable, Iterator, Mapping
 
-from proxy.config.addresses import is_loopback
+from proxy.config.addresses import is_loopback, is_on_loopback
 from proxy.config.model import Address, Auth, Ignored, Route
 from proxy.config.overrides import NAMES
 from proxy.config.suggest import nearest
@@ -28,6 +29,7 @@ _EGRESS: Mapping[str, tuple[str, ...]] = {
 _MOST_NAMES = 5  # Of routes in one message.
 
 _PREFIX = "AUTH_PROXY_"
+_IP = re.compile(r".*:.*|[0-9.]+")
 _VARIABLES = frozenset({*(_PREFIX + name.upper() for name in NAMES), FILE_VARIABLE, TEXT_VARIABLE})
 
 
@@ -57,8 +59,19 @@ def _in_route(route: Route, keys: Mapping[str, Entry]) -> Iterator[Ignored]:
                 place = keys[key].place
                 what = f"routes.{route.name}.{key}" if place.line else place.source
                 yield Ignored(what, f"route {route.name} sends no ID token (auth: none)")
+    if "allow_hosts" in keys:
+        what = f"routes.{route.name}.allow_hosts"
+        if route.host:
+            yield Ignored(what, "the route serves its own host names alone")
+        elif not any(map(_may_be_loopback, route.listen)):
+            yield Ignored(what, "none of the route's listeners is on a loopback address")
     if "ca_file" in keys and route.upstream is not None and not route.upstream.tls:
         yield Ignored(f"routes.{route.name}.ca_file", "the upstream is plain http")
+
+
+def _may_be_loopback(listener: Address) -> bool:
+    """Tell whether a listener is on loopback for all that is known: a name is not resolved here."""
+    return is_on_loopback(listener) or not (listener.path or _IP.fullmatch(listener.host))
 
 
 def in_environment(

@@ -141,6 +141,11 @@ KINDS: Mapping[str, Callable[[Mapping[str, Any]], Kind]] = {
     "address": lambda _: ADDRESS,
     "addresses": lambda _: ADDRESSES,
     "admin": _admin,
+    "allowed_hosts": lambda _: ListOf(
+        _word("a host", addresses.allowed_host, addresses.HOST),
+        "any, a host or a list of them",
+        or_one=True,
+    ),
     "audience": lambda _: _AUDIENCE,
     "causes": lambda _: ListOf(_CAUSE, "a list of failure classes and statuses"),
     "choice": _choice,

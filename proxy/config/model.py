@@ -32,6 +32,7 @@ from proxy.config.words import (
 )
 
 __all__ = [
+    "ANY_HOST",
     "KIB",
     "OFF",
     "RETRY_CAUSES",
@@ -61,6 +62,9 @@ __all__ = [
 OFF = math.inf
 
 KIB = 1024
+
+ANY_HOST = "any"
+"""In ``allow_hosts``: callers may name the proxy as they like."""
 
 
 def doc(text: str, **more: Any) -> dict[str, Any]:
@@ -266,6 +270,16 @@ class Route:
             "browser origins that may call: `https://host[:port]`, `null`", kind="origins"
         ),
     )
+    allow_hosts: tuple[str, ...] = field(
+        default=(),
+        metadata=doc(
+            "which hosts a route without `host` serves on a loopback listener: `any`, or names "
+            "(exact, or `*.suffix`) besides the loopback ones",
+            kind="allowed_hosts",
+            shown="loopback names and addresses",
+        ),
+    )
+    """As `host`; `ANY_HOST` among them for every one."""
     set_headers: tuple[tuple[str, str], ...] = field(
         default=(), metadata=doc("put on the request to the upstream", kind="header_values")
     )

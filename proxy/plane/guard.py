@@ -1,26 +1,68 @@
 """Keeps web pages from calling private services through a developer's localhost.
 
 Any page that a browser shows may send requests to ``http://localhost:8081``; with the proxy
-there they would arrive authenticated.  Browsers say where a request comes from (``Origin``,
-Fetch Standard, 3.2; ``Sec-Fetch-Site``, Fetch Metadata, 2.4), other clients do not.
+there they would arrive authenticated.  Two things tell a page's request:
+
+- what browsers say: where it comes from (``Origin``, Fetch Standard, 3.2) and what it is for
+  (``Sec-Fetch-...``, Fetch Metadata, 2);
+- the host that it names.  A page whose own name was pointed at this machine (DNS rebinding)
+  counts as same-origin, and its browser says nothing at all with GET over plain http. Names
+  and addresses that are loopback's for every browser nobody else can own, and requests to
+  those alone always say where they come from (Secure Contexts, 3.1).  So on a loopback listener
+  any other name has to be in the configuration.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Mapping
+
+from proxy.config.model import ANY_HOST, Route
 from proxy.errors import MethodNotAllowed, OriginForbidden
 from proxy.plane.head import RequestHead, ResponseHead, block, pairs, values
+from proxy.routing import bare_host
 
-_FOREIGN_SITES = (b"cross-site", b"same-site")
+# https://www.w3.org/TR/fetch-metadata/#sec-fetch-site-header: "none" is the user's own doing.
+_OWN_SITES = (b"none", b"same-origin")
+
+_MODE = b"sec-fetch-mode"
+
+FETCH_METADATA = b"sec-fetch-"
+"""How the names of fields begin in which a browser says what a request is for."""
+
+# Secure Contexts, 3.1, and RFC 6761, 6.3.  No other spelling of an address: browsers have none.
+_LOOPBACK = re.compile(rb"(?:.*\.)?localhost|127(?:\.[0-9]{1,3}){3}|\[::1\]|")
 
 _NEVER_SERVED = frozenset((b"CONNECT", b"TRACE"))
 
 
-def is_notable(method: bytes) -> bool:
+def is_notable(method: bytes, authority: bytes) -> bool:
     """Tell whether a request has anything that the listener must judge before a route serves it.
 
     Judged once for all requests that repeat a head, so that serving one costs a look at a flag.
     """
-    return method in _NEVER_SERVED
+    return method in _NEVER_SERVED or not is_loopback(authority)
+
+
+def is_loopback(authority: bytes) -> bool:
+    """Tell whether a ``Host`` is one of this machine's loopback, or empty as no browser sends it.
+
+    Not names that only /etc/hosts knows, such as ``ip6-localhost``: with GET to those a browser
+    does not say where the request comes from.
+    """
+    return _LOOPBACK.fullmatch(bare_host(authority)) is not None
+
+
+def is_from_browser(fields: Mapping[bytes, bytes]) -> bool:
+    """Tell whether a browser made a request, by its fields (names in lower case).
+
+    Node.js is none, although its fetch and WebSocket send ``Sec-Fetch-Mode``; it sends nothing
+    else of the kind, and cannot navigate.
+    """
+    if b"origin" in fields:
+        return True
+    marks = [name for name in fields if name.startswith(FETCH_METADATA)]
+    return bool(marks) and (marks != [_MODE] or fields[_MODE].lower() == b"navigate")
 
 
 def refused_method(method: bytes) -> MethodNotAllowed | None:
@@ -57,9 +99,43 @@ class OriginGuard:
             raise OriginForbidden(
                 "The request names a browser's Origin that the route does not allow."
             )
-        if any(site.lower() in _FOREIGN_SITES for site in values(head.fields, b"sec-fetch-site")):
-            raise OriginForbidden("A browser sent the request for a page of another site.")
+        sites = values(head.fields, b"sec-fetch-site")
+        if not sites or any(site.lower() not in _OWN_SITES for site in sites):
+            raise OriginForbidden("A browser sent the request, maybe for a page of another site.")
         return b""
+
+
+class HostGuard:
+    """The hosts that a route serves on a loopback listener, besides the loopback ones."""
+
+    __slots__ = ("_exact", "_suffixes")
+
+    def __init__(self, allowed: Iterable[str]) -> None:
+        """`allowed` are names as a route's ``host`` writes them: exact, or ``*.suffix``."""
+        names = [name.encode() for name in allowed]
+        self._exact = frozenset(name for name in names if not name.startswith(b"*."))
+        self._suffixes = tuple(name[1:] for name in names if name.startswith(b"*."))
+
+    def refusal(self, authority: bytes) -> OriginForbidden | None:
+        """Return why a request to this ``Host`` is refused, None if it is not."""
+        name = bare_host(authority)
+        if is_loopback(authority) or name in self._exact or name.endswith(self._suffixes):
+            return None
+        return OriginForbidden(
+            "The request names a host that is neither a loopback name nor allowed: a web page "
+            "could have pointed its own name here.",
+            hint=(
+                "Call localhost or 127.0.0.1, or add the host to the route's allow_hosts "
+                "(allow_hosts: any for every one)."
+            ),
+        )
+
+
+def host_guard(route: Route) -> HostGuard | None:
+    """Return what judges the hosts of a route, None where it serves any that is routed to it."""
+    if route.host or ANY_HOST in route.allow_hosts:
+        return None
+    return HostGuard(route.allow_hosts)
 
 
 def is_preflight(head: RequestHead) -> bool:

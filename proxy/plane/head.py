@@ -83,7 +83,7 @@ class RequestHead:
         self.has_trailers_te = False
         self.expects_continue = False
         self.guarded = False
-        """Whether a browser's Origin or Sec-Fetch-Site stands in it."""
+        """Whether a browser made it, by what stands in it (`guard.is_from_browser`)."""
         self.notable = False
         """Whether the listener has to look at it before it is served (`guard.is_notable`)."""
         self.raw_size = 0

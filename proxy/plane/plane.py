@@ -25,7 +25,7 @@ from proxy.plane.report import Reporter
 from proxy.plane.stats import Stats
 from proxy.plane.sweeper import Sweeper
 from proxy.plane.unresolved import Unresolved
-from proxy.routing import RoutingTable
+from proxy.routing import RoutingTable, bare_host
 from proxy.tasks import Tasks
 
 # Seconds that the last bytes of responses may take to leave when the process ends.
@@ -159,6 +159,9 @@ class ListenerHost:
         self.table: Table = RoutingTable((), _unroutable)
         self.head_limit = _LEAST_HEAD_LIMIT
         """The largest request head that any route takes (bytes)."""
+        self.loopback_name: bytes | None = None
+        """The host that it is configured with where only this machine can connect, its browsers
+        included; else None."""
 
     def connection(self) -> Detector:
         """Return what serves a connection that is accepted."""
@@ -193,7 +196,16 @@ class ListenerHost:
         if isinstance(route, Unresolved):
             failure = route.failure()
             return self._plane.refuse(codec, head, failure, route.name, route.language)
+        if head.notable and (why := self._refusal(head, route)) is not None:
+            return self._plane.refuse(codec, head, why, route.name, route.config.errors)
         return Exchange(self._plane, codec, head, route)
+
+    def _refusal(self, head: RequestHead, route: PreparedRoute) -> ProxyError | None:
+        """Return why the route does not serve a request that is notable, None if it does."""
+        hosts, own = route.hosts, self.loopback_name
+        if hosts is None or own is None or bare_host(head.authority) == own:
+            return None
+        return hosts.refusal(head.authority)
 
     def reject(self, codec: DownstreamCodec, error: ProxyError, head: RequestHead = NOBODY) -> None:
         """Answer bytes that are no request; `head` is what can be known of it."""

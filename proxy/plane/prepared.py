@@ -9,7 +9,7 @@ from proxy.identity.cache import TokenCache
 from proxy.identity.header import FORWARDED_AUTHORIZATION, identity_line, spelling
 from proxy.identity.token import IdToken
 from proxy.plane.gate import Gate
-from proxy.plane.guard import OriginGuard
+from proxy.plane.guard import OriginGuard, host_guard
 from proxy.plane.head import RequestHead, block, tokens, values
 from proxy.plane.host import head_limit
 from proxy.plane.http1.heads import without
@@ -34,7 +34,7 @@ class PreparedRoute:
     __slots__ = (
         "_base", "_cut", "_fields", "_kept", "_line", "_moves_authorization", "_pools",
         "_rewrites", "_set", "_sources", "_strip", "authority", "body_limit", "budget", "config",
-        "gate", "guard", "head_limit", "name", "stats", "token", "tokens", "upstream",
+        "gate", "guard", "head_limit", "hosts", "name", "stats", "token", "tokens", "upstream",
     )  # fmt: skip
 
     def __init__(
@@ -62,6 +62,8 @@ class PreparedRoute:
         self.gate = Gate(limits.in_flight, limits.queue) if limits.in_flight else None
         """Bounds what is in flight; None where nothing does."""
         self.guard = OriginGuard(config.allow_origins)
+        self.hosts = host_guard(config)
+        """Judges the hosts of requests to a loopback listener; None where any will do."""
         self.budget = RetryBudget(config.retries.budget)
         self.authority = upstream.authority.encode()
         """What the upstream's ``Host`` or ``:authority`` says."""

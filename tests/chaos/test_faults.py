@@ -239,7 +239,7 @@ async def test_callers_that_do_not_read_cost_little_memory(metadata: MetadataSer
         it.program.forget_peak()
         for _ in range(slow):
             caller = await stack.enter_async_context(calling(it.program))
-            caller.send(f"GET /bytes/1/{size} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+            caller.send(f"GET /bytes/1/{size} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             await caller.until(lambda caller=caller: caller.received, "the first bytes")  # type: ignore[misc]  # a lambda's default
             caller.pause()
         # While they wait, everybody else is served.
@@ -259,7 +259,8 @@ async def test_it_recovers_from_a_lack_of_descriptors(metadata: MetadataServer) 
         with _few_descriptors(it.program.pid):
             waiting = [socket.create_connection(it.program.address, timeout=5) for _ in range(3)]
             for sock in waiting:
-                sock.sendall(b"GET /bytes/0/10 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+                head = b"GET /bytes/0/10 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+                sock.sendall(head + b"\r\n")
         for sock in waiting:
             # libuv turns away whom it cannot accept; nobody waits in vain.
             answer = await asyncio.to_thread(_read_all, sock)

@@ -33,7 +33,7 @@ TERM, INT = signal.SIGTERM, signal.SIGINT
 
 BEGUN = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n01234"
 BEGUN_CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n01234\r\n"
-UPGRADE = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n"
+UPGRADE = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n"
 SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n"
 
 
@@ -209,7 +209,7 @@ async def test_a_slow_reader_gets_the_end_of_what_the_upstream_has_finished() ->
 
 async def test_an_upload_that_is_under_way_is_completed() -> None:
     async with between() as (upstream, program, caller):
-        caller.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n01234")
+        caller.send(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n01234")
         end = await upstream.accept()
         await end.until(lambda: b"01234" in end.received, "the first half")
         await _begin_to_drain(program)
@@ -297,7 +297,7 @@ async def test_a_body_that_is_cut_is_visibly_cut(begun: bytes) -> None:
 
 async def test_a_body_that_only_the_close_ends_is_cut_with_a_reset() -> None:
     async with between(drain="200ms") as (upstream, program, caller):
-        caller.send(b"GET / HTTP/1.0\r\nHost: a\r\n\r\n")
+        caller.send(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n")
         end = await upstream.accept()
         await end.request()
         end.send(BEGUN_CHUNKED)

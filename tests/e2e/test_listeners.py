@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from pathlib import Path
 
@@ -93,6 +94,41 @@ async def test_a_port_alone_is_served_on_both_loopback_addresses(workers: int) -
                 assert await status_of(f"127.0.0.1:{port}", "/") == 200
                 assert await status_of(f"[::1]:{port}", "/") == 200
             assert len(program.listeners) == 1
+
+
+@pytest.mark.parametrize(
+    ("listen", "route", "status"),
+    [
+        ("127.0.0.1:0", {}, 403),
+        ("[::1]:0", {}, 403),
+        ("0", {}, 403),
+        ("0", {"allow_hosts": "any"}, 200),
+        ("0", {"allow_hosts": ["*.example"]}, 200),
+        ("0", {"host": "evil.example"}, 200),
+        ("0.0.0.0:0", {}, 200),
+        ("unix:{}/socket", {}, 200),
+    ],
+)
+async def test_a_page_cannot_point_its_own_name_at_a_loopback_listener(
+    tmp_path: Path, listen: str, route: dict[str, object], status: int
+) -> None:
+    async with scripted(OK) as upstream:
+        text = document(upstream, route=route, listen=listen.format(tmp_path))
+        async with Program(text) as program:
+            host = "evil.example:8081"
+            assert await status_of(program.listeners[0], "/", host=host) == status
+            assert len(upstream.requests) == (status == 200)
+
+
+async def test_a_reload_changes_which_hosts_are_served() -> None:
+    async with scripted(OK) as upstream, Program(document(upstream)) as program:
+        assert await status_of(program.listeners[0], "/", host="orders.internal") == 403
+        program.config_file.write_text(document(upstream, route={"allow_hosts": "orders.internal"}))
+        program.signal(signal.SIGHUP)
+        await program.record(message="SIGHUP: the configuration was taken")
+
+        assert await status_of(program.listeners[0], "/", host="orders.internal") == 200
+        assert await status_of(program.listeners[0], "/", host="billing.internal") == 403
 
 
 async def test_without_an_admin_listener_there_is_none() -> None:

@@ -81,7 +81,7 @@ async def two_upstreams() -> AsyncIterator[tuple[ScriptedUpstream, ScriptedUpstr
 
 async def body_of(program: Program, path: str = "/", listener: int = 0) -> bytes:
     async with calling(program, listener) as caller:
-        return (await caller.ask(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())).body
+        return (await caller.ask(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())).body
 
 
 # --- what changes, and what goes on
@@ -111,7 +111,7 @@ async def test_an_exchange_that_is_under_way_ends_where_it_began(workers: int) -
         Program(document(old, workers=workers)) as program,
         calling(program) as caller,
     ):
-        caller.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n01234")
+        caller.send(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n01234")
         end = await old.accept()
         await end.until(lambda: b"01234" in end.received, "the first half of the upload")
         await reload(program, document(new, workers=workers))
@@ -132,7 +132,8 @@ async def test_a_tunnel_goes_on() -> None:
         Program(document(old)) as program,
         calling(program) as caller,
     ):
-        caller.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n")
+        offer = b"Connection: Upgrade\r\nUpgrade: chat\r\n"
+        caller.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n" + offer + b"\r\n")
         end = await old.accept()
         await end.head()
         end.send(
@@ -176,7 +177,7 @@ async def test_tokens_are_kept(
 
 @workers
 async def test_limits_change(workers: int) -> None:
-    post = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\n01234567890"
+    post = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 11\r\n\r\n01234567890"
     async with scripted(OK) as upstream:
         limited = document(upstream, route={"limits": {"body_bytes": 10}}, workers=workers)
         async with Program(document(upstream, workers=workers)) as program:

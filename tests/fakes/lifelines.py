@@ -12,7 +12,7 @@ from tests.fakes.program import A_TOKEN, Program
 from tests.fakes.raw import RawCaller, ScriptedUpstream
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 @asynccontextmanager
@@ -100,8 +100,8 @@ async def calling_at(address: str) -> AsyncIterator[RawCaller]:
         yield caller
 
 
-async def status_of(address: str, path: str, method: str = "GET") -> int:
+async def status_of(address: str, path: str, method: str = "GET", host: str = "localhost") -> int:
     """Return the status of one request over a connection of its own."""
     async with calling_at(address) as caller:
-        request = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        request = f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
         return (await caller.ask(request.encode())).status

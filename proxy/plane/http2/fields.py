@@ -10,6 +10,7 @@ import enum
 import re
 from typing import Any
 
+from proxy.plane.guard import FETCH_METADATA
 from proxy.plane.head import OURS
 
 # RFC 9110, 5.1 and 5.6.2: a token; RFC 9113, 8.2.1: in lower case. A pseudo-header has a colon.
@@ -34,10 +35,11 @@ class Kind(enum.IntEnum):
 
 _NOTED = frozenset(
     (
-        b"content-length", b"content-type", b"cookie", b"expect", b"host", b"origin",
-        b"sec-fetch-site", b"te",
+        b"content-length", b"content-type", b"cookie", b"expect", b"host", b"origin", b"te",
     )
 )  # fmt: skip
+
+_NOTED_PREFIXES = (OURS, FETCH_METADATA)
 
 # RFC 9113, 8.2.2: they are about an HTTP/1.1 connection, and a message with one is malformed.
 _CONNECTION_SPECIFIC = frozenset(
@@ -60,7 +62,7 @@ class Field:
         if name[:1] == b":":
             self.kind = Kind.PSEUDO
         else:
-            is_noted = name in _NOTED or name.startswith(OURS)
+            is_noted = name in _NOTED or name.startswith(_NOTED_PREFIXES)
             self.kind = Kind.NOTED if is_noted else Kind.PLAIN
         self.flaw = _flaw(name, value)
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 
 from proxy.errors import HeadersTooLarge, RequestMalformed, UpstreamMalformed
-from proxy.plane.guard import is_notable
+from proxy.plane.guard import is_from_browser, is_notable
 from proxy.plane.head import OURS, RequestHead, ResponseHead
 from proxy.plane.http1.chunked import allowed_trailers
 from proxy.plane.http2.fields import Field, Fields, Kind
@@ -179,8 +179,8 @@ def _request(parts: _Parts, *, ended: bool) -> RequestHead:
     head.length = _length(noted.get(b"content-length"), ended=ended)
     head.has_trailers_te = b"te" in noted
     head.expects_continue = b"expect" in noted
-    head.guarded = b"origin" in noted or b"sec-fetch-site" in noted
-    head.notable = is_notable(method)
+    head.guarded = is_from_browser(noted)
+    head.notable = is_notable(method, head.authority)
     head.grpc = _GRPC.match(noted.get(b"content-type", b"")) is not None
     return head
 

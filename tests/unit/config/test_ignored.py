@@ -49,6 +49,23 @@ def test_a_flag_without_effect_is_told_by_its_name() -> None:
 
 
 @pytest.mark.parametrize(
+    ("keys", "why"),
+    [
+        ("host: a.internal", "the route serves its own host names alone"),
+        ("listen: 0.0.0.0:1", "none of the route's listeners is on a loopback address"),
+        ("listen: [unix:/x, '[::]:1']", "none of the route's listeners is on a loopback address"),
+        ("listen: [unix:/x, '[::1]:1']", ""),
+        ("listen: my-laptop:1", ""),
+        ("path: /x", ""),
+    ],
+)
+def test_allowed_hosts_are_ignored_where_no_host_is_refused(keys: str, why: str) -> None:
+    found = ignored(one_route(f"upstream: {UPSTREAM}, allow_hosts: b.internal, {keys}"))
+
+    assert found == ([f"routes.a.allow_hosts: {why}"] if why else [])
+
+
+@pytest.mark.parametrize(
     ("upstream", "expected"),
     [(LOCAL, ["routes.a.ca_file: the upstream is plain http"]), (UPSTREAM, [])],
 )

@@ -96,6 +96,7 @@ def test_what_is_not_written_has_the_contracts_defaults() -> None:
         connections=1000, in_flight=0, queue=0, header_bytes=65536, body_bytes=0
     )
     assert only.errors is ErrorFormat.AUTO
+    assert only.allow_hosts == ()
     assert (only.allow_origins, only.set_headers, only.remove_headers) == ((), (), ())
     assert only.ca_file is None
 
@@ -702,3 +703,18 @@ def test_a_configuration_is_hashable_data() -> None:
     config = read(CONTRACT)
 
     assert hash(config) == hash(dataclasses.replace(config))
+
+
+@pytest.mark.parametrize(
+    ("written", "read_as"),
+    [
+        ("any", ("any",)),
+        ("Host.Docker.Internal", ("host.docker.internal",)),
+        ("['*.ngrok.app', a.example]", ("*.ngrok.app", "a.example")),
+        ("[]", ()),
+    ],
+)
+def test_hosts_that_a_route_allows_are_read_as_its_own_are(
+    written: str, read_as: tuple[str, ...]
+) -> None:
+    assert route(f"allow_hosts: {written}").allow_hosts == read_as

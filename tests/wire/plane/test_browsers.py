@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+
 import pytest
 
-from tests.fakes.wired import Wired
+from proxy.config.model import Auth, Route, Upstream
+from tests.fakes.wired import ANY, Wired
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 ALLOWED = ("https://app.example", "null")
@@ -27,6 +31,16 @@ def get(*lines: str, method: str = "GET") -> bytes:
         ["Sec-Fetch-Site: Cross-Site"],
         ["Sec-Fetch-Site: none", "Origin: https://evil.example"],
         ["Origin: https://app.example", "Origin: https://evil.example"],
+        ["Sec-Fetch-Site: something-new"],
+        ["Sec-Fetch-Site: none", "Sec-Fetch-Site: cross-site"],
+        ["Sec-Fetch-Site: "],
+        ["Sec-Fetch-Mode: navigate"],
+        ["sec-fetch-mode: Navigate"],
+        ["Sec-Fetch-Mode: navigate", "Sec-Fetch-Site: cross-site"],
+        ["Sec-Fetch-Dest: image"],
+        ["Sec-Fetch-Mode: no-cors", "Sec-Fetch-Dest: image"],
+        ["Sec-Fetch-User: ?1"],
+        ["Sec-Fetch-Storage-Access: none"],
     ],
 )
 async def test_a_page_is_refused_by_default(wired: Wired, lines: list[str]) -> None:
@@ -51,7 +65,19 @@ async def test_every_method_of_a_page_is_refused(wired: Wired, method: str) -> N
 
 @pytest.mark.parametrize(
     "lines",
-    [[], ["Sec-Fetch-Site: none"], ["Sec-Fetch-Site: same-origin"], ["Referer: https://b/"]],
+    [
+        [],
+        ["Sec-Fetch-Site: none"],
+        ["Sec-Fetch-Site: None"],
+        ["Sec-Fetch-Site: none", "Sec-Fetch-Mode: navigate", "Sec-Fetch-User: ?1"],
+        ["Sec-Fetch-Site: same-origin"],
+        ["Sec-Fetch-Site: same-origin", "Sec-Fetch-Mode: cors", "Sec-Fetch-Dest: empty"],
+        ["Referer: https://b/"],
+        # What Node.js sends with fetch and with WebSocket (undici).
+        ["Sec-Fetch-Mode: cors"],
+        ["Sec-Fetch-Mode: no-cors"],
+        ["Sec-Fetch-Mode: websocket"],
+    ],
 )
 async def test_who_is_no_page_of_another_site_passes(wired: Wired, lines: list[str]) -> None:
     wired.upstream.automatic = OK
@@ -131,6 +157,145 @@ async def test_an_allowed_origin_may_read_the_proxys_errors(wired: Wired) -> Non
 
     assert answer.status == 502
     assert answer.value("access-control-allow-origin") == "https://app.example"
+
+
+# --- pages that have pointed their own name here
+
+LOOPBACK_HOSTS = [
+    "localhost", "localhost:8081", "LOCALHOST:1", "localhost.", "app.localhost:8081",
+    "127.0.0.1", "127.0.0.1:8081", "127.255.1.2", "[::1]", "[::1]:8081", "", ":8081",
+]  # fmt: skip
+FOREIGN_HOSTS = [
+    "evil.example:8081", "evil.example", "localhost.evil.example", "127.0.0.1.evil.example",
+    "notlocalhost", "localhost.localdomain", "ip6-localhost", "auth-proxy", "0.0.0.0:8081",
+    "192.168.1.7", "[::]:8081", "[::ffff:127.0.0.1]", "127.0.0.1a", "1127.0.0.1", "127.0.0",
+]  # fmt: skip
+
+
+@pytest.fixture
+def loopback(wired: Wired) -> Wired:
+    """The proxy on a listener that only this machine can reach, answering everything."""
+    wired.host.loopback_name = b"localhost"
+    wired.upstream.automatic = OK
+    return wired
+
+
+def to(host: str, target: str = "/") -> bytes:
+    return f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+
+
+@pytest.mark.parametrize("host", LOOPBACK_HOSTS)
+async def test_a_loopback_name_is_served(loopback: Wired, host: str) -> None:
+    caller = await loopback.caller()
+
+    for _ in range(2):
+        assert (await caller.ask(to(host))).status == 200
+
+
+@pytest.mark.parametrize("host", FOREIGN_HOSTS)
+async def test_a_name_that_a_page_could_have_pointed_here_is_refused(
+    loopback: Wired, host: str
+) -> None:
+    await loopback.serve(auth=Auth.ID_TOKEN)
+    caller = await loopback.caller()
+    absolute = to(host, f"http://{host}/x")
+
+    for request in (to(host), to(host, "/again"), absolute):
+        answer = await caller.ask(request)
+        assert (answer.status, answer.value("x-auth-proxy-error")) == (403, "origin_forbidden")
+        problem = json.loads(answer.body)
+        assert problem["route"] == "default"
+        assert "allow_hosts" in problem["hint"]
+    assert (loopback.upstream.connections, loopback.source.fetched) == ([], 0)
+    assert loopback.refusals == {"origin_forbidden": 3}
+    assert (await caller.ask(to("localhost"))).status == 200
+
+
+async def test_a_caller_that_names_no_host_is_no_page(loopback: Wired) -> None:
+    caller = await loopback.caller()
+
+    assert (await caller.ask(b"GET / HTTP/1.0\r\n\r\n")).status == 200
+
+
+async def test_the_absolute_target_counts_not_the_host_beside_it(loopback: Wired) -> None:
+    caller = await loopback.caller()
+
+    assert (await caller.ask(to("", "http://evil.example/"))).status == 403
+    assert (await caller.ask(to("", "http://localhost:8081/"))).status == 200
+
+
+@pytest.mark.parametrize("host", [*FOREIGN_HOSTS, *LOOPBACK_HOSTS])
+async def test_a_listener_that_others_can_reach_serves_any_host(wired: Wired, host: str) -> None:
+    wired.upstream.automatic = OK
+    caller = await wired.caller()
+
+    assert (await caller.ask(to(host))).status == 200
+
+
+@pytest.mark.parametrize("host", FOREIGN_HOSTS)
+async def test_any_serves_any_host(loopback: Wired, host: str) -> None:
+    await loopback.serve(allow_hosts=("any",))
+    caller = await loopback.caller()
+
+    assert (await caller.ask(to(host))).status == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("host.docker.internal:8081", 200),
+        ("HOST.docker.internal.", 200),
+        ("x.host.docker.internal", 403),
+        ("docker.internal", 403),
+        ("a.ngrok.app", 200),
+        ("a.b.ngrok.app", 200),
+        ("ngrok.app", 403),
+        ("angrok.app", 403),
+        ("localhost", 200),
+        ("evil.example", 403),
+    ],
+)
+async def test_hosts_that_the_route_allows_are_served_beside_loopback(
+    loopback: Wired, host: str, status: int
+) -> None:
+    await loopback.serve(allow_hosts=("host.docker.internal", "*.ngrok.app"))
+    caller = await loopback.caller()
+
+    assert (await caller.ask(to(host))).status == status
+
+
+async def test_a_route_with_hosts_serves_them_and_leaves_others_to_the_rule(
+    loopback: Wired,
+) -> None:
+    port = loopback.upstream.port
+    plain = Route(
+        name="rest", listen=(ANY,), upstream=Upstream("http", "127.0.0.1", port), auth=Auth.NONE
+    )
+    orders = dataclasses.replace(
+        plain, name="orders", host=("orders.internal", "*.orders.internal")
+    )
+    await loopback.serve_routes(plain, orders)
+    caller = await loopback.caller()
+
+    assert (await caller.ask(to("a.orders.internal"))).status == 200
+    assert (await caller.ask(to("orders.internal", "http://orders.internal/x"))).status == 200
+    assert (await caller.ask(to("billing.internal"))).status == 403
+
+
+async def test_the_name_that_the_listener_was_given_is_served(loopback: Wired) -> None:
+    loopback.host.loopback_name = b"my-laptop"
+    caller = await loopback.caller()
+
+    assert (await caller.ask(to("My-Laptop:8081"))).status == 200
+    assert (await caller.ask(to("your-laptop:8081"))).status == 403
+
+
+async def test_an_origin_that_is_allowed_does_not_stand_for_the_host(loopback: Wired) -> None:
+    await loopback.serve(allow_origins=ALLOWED)
+    caller = await loopback.caller()
+    page = to("evil.example").replace(b"\r\n\r\n", b"\r\nOrigin: https://app.example\r\n\r\n")
+
+    assert (await caller.ask(page)).status == 403
 
 
 async def test_a_websocket_of_a_page_is_refused_too(wired: Wired) -> None:
