@@ -9,7 +9,7 @@ Inject them with `MetadataServer.inject`; they are used up in the order given::
     held = asyncio.Event()
     metadata.inject(Held(held))                            # slow, exactly as long as you like
     metadata.inject(Reset())                               # the connection is torn down
-    metadata.inject(NoFlavor())                            # some other server answers
+    metadata.inject(NoFlavor())                            # the right answer without the header
 
 A fault of your own is an object with `respond`.
 """
@@ -115,7 +115,7 @@ class Reset:
 
 @dataclass(frozen=True, slots=True)
 class NoFlavor:
-    """The regular response without ``Metadata-Flavor``, as if some other server had answered."""
+    """The regular response without ``Metadata-Flavor``, as GKE's server has answered tokens."""
 
     async def respond(self, exchange: Exchange) -> web.StreamResponse:
         """Return the regular response without the header."""

@@ -30,7 +30,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from proxy.emulator.faults import Answer, Exchange, Fault, Minted, NoFlavor, Reset
+from proxy.emulator.faults import Answer, Exchange, Fault, Minted, Reset
 from proxy.emulator.metadata import MetadataServer
 from proxy.emulator.service import ProtectedService
 from tests.chaos.app import App
@@ -56,7 +56,7 @@ TOKEN_FAULTS: tuple[Fault, ...] = (
     Minted(claims={"aud": "https://another.example"}),
     Reset(),
     Reset(sent=b"HTTP/1.1 200 OK\r\nContent-Le"),
-    NoFlavor(),
+    Answer(status=200, headers={"Metadata-Flavor": "Portal"}),
 )
 
 _BUSY = re.compile(

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from proxy.config.loading import parse
-from proxy.emulator.faults import Answer, Fault, Held, Minted, NoFlavor, Reset
+from proxy.emulator.faults import Answer, Fault, Held, Minted, Reset
 from proxy.emulator.metadata import MetadataServer
 from proxy.emulator.service import ProtectedService
 from proxy.server import Server
@@ -104,7 +104,12 @@ async def _status(session: aiohttp.ClientSession, url: str) -> int:
         (Reset(), 503, "token_unavailable", "metadata server"),
         (Answer(status=200), 503, "token_unavailable", "html"),
         (Answer(status=404), 503, "token_unavailable", "service account"),
-        (NoFlavor(), 503, "token_unavailable", "Metadata-Flavor"),
+        (
+            Answer(status=200, headers={"Metadata-Flavor": "Portal"}),
+            503,
+            "token_unavailable",
+            "without Metadata-Flavor: Google",
+        ),
     ],
     ids=["reset", "html", "404", "another-server"],
 )
