@@ -143,6 +143,16 @@ class UpstreamConnectFailed(ProxyError):
     default_hint = "Check the route's upstream, DNS and egress settings."
 
 
+class UpstreamLoops(UpstreamConnectFailed):
+    """The request came back to where it had been: no service has seen it, only proxies have."""
+
+    sent_upstream = True
+    default_hint = (
+        "Name the service itself in the route's upstream: as it stands, it leads back to this "
+        "proxy, maybe through others."
+    )
+
+
 class UpstreamConnectTimedOut(ProxyError):
     """DNS, TCP and TLS together took longer than ``timeouts.connect``; nothing was sent."""
 

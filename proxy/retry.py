@@ -13,6 +13,7 @@ from proxy.errors import (
     ProxyError,
     UpstreamConnectFailed,
     UpstreamConnectTimedOut,
+    UpstreamLoops,
     UpstreamReset,
     UpstreamTimedOut,
     UpstreamTlsFailed,
@@ -26,9 +27,11 @@ MOST_REFUSALS = 6
 
 LONGEST_BACKOFF = 10.0  # Seconds; beyond that the caller's own patience ends first.
 
-# A failure's class as `retries.on` names it. A refused certificate is not in it: it does not
+# A failure's class as `retries.on` names it. A loop is not in it: it would be run through again,
+# by every proxy on the way. A refused certificate is not in it: it does not
 # become valid by asking again.
 _CAUSES: tuple[tuple[type[ProxyError], str], ...] = (
+    (UpstreamLoops, "loop"),
     (UpstreamConnectFailed, "connect_failed"),
     (UpstreamConnectTimedOut, "connect_failed"),
     (UpstreamTlsFailed, "tls_failed"),

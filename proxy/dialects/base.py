@@ -7,10 +7,14 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from proxy.config.model import ErrorFormat
-from proxy.errors import MethodNotAllowed, ProxyError
+from proxy.errors import MethodNotAllowed, ProxyError, UpstreamLoops
 
 REASON_FIELD = "x-auth-proxy-error"
 """On every answer that the proxy makes itself: its value is the reason."""
+
+
+LOOP_FIELD = "x-auth-proxy-loop"
+"""On the answer to a request that went round in a circle: tells the proxies on the way."""
 
 
 # RFC 9110, 15.5.6: a 405 must say what is supported: all but CONNECT and TRACE, unknown ones too.
@@ -88,6 +92,8 @@ def common_fields(error: ProxyError, content_type: str, body: bytes) -> tuple[tu
     ]
     if error.retry_after is not None:
         fields.append(("Retry-After", str(error.retry_after)))
+    if isinstance(error, UpstreamLoops):
+        fields.append((LOOP_FIELD, "1"))
     if isinstance(error, MethodNotAllowed):
         fields.append(("Allow", _METHODS))
     return tuple(fields)

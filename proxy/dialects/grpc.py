@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 
-from proxy.dialects.base import REASON_FIELD, Answer, Caller, media_type, sentence
+from proxy.dialects.base import LOOP_FIELD, REASON_FIELD, Answer, Caller, media_type, sentence
 from proxy.dialects.codes import code_of, percent_encoded
-from proxy.errors import ProxyError
+from proxy.errors import ProxyError, UpstreamLoops
 
 _TYPE = re.compile(r"application/grpc(?:\+[a-z0-9.+-]{1,40})?")
 _DEFAULT_TYPE = "application/grpc"
@@ -30,6 +30,8 @@ def answer(error: ProxyError, caller: Caller) -> Answer:
         ("grpc-message", percent_encoded(sentence(error))),
         (REASON_FIELD, error.reason),
     ]
+    if isinstance(error, UpstreamLoops):
+        fields.append((LOOP_FIELD, "1"))
     if error.retry_after is not None:
         fields.append(("retry-after", str(error.retry_after)))
     return Answer(200, tuple(fields))

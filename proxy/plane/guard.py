@@ -16,14 +16,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from secrets import token_hex
 
 from proxy.config.model import ANY_HOST, Route
-from proxy.errors import MethodNotAllowed, OriginForbidden
-from proxy.plane.head import RequestHead, ResponseHead, block, pairs, values
+from proxy.errors import MethodNotAllowed, OriginForbidden, UpstreamLoops
+from proxy.plane.head import VIA, RequestHead, ResponseHead, block, pairs, tokens, values
 from proxy.routing import bare_host
 
 # https://www.w3.org/TR/fetch-metadata/#sec-fetch-site-header: "none" is the user's own doing.
 _OWN_SITES = (b"none", b"same-origin")
+
+MOST_PROXIES = 16
+"""Marks of which a request cannot have more: a loop may come to another instance each time."""
 
 _MODE = b"sec-fetch-mode"
 
@@ -39,7 +43,8 @@ _NEVER_SERVED = frozenset((b"CONNECT", b"TRACE"))
 def is_notable(method: bytes, authority: bytes) -> bool:
     """Tell whether a request has anything that the listener must judge before a route serves it.
 
-    Judged once for all requests that repeat a head, so that serving one costs a look at a flag.
+    A `VIA` field is to be judged, too.  All this is looked at once for all requests that repeat a
+    head, so that serving one costs a look at a flag.
     """
     return method in _NEVER_SERVED or not is_loopback(authority)
 
@@ -129,6 +134,32 @@ class HostGuard:
                 "(allow_hosts: any for every one)."
             ),
         )
+
+
+class LoopGuard:
+    """Recognises requests that have come through a route of this process already.
+
+    A mark for each route, not one for the process: an application may pass all fields of its
+    caller on, and be called back by what it called, before it calls another.
+    """
+
+    __slots__ = ("_mark", "line")
+
+    def __init__(self) -> None:
+        self._mark = token_hex(8).encode()
+        self.line = block([(VIA, self._mark)])
+        """What a request carries from here on, as a field block."""
+
+    def refusal(self, head: RequestHead) -> UpstreamLoops | None:
+        """Return why the request is refused, None if it is not."""
+        marks = tokens(b",".join(values(head.fields, VIA)))
+        if self._mark in marks:
+            return UpstreamLoops("A loop: the request has come through this route already.")
+        if len(marks) >= MOST_PROXIES:
+            return UpstreamLoops(
+                f"A loop: the request has come through {len(marks)} proxies like this one."
+            )
+        return None
 
 
 def host_guard(route: Route) -> HostGuard | None:

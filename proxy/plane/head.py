@@ -52,6 +52,11 @@ NONE: frozenset[bytes] = frozenset()
 OURS = b"x-auth-proxy-"
 """How the names of fields begin in which the proxy speaks: no upstream may, in its name."""
 
+VIA = OURS + b"via"
+"""On every request to an upstream: the mark of the route that it has come through."""
+LOOP = OURS + b"loop"
+"""On a response: the request went round in a circle, says the proxy that noticed."""
+
 
 class RequestHead:
     """A request's head as the listener's codec read it."""

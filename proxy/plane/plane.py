@@ -202,6 +202,8 @@ class ListenerHost:
 
     def _refusal(self, head: RequestHead, route: PreparedRoute) -> ProxyError | None:
         """Return why the route does not serve a request that is notable, None if it does."""
+        if (loop := route.loops.refusal(head)) is not None:
+            return loop
         hosts, own = route.hosts, self.loopback_name
         if hosts is None or own is None or bare_host(head.authority) == own:
             return None

@@ -9,7 +9,7 @@ from proxy.identity.cache import TokenCache
 from proxy.identity.header import FORWARDED_AUTHORIZATION, identity_line, spelling
 from proxy.identity.token import IdToken
 from proxy.plane.gate import Gate
-from proxy.plane.guard import OriginGuard, host_guard
+from proxy.plane.guard import LoopGuard, OriginGuard, host_guard
 from proxy.plane.head import RequestHead, block, tokens, values
 from proxy.plane.host import head_limit
 from proxy.plane.http1.heads import without
@@ -34,7 +34,8 @@ class PreparedRoute:
     __slots__ = (
         "_base", "_cut", "_fields", "_kept", "_line", "_moves_authorization", "_pools",
         "_rewrites", "_set", "_sources", "_strip", "authority", "body_limit", "budget", "config",
-        "gate", "guard", "head_limit", "hosts", "name", "stats", "token", "tokens", "upstream",
+        "gate", "guard", "head_limit", "hosts", "loops", "name", "stats", "token", "tokens",
+        "upstream",
     )  # fmt: skip
 
     def __init__(
@@ -70,7 +71,9 @@ class PreparedRoute:
         self._base = upstream.base.encode()
         self._strip = len(config.path) if config.strip_path and config.path != "/" else 0
         self._rewrites = bool(self._strip or self._base)
-        self._set = block((n.encode(), v.encode("latin-1")) for n, v in config.set_headers)
+        self.loops = LoopGuard()
+        ours = block((n.encode(), v.encode("latin-1")) for n, v in config.set_headers)
+        self._set = ours + self.loops.line
         self._moves_authorization = config.header is IdentityHeader.AUTHORIZATION
         self._cut = re.compile(rb"\r\n(?i:" + b"|".join(self._removed()) + rb"):[^\r]*")
         self._fields = b""

@@ -78,6 +78,8 @@ class Seen:
 
     informational: list[dict[str, str]] = field(default_factory=list)
     pairs: list[tuple[str, str]] = field(default_factory=list)
+    marks: list[str] = field(default_factory=list)
+    """Of the proxy's routes that a request has come through; they are not in `pairs`."""
     """The head's fields, pseudo-headers first."""
     trailers: list[tuple[str, str]] = field(default_factory=list)
     body: bytearray = field(default_factory=bytearray)
@@ -279,7 +281,10 @@ class FramedEnd(End):
         elif dict(pairs).get(":status", "200").startswith("1"):
             seen.informational.append(dict(pairs))
         else:
-            seen.pairs, seen.never_indexed = pairs, never
+            # As in tests/fakes/raw.py: the proxy's mark is looked at by the tests of loops alone.
+            seen.marks = [value for name, value in pairs if name == "x-auth-proxy-via"]
+            seen.pairs = [pair for pair in pairs if pair[0] != "x-auth-proxy-via"]
+            seen.never_indexed = never
 
     def _take_settings(self, got: SettingsFrame) -> None:
         if "ACK" in got.flags:

@@ -12,7 +12,7 @@ import socket
 import ssl
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self, cast
 
@@ -219,6 +219,17 @@ def _chunked_message(data: bytes, head: bytes, at: int) -> Message | None:
     return None
 
 
+# What the proxy adds to every request (`proxy.plane.guard.LoopGuard`). Each test would have to name
+# it; tests/wire/plane/test_loops.py looks at it as it came, in `UpstreamEnd.history`.
+_MARK = re.compile(rb"\r\nx-auth-proxy-via: [0-9a-f]{16}(?=\r\n)")
+
+
+def _unmarked(message: Message) -> Message:
+    """Return a request without the marks of routes that it has come through."""
+    head = _MARK.sub(b"", message.head + b"\r\n").removesuffix(b"\r\n")
+    return replace(message, head=head, raw=head + message.raw[len(message.head) :])
+
+
 class RawCaller(End):
     """A connection to the proxy; no token may be in what it answers."""
 
@@ -284,7 +295,7 @@ class UpstreamEnd(End):
         message = first_message(bytes(self.received))
         assert message is not None, self.state
         del self.received[: len(message.raw)]
-        return message
+        return _unmarked(message)
 
     async def head(self) -> bytes:
         """Wait for the head of a request, and remove it; its body may be under way."""
@@ -292,7 +303,7 @@ class UpstreamEnd(End):
         head, found, _ = bytes(self.received).partition(_HEAD_END)
         assert found, self.state
         del self.received[: len(head) + len(found)]
-        return head
+        return _MARK.sub(b"", head + b"\r\n").removesuffix(b"\r\n")
 
     async def serve(self, answer: bytes) -> Message:
         """Wait for a whole request and answer it."""
@@ -350,6 +361,6 @@ class ScriptedUpstream:
             if message is None:
                 return
             del end.received[: len(message.raw)]
-            self.requests.append(message)
+            self.requests.append(_unmarked(message))
             end.answered += 1
             end.send(self.automatic)

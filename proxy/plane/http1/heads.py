@@ -25,7 +25,7 @@ from httptools import (
 
 from proxy.errors import RequestMalformed, UpstreamMalformed
 from proxy.plane.guard import is_from_browser, is_notable
-from proxy.plane.head import RequestHead, ResponseHead, join_repeated, tokens
+from proxy.plane.head import VIA, RequestHead, ResponseHead, join_repeated, tokens
 from proxy.plane.http1.begun import check_frame
 from proxy.plane.http1.lines import count, take_specials
 
@@ -41,7 +41,7 @@ _DEFAULT_PORTS = {b"http": b"80", b"https": b"443"}
 
 _REQUEST_LOOKUP = re.compile(
     rb"\r\n(?i:(host|connection|content-length|transfer-encoding|te|upgrade|expect"
-    rb"|origin|sec-fetch-[a-z-]+)):[ \t]*([^\r]*)"
+    rb"|origin|sec-fetch-[a-z-]+|x-auth-proxy-via)):[ \t]*([^\r]*)"
 )
 _LENGTH_LINE = re.compile(rb"\r\n(?i:content-length):[^\r]*")
 
@@ -90,7 +90,8 @@ def parse_request(head: bytes) -> RequestHead:
         result.keep_alive = False
     host = _look_up(result)
     _set_target(result, host)
-    result.notable = is_notable(method, result.authority)
+    if is_notable(method, result.authority):
+        result.notable = True
     return result
 
 
@@ -136,6 +137,7 @@ def _look_up(head: RequestHead) -> bytes | None:
         _set_connection(head, connection, found.get(b"upgrade", b""))
     head.expects_continue = b"expect" in found
     head.guarded = is_from_browser(found)
+    head.notable = VIA in found
     return found.get(b"host")
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from proxy.errors import UpstreamMalformed
-from proxy.plane.head import OURS, join_repeated
+from proxy.errors import UpstreamLoops, UpstreamMalformed
+from proxy.plane.head import LOOP, OURS, join_repeated
 
 Special = tuple[bytes, bytes]
 """Name, in lower case, and value of a field that is not passed on as it came."""
@@ -50,6 +50,7 @@ def take_specials(lines: list[bytes]) -> tuple[int | None, Mapping[bytes, bytes]
 
     Raises:
         UpstreamMalformed: a length that not everybody reads alike.
+        UpstreamLoops: the upstream is a proxy, and the request went round in a circle.
     """
     length: int | None = None
     hops: list[tuple[bytes, Special]] = []
@@ -86,6 +87,8 @@ def _learn(line: bytes) -> Special | int | None:
     name, _, value = line.partition(b":")
     key = name.lower()
     special: Special | int | None = None
+    if key == LOOP:
+        raise UpstreamLoops("A loop, says the upstream, which is a proxy like this one.")
     if key in _HOP_BY_HOP or key.startswith(OURS):
         special = (key, value.strip(b" \t"))
     elif key == _LENGTH:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from proxy.errors import HeadersTooLarge, RequestMalformed, UpstreamMalformed
+from proxy.errors import HeadersTooLarge, RequestMalformed, UpstreamLoops, UpstreamMalformed
 from proxy.plane.guard import is_from_browser, is_notable
-from proxy.plane.head import OURS, RequestHead, ResponseHead
+from proxy.plane.head import LOOP, OURS, VIA, RequestHead, ResponseHead
 from proxy.plane.http1.chunked import allowed_trailers
 from proxy.plane.http2.fields import Field, Fields, Kind
 
@@ -180,7 +180,7 @@ def _request(parts: _Parts, *, ended: bool) -> RequestHead:
     head.has_trailers_te = b"te" in noted
     head.expects_continue = b"expect" in noted
     head.guarded = is_from_browser(noted)
-    head.notable = is_notable(method, head.authority)
+    head.notable = VIA in noted or is_notable(method, head.authority)
     head.grpc = _GRPC.match(noted.get(b"content-type", b"")) is not None
     return head
 
@@ -221,6 +221,11 @@ def _length(value: bytes | None, *, ended: bool) -> int | None:
     return length
 
 
+def _check_loop(name: bytes) -> None:
+    if name == LOOP:
+        raise UpstreamLoops("A loop, says the upstream, which is a proxy like this one.")
+
+
 def _only_length(earlier: int | None, value: bytes) -> int:
     if earlier is not None or not _LENGTH.fullmatch(value):
         raise UpstreamMalformed("Content-Length is not one number that can be counted.")
@@ -245,6 +250,7 @@ def _response(fields: Fields) -> tuple[int, bytes, int | None]:
             status = field.value
             continue
         if field.kind is Kind.NOTED and field.name.startswith(OURS):
+            _check_loop(field.name)
             continue
         if field.name == b"content-length":
             length = _only_length(length, field.value)
