@@ -108,7 +108,9 @@ class Overloaded(ProxyError):
 
     fault, reason, status = Fault.PROXY, "overloaded", 503
     title = "The proxy is at its limit"
-    default_hint = "Raise limits.in_flight, limits.queue or limits.connections of the route."
+    default_hint = (
+        "Raise limits.in_flight, limits.queue, limits.connections or limits.tunnels of the route."
+    )
 
 
 class Draining(ProxyError):

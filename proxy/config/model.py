@@ -140,6 +140,14 @@ class Limits:
     connections: int = field(
         default=1000, metadata=doc("connections to the upstream", kind="count", minimum=0)
     )
+    tunnels: int = field(
+        default=10_000,
+        metadata=doc(
+            "open tunnels, such as WebSockets; they do not count for `connections`",
+            kind="count",
+            minimum=0,
+        ),
+    )
     in_flight: int = field(
         default=0, metadata=doc("exchanges served at once", kind="count", minimum=0)
     )

@@ -14,9 +14,9 @@ from proxy.errors import Overloaded, ProxyError
 from proxy.identity.token import IdToken
 from proxy.plane.codec import UpstreamCodec
 from proxy.plane.gate import GateFull
-from proxy.plane.pool import Applicant
 from proxy.plane.pools import Source
 from proxy.plane.prepared import PreparedRoute
+from proxy.plane.uploads import Applicant
 from proxy.retry import Attempt, cause_of, pause_before, redials
 
 

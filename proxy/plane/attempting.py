@@ -118,6 +118,11 @@ class Attempting(ABC):
         """The caller's side as a metrics label: h1, h2, or ws for a tunnel."""
         return "ws" if self.status == 101 else self._down.protocol  # noqa: PLR2004 (RFC 9110, 15)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of the request has come."""
+        return self._ended
+
     def _move_to(self, new: State) -> None:
         """Change the state; the only writer."""
         if not ALLOWED[self.state][new]:
@@ -215,6 +220,8 @@ class Attempting(ABC):
             self._replay.trim()
         if self._ended:
             up.send_end(self._trailers)
+        else:
+            up.begin_upload()
         self._sent_at = self._touch()
 
     def _relay(self, head: ResponseHead) -> None:

@@ -32,6 +32,7 @@ class _PoolKey:
     roots: bytes
     """The fingerprint of those that verified it, empty where nothing is verified."""
     connections: int
+    tunnels: int
     head_limit: int
 
 
@@ -90,7 +91,13 @@ class Builder:
         limits = route.limits
         roots = fingerprint(route.ca_file) if upstream.tls else b""
         key = _PoolKey(
-            route.name, upstream, route.ca_file, roots, limits.connections, head_limit(limits)
+            route.name,
+            upstream,
+            route.ca_file,
+            roots,
+            limits.connections,
+            limits.tunnels,
+            head_limit(limits),
         )
         pools = self._pools[key] = old.get(key) or self._new_pools(key)
         self._plane.stats.route(route.name).connections = pools.connections
@@ -101,6 +108,7 @@ class Builder:
         http1 = Pool(
             Dialler(key.upstream, key.ca_file, self._resolver),
             limit=key.connections,
+            tunnels=key.tunnels,
             head_limit=key.head_limit,
             sweeper=sweeper,
             stats=stats,

@@ -114,6 +114,9 @@ class UpstreamCodec(Protocol):
         identity header last, are what the upstream gets in place of its own.
         """
 
+    def begin_upload(self) -> None:
+        """Note, after `send_head`, that the end of the request may be long in coming."""
+
     def send_data(self, data: bytes) -> None:
         """Send a part of the body."""
 

@@ -95,6 +95,8 @@ class Exchange(Attempting):
         if self._up is not None:
             self._up.send_end(trailers)
             self._touch()
+        elif self.state is WAITING:
+            self._source.completed(self)
 
     def request_flush(self) -> None:
         """Let what came in this segment leave."""

@@ -14,15 +14,10 @@ from proxy.plane.http1.upstream import Http1Upstream
 from proxy.plane.keepalive import KeepAlive, timeout_of
 from proxy.plane.stats import Connections, RouteStats
 from proxy.plane.sweeper import Sweeper
+from proxy.plane.uploads import Applicant, Uploads
 from proxy.retry import IDEMPOTENT
 
 IDLE_TIMEOUT = 90.0  # Seconds: CONTRACT, data path. Well below any front end's own (600 s).
-
-
-class Applicant(Protocol):
-    """What asks for a connection: an exchange."""
-
-    head: RequestHead
 
 
 class Beside(Protocol):
@@ -46,7 +41,8 @@ class Pool:
 
     __slots__ = (
         "_busy", "_closed", "_dialler", "_dialling", "_head_limit", "_idle", "_keep_alive",
-        "_limit", "_stats", "_sweeper", "_waiting", "beside", "deadline",
+        "_limit", "_most_tunnels", "_stats", "_sweeper", "_tunnels", "_uploads", "_waiting",
+        "beside", "deadline",
     )  # fmt: skip
 
     def __init__(
@@ -54,19 +50,26 @@ class Pool:
         dialler: Dialler,
         *,
         limit: int,
+        tunnels: int,
         head_limit: int,
         sweeper: Sweeper,
         stats: RouteStats,
     ) -> None:
-        """`limit` bounds the connections, 0 for none; `head_limit` is a response head's bytes."""
+        """`limit` bounds the connections and `tunnels` those that have become tunnels, 0 for none.
+
+        `head_limit` is a response head's bytes.
+        """
         self._dialler = dialler
         self._limit = limit or math.inf
+        self._most_tunnels = tunnels or math.inf
         self._head_limit = head_limit
         self._sweeper = sweeper
         self._stats = stats
         self._idle: deque[Http1Upstream] = deque()
         self._waiting: deque[asyncio.Future[Http1Upstream | None]] = deque()
+        self._uploads = Uploads(limit)
         self._busy = 0
+        self._tunnels = 0
         self._dialling = 0
         self._closed = False
         self._keep_alive = KeepAlive(IDLE_TIMEOUT)
@@ -78,13 +81,20 @@ class Pool:
 
     def connections(self) -> Connections:
         """Return the counts of this moment."""
-        return Connections(len(self._idle), self._busy, self._dialling, len(self._waiting))
+        busy = self._busy + self._tunnels
+        waiting = len(self._waiting) + self._uploads.waiting
+        return Connections(len(self._idle), busy, self._dialling, waiting)
 
-    def take(self, applicant: Applicant) -> Http1Upstream | None:
-        """Return an idle connection, or None where one must be awaited with `acquire`."""
+    def take(self, applicant: Applicant, *, counted: bool = False) -> Http1Upstream | None:
+        """Return an idle connection, or None where one must be awaited with `acquire`.
+
+        `counted` tells that it has a place among the uploads already.
+        """
         idle = self._idle
         if self._waiting:
             return None  # Who waits comes first.
+        if self._uploads.is_full and not (counted or applicant.is_whole):
+            return None
         while idle:
             connection = idle.pop()
             age = self._sweeper.clock() - connection.idle_since
@@ -120,7 +130,24 @@ class Pool:
             Overloaded: no connection became free in time.
             ProxyError: dialling failed; see `Dialler.dial`.
         """
-        if not fresh and (connection := self.take(applicant)) is not None:
+        until = asyncio.get_running_loop().time() + timeout
+        counted = await self._uploads.enter(applicant, timeout)
+        try:
+            connection = await self._acquire(
+                until, timeout, applicant, fresh=fresh, counted=counted
+            )
+        except BaseException:
+            if counted:
+                self._uploads.end()
+            raise
+        connection.is_uploading = counted
+        return connection
+
+    async def _acquire(
+        self, until: float, timeout: float, applicant: Applicant, *, fresh: bool, counted: bool
+    ) -> Http1Upstream:
+        """As `acquire`; a place is waited for `until` a time of the loop's."""
+        if not fresh and (connection := self.take(applicant, counted=counted)) is not None:
             return connection
         reserved = False
         if self._waiting or not self._has_room():
@@ -128,14 +155,16 @@ class Pool:
                 # None that will do, so one of them makes room.
                 self._idle[0].close(abort=True)
             else:
-                connection = await self._turn(timeout)
+                connection = await self._turn(until, timeout)
                 reserved = connection is None
                 if connection is not None:
                     if not connection.is_closed and connection.is_quiet():
                         return connection
                     # It died on the way here, and its place may be somebody else's already.
                     connection.close(abort=True)
-                    return await self.acquire(timeout, applicant, fresh=fresh)
+                    return await self._acquire(
+                        until, timeout, applicant, fresh=fresh, counted=counted
+                    )
         return await self._dial(timeout, reserved=reserved)
 
     def release(self, connection: Http1Upstream) -> None:
@@ -170,6 +199,44 @@ class Pool:
         self._count_in(connection)
         self.release(connection)
 
+    def upload_began(self, connection: Http1Upstream) -> None:
+        """Count a request that has a connection and is not whole, unless it is counted already."""
+        if not connection.is_uploading:
+            connection.is_uploading = True
+            self._uploads.begin()
+
+    def upload_ended(self, connection: Http1Upstream) -> None:
+        """Uncount it: the request is whole, or its connection is gone."""
+        connection.is_uploading = False
+        self._uploads.end()
+
+    def completed(self, applicant: Applicant) -> None:
+        """Note that a request that waits for a connection is whole now."""
+        self._uploads.completed(applicant)
+
+    def tunnelled(self, connection: Http1Upstream) -> None:
+        """Count a connection that has become a tunnel as one; its place is another's.
+
+        Raises:
+            Overloaded: there may be no more tunnels.
+        """
+        self.check_tunnels()
+        connection.is_tunnel = True
+        self._tunnels += 1
+        self._busy -= 1
+        self.offer_place()
+        if self.beside is not None:
+            self.beside.offer_place()
+
+    def check_tunnels(self) -> None:
+        """Raise `Overloaded` if there may be no more tunnels."""
+        if self._tunnels >= self._most_tunnels:
+            raise Overloaded(
+                f"{self._tunnels} tunnels to {self._dialler.upstream.origin} are open.",
+                hint="Raise the route's limits.tunnels.",
+                retry_after=1,
+            )
+
     def promised(self, keep_alive: bytes) -> None:
         """Take what the upstream's Keep-Alive field says."""
         self._keep_alive.promised(timeout_of(keep_alive))
@@ -181,10 +248,15 @@ class Pool:
         """
         if not connection.is_counted:
             return  # Whoever dialled it has gone meanwhile, and gives back the place.
+        if connection.is_uploading:
+            self.upload_ended(connection)
         try:
             self._idle.remove(connection)
         except ValueError:
-            self._busy -= 1
+            if connection.is_tunnel:
+                self._tunnels -= 1
+            else:
+                self._busy -= 1
         else:
             if ended:
                 self._keep_alive.found_closed(self._sweeper.clock() - connection.idle_since)
@@ -218,12 +290,12 @@ class Pool:
             return self.count() < self._limit
         return self.count() + beside.count() < self._limit or beside.close_idle()
 
-    async def _turn(self, timeout: float) -> Http1Upstream | None:
-        """Wait for a connection, or for the place of one (None)."""
+    async def _turn(self, until: float, timeout: float) -> Http1Upstream | None:
+        """Wait for a connection, or for the place of one (None); `timeout` is for the message."""
         turn: asyncio.Future[Http1Upstream | None] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout_at(until):
                 return await turn
         except TimeoutError:
             self._give_back(turn)

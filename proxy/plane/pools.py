@@ -10,8 +10,9 @@ from proxy.plane.codec import UpstreamCodec
 from proxy.plane.head import RequestHead
 from proxy.plane.http2.pool import StreamPool
 from proxy.plane.http2.upstream import OnlyHttp1
-from proxy.plane.pool import Applicant, Pool
+from proxy.plane.pool import Pool
 from proxy.plane.stats import Connections
+from proxy.plane.uploads import Applicant
 
 _GRPC_HINT = (
     "gRPC cannot be translated to HTTP/1.1: have the upstream serve HTTP/2"
@@ -30,16 +31,20 @@ class Source(Interface):
     ) -> UpstreamCodec:
         """Return one; see `Pool.acquire`."""
 
+    def completed(self, applicant: Applicant) -> None:
+        """Note that a request that waits in `acquire` is whole now."""
+
 
 class Pools:
     """The connections to one route's upstream, of both protocols."""
 
-    __slots__ = ("_either", "_grpc", "_http1", "_no_grpc", "_streams")
+    __slots__ = ("_either", "_grpc", "_http1", "_no_grpc", "_streams", "_upgrades")
 
     def __init__(self, http1: Pool, streams: StreamPool) -> None:
         self._http1 = http1
         self._streams = streams
         self._either = _Either(http1, streams)
+        self._upgrades = _Upgrades(http1)
         self._grpc = _OnlyHttp2(streams)
         self._no_grpc = _NoGrpc(streams.origin)
 
@@ -56,7 +61,7 @@ class Pools:
     def special(self, head: RequestHead, configured: Protocol) -> Source:
         """Return where an exchange finds it that leaves no choice: an upgrade, or gRPC."""
         if head.upgrade:
-            return self._http1  # RFC 9113, 8.6: HTTP/2 cannot switch protocols.
+            return self._upgrades
         return self._no_grpc if configured is Protocol.H1 else self._grpc
 
     def connections(self) -> Connections:
@@ -73,6 +78,27 @@ class Pools:
         """Close what is idle now and the rest when its exchanges have ended."""
         self._http1.close()
         self._streams.close()
+
+
+class _Upgrades:
+    """HTTP/1.1, because HTTP/2 cannot switch protocols (RFC 9113, 8.6); while tunnels are few."""
+
+    __slots__ = ("_http1",)
+
+    def __init__(self, http1: Pool) -> None:
+        self._http1 = http1
+
+    def take(self, applicant: Applicant) -> UpstreamCodec | None:  # noqa: ARG002 (the interface)
+        return None
+
+    async def acquire(
+        self, timeout: float, applicant: Applicant, *, fresh: bool = False
+    ) -> UpstreamCodec:
+        self._http1.check_tunnels()
+        return await self._http1.acquire(timeout, applicant, fresh=fresh)
+
+    def completed(self, applicant: Applicant) -> None:
+        self._http1.completed(applicant)
 
 
 class _Either:
@@ -99,6 +125,9 @@ class _Either:
                 pass
         return await self._http1.acquire(timeout, applicant, fresh=fresh)
 
+    def completed(self, applicant: Applicant) -> None:
+        self._http1.completed(applicant)
+
 
 class _OnlyHttp2:
     """HTTP/2 or nothing."""
@@ -121,6 +150,9 @@ class _OnlyHttp2:
                 f"gRPC needs HTTP/2, which {self._streams.origin} does not speak: {error}.",
                 hint=_GRPC_HINT,
             ) from None
+
+    def completed(self, applicant: Applicant) -> None:
+        """HTTP/2 has a place for everybody."""
 
 
 class _NoGrpc:
@@ -145,3 +177,6 @@ class _NoGrpc:
             f"gRPC needs HTTP/2, but the route speaks HTTP/1.1 to {self._origin} (protocol: h1).",
             hint="Remove `protocol: h1` from the route.",
         )
+
+    def completed(self, applicant: Applicant) -> None:
+        """Nobody waits here."""

@@ -39,6 +39,19 @@ class Keeper(Protocol):
     def release(self, connection: Http1Upstream) -> None:
         """Take back a connection that can serve another exchange."""
 
+    def upload_began(self, connection: Http1Upstream) -> None:
+        """Note that it is held by a request that is not whole."""
+
+    def upload_ended(self, connection: Http1Upstream) -> None:
+        """Note that the request is whole."""
+
+    def tunnelled(self, connection: Http1Upstream) -> None:
+        """Note that it becomes a tunnel.
+
+        Raises:
+            Overloaded: it may not.
+        """
+
     def promised(self, keep_alive: bytes) -> None:
         """Take what the upstream's Keep-Alive field says of its connections."""
 
@@ -55,7 +68,7 @@ class Http1Upstream(UpstreamTransport):
     __slots__ = (
         "_choked", "_chunked_body", "_chunked_request", "_keep_alive", "_keeper", "_limit",
         "_method", "_offers", "_remaining", "_request_ended", "_sink", "answered",
-        "idle_since", "is_counted", "reused",
+        "idle_since", "is_counted", "is_tunnel", "is_uploading", "reused",
     )  # fmt: skip
 
     def __init__(self, keeper: Keeper, head_limit: int) -> None:
@@ -66,6 +79,10 @@ class Http1Upstream(UpstreamTransport):
         self.reused = False
         self.is_counted = False
         """Whether the keeper has taken it in."""
+        self.is_tunnel = False
+        """Whether the keeper counts it as a tunnel."""
+        self.is_uploading = False
+        """Whether the keeper counts it as held by a request that is not whole."""
         self.idle_since = 0.0
         self._choked = False
         """Whether the upstream does not read what was written."""
@@ -128,10 +145,16 @@ class Http1Upstream(UpstreamTransport):
         if self._phase is TUNNEL:
             self._half_close()
             return
+        if self.is_uploading:
+            self._keeper.upload_ended(self)
         if self._chunked_request:
             self._out.append(last_chunk(trailers))
         self._request_ended = True
         self.flush()
+
+    def begin_upload(self) -> None:
+        """Note that the request is not whole yet; see `UpstreamCodec`."""
+        self._keeper.upload_began(self)
 
     def cancel(self) -> None:
         """Close at once: HTTP/1.1 has no other way to end an attempt."""
@@ -278,6 +301,7 @@ class Http1Upstream(UpstreamTransport):
         if head.status == 101:  # noqa: PLR2004 (RFC 9110, 15.2.2)
             if not (self._request_ended and are_offered(head.switching, self._offers)):
                 raise UpstreamMalformed("The upstream switched protocols although nobody asked.")
+            self._keeper.tunnelled(self)
             self._phase = TUNNEL
             sink.response_head(head)
             return rest

@@ -77,6 +77,9 @@ class AskingStream(Stream):
         self._trailers = trailers
         self.flush()
 
+    def begin_upload(self) -> None:
+        """Nobody else waits for this stream's end."""
+
     def cancel(self) -> None:
         """End the attempt at once; nothing more is delivered."""
         self._sink = None

@@ -10,9 +10,10 @@ from proxy.errors import Overloaded, ProxyError, UpstreamConnectFailed, Upstream
 from proxy.plane.dial import Dialler
 from proxy.plane.http2.asking import AskingStream
 from proxy.plane.http2.upstream import USUAL_STREAMS, Http2Upstream, OnlyHttp1
-from proxy.plane.pool import IDLE_TIMEOUT, Applicant, Pool
+from proxy.plane.pool import IDLE_TIMEOUT, Pool
 from proxy.plane.stats import Connections, RouteStats
 from proxy.plane.sweeper import Sweeper
+from proxy.plane.uploads import Applicant
 
 # Seconds of silence after which the kernel is asked, and the upstream itself, before use: the
 # connection may have ended while Cloud Run had withdrawn the CPU, with nobody to hear of it.
@@ -144,6 +145,9 @@ class StreamPool:
                 outcome.reused = False  # One repeat is enough: who asks has met a dead one.
             return outcome
         raise outcome
+
+    def completed(self, applicant: Applicant) -> None:
+        """A stream does not keep others from theirs: nothing depends on it."""
 
     def close(self) -> None:
         """Close idle connections now and the others when their streams have ended."""

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
-from proxy.config.model import Limits, Timeouts
+from proxy.config.model import Limits, Timeouts, Upstream
 from proxy.plane.gate import Gate
+from tests.fakes.raw import RawCaller, UpstreamEnd
 from tests.fakes.wired import Wired
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+UPGRADE = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n"
+SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n"
 
 
 def head_of(size: int) -> bytes:
@@ -345,3 +350,243 @@ async def test_zero_is_no_limit_of_connections(wired: Wired) -> None:
         await upstream.serve(OK)
     for caller in callers:
         await caller.take(OK)
+
+
+# --- tunnels
+
+
+async def tunnel(wired: Wired) -> tuple[RawCaller, UpstreamEnd]:
+    """Return both ends of a new tunnel."""
+    caller = await wired.caller()
+    caller.send(UPGRADE)
+    upstream = await wired.upstream.accept()
+    await upstream.head()
+    upstream.send(SWITCH)
+    assert (await caller.answer()).status == 101
+    return caller, upstream
+
+
+async def reason(caller: RawCaller) -> str:
+    """Return why the caller's request was refused."""
+    return (await caller.answer()).value("x-auth-proxy-error")
+
+
+async def test_tunnels_do_not_count_for_the_connections(wired: Wired) -> None:
+    wired.half_open = True
+    await wired.serve(limits=Limits(connections=1))
+    for _ in range(3):
+        await tunnel(wired)
+    caller = await wired.caller()
+    caller.send(GET)
+    await (await wired.upstream.accept()).serve(OK)
+
+    await caller.take(OK)
+    assert (wired.connections.busy, wired.connections.idle) == (3, 1)
+
+
+async def test_who_waits_gets_the_place_of_a_connection_that_becomes_a_tunnel(
+    wired: Wired,
+) -> None:
+    wired.half_open = True
+    await wired.serve(limits=Limits(connections=1))
+    first, second = await wired.caller(), await wired.caller()
+    first.send(UPGRADE)
+    upstream = await wired.upstream.accept()
+    await upstream.head()
+    second.send(GET)
+    await wired.until(lambda: wired.connections.waiting == 1, "the second to wait")
+
+    upstream.send(SWITCH)
+    await (await wired.upstream.accept()).serve(OK)
+    await second.take(OK)
+
+
+async def test_tunnels_have_a_limit_of_their_own(wired: Wired) -> None:
+    """Beyond it the upstream is not even asked."""
+    wired.half_open = True
+    await wired.serve(limits=Limits(tunnels=2))
+    first, end = await tunnel(wired)
+    await tunnel(wired)
+    late = await wired.caller()
+    late.send(UPGRADE)
+    assert await reason(late) == "overloaded"
+    assert len(wired.upstream.connections) == 2
+
+    first.close()
+    end.close()
+    await wired.until(lambda: wired.connections.busy == 1, "the end of the first tunnel")
+    await tunnel(wired)
+
+
+async def test_a_tunnel_that_becomes_one_too_many_is_refused(wired: Wired) -> None:
+    """Both were asked for while there was room for one."""
+    wired.half_open = True
+    await wired.serve(limits=Limits(tunnels=1))
+    callers = [await wired.caller() for _ in range(2)]
+    ends = []
+    for caller in callers:
+        caller.send(UPGRADE)
+        ends.append(await wired.upstream.accept())
+        await ends[-1].head()
+    for end in ends:
+        end.send(SWITCH)
+
+    assert (await callers[0].answer()).status == 101
+    assert await reason(callers[1]) == "overloaded"
+    await ends[1].until(lambda: ends[1].ended, "the end of the second")
+    assert wired.connections.busy == 1
+
+
+async def test_zero_is_no_limit_of_tunnels(wired: Wired) -> None:
+    wired.half_open = True
+    await wired.serve(limits=Limits(tunnels=0, connections=1))
+    for _ in range(12):
+        await tunnel(wired)
+
+    assert wired.connections.busy == 12
+
+
+# --- uploads that stall
+
+BEGUN = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n1"
+WHOLE = BEGUN + b"23"
+
+
+async def stalled(wired: Wired, count: int) -> tuple[list[RawCaller], list[UpstreamEnd]]:
+    """Return callers of whose requests the upstream has a part, and its ends."""
+    callers, ends = [], []
+    for _ in range(count):
+        callers.append(await wired.caller())
+        callers[-1].send(BEGUN)
+        ends.append(await wired.upstream.accept())
+        await ends[-1].until(lambda end=ends[-1]: b"\r\n\r\n1" in end.received, "a body")  # type: ignore[misc]  # a lambda's default
+    return callers, ends
+
+
+def have_begun(ends: list[UpstreamEnd], count: int) -> bool:
+    """Tell whether so many requests have come with a part of their body."""
+    return sum(b"\r\n\r\n1" in end.received for end in ends) == count
+
+
+async def finish(caller: RawCaller, end: UpstreamEnd) -> None:
+    """Complete a stalled upload."""
+    caller.send(b"23")
+    await end.serve(OK)
+    assert (await caller.answer()).status == 200
+
+
+async def test_uploads_that_stall_leave_the_last_tenth_to_requests_that_are_whole(
+    wired: Wired,
+) -> None:
+    await wired.serve(limits=Limits(connections=20))
+    callers, ends = await stalled(wired, 18)
+    late = await wired.caller()
+    late.send(BEGUN)
+    await wired.until(lambda: wired.connections.waiting == 1, "the 19th upload to wait")
+    others = [await wired.caller() for _ in range(2)]
+    for caller, request in zip(others, (GET, WHOLE), strict=True):
+        caller.send(request)
+    for end in [await wired.upstream.accept() for _ in range(2)]:
+        await end.serve(OK)
+    for caller in others:
+        assert (await caller.answer()).status == 200
+    # Connections lie idle now, and uploads wait all the same.
+    gone = await wired.caller()
+    gone.send(BEGUN)
+    await wired.until(lambda: wired.connections.waiting == 2, "the 20th upload to wait")
+    assert wired.connections.idle == 2
+    gone.close()
+
+    await finish(callers[0], ends[0])
+    others_ends = [end for end in wired.upstream.connections if end not in ends[1:]]
+    await wired.until(lambda: any(end.received for end in others_ends), "its turn")
+    [end] = [end for end in others_ends if end.received]
+    await finish(late, end)
+    for caller, end in zip(callers[1:], ends[1:], strict=True):
+        await finish(caller, end)
+
+
+async def test_an_upload_that_becomes_whole_waits_no_more_for_others_to_end(wired: Wired) -> None:
+    await wired.serve(limits=Limits(connections=10))
+    callers, ends = await stalled(wired, 9)
+    late = await wired.caller()
+    late.send(BEGUN)
+    await wired.until(lambda: wired.connections.waiting == 1, "the tenth upload to wait")
+    late.send(b"23")
+
+    await (await wired.upstream.accept()).serve(OK)
+    assert (await late.answer()).status == 200
+    for caller, end in zip(callers, ends, strict=True):
+        await finish(caller, end)
+
+
+async def test_an_upload_that_waits_too_long_is_told(wired: Wired) -> None:
+    await wired.serve(limits=Limits(connections=10), timeouts=Timeouts(connect=0.05))
+    callers, ends = await stalled(wired, 9)
+    late = await wired.caller()
+    late.send(BEGUN)
+
+    assert await reason(late) == "overloaded"
+    for caller, end in zip(callers, ends, strict=True):
+        await finish(caller, end)
+
+
+async def test_uploads_whose_callers_go_away_leave_their_places(wired: Wired) -> None:
+    await wired.serve(limits=Limits(connections=10))
+    callers, _ = await stalled(wired, 9)
+    gone, late = await wired.caller(), await wired.caller()
+    for number, caller in enumerate((gone, late), 1):
+        caller.send(BEGUN)
+        await wired.until(lambda n=number: wired.connections.waiting == n, "its turn")  # type: ignore[misc]  # a lambda's default
+    gone.close()
+    await wired.until(lambda: wired.connections.waiting == 1, "its going")
+    for caller in callers:
+        caller.close()
+    await finish(late, await wired.upstream.accept())
+
+    # All places are free again: one upload takes the idle connection, eight take new ones.
+    callers = [await wired.caller() for _ in range(9)]
+    for caller in callers:
+        caller.send(BEGUN)
+    await wired.until(lambda: have_begun(wired.upstream.connections, 9), "nine uploads")
+
+
+async def test_uploads_on_idle_connections_count_too(wired: Wired) -> None:
+    await wired.serve(limits=Limits(connections=10))
+    for _ in range(2):
+        callers, ends = [await wired.caller() for _ in range(9)], []
+        for caller in callers:
+            caller.send(BEGUN)
+        await wired.until(lambda: wired.connections.busy == 9, "the uploads")
+        late = await wired.caller()
+        late.send(BEGUN)
+        await wired.until(lambda: wired.connections.waiting == 1, "the tenth upload to wait")
+        late.close()
+        ends = wired.upstream.connections
+        await wired.until(partial(have_begun, ends, 9), "the bodies")
+        for caller in callers:
+            caller.send(b"23")
+        for end in ends:
+            if end.received:
+                await end.serve(OK)
+        for caller in callers:
+            assert (await caller.answer()).status == 200
+
+
+@pytest.mark.parametrize("connections", [1, 9, 0])
+async def test_few_connections_or_no_limit_have_no_last_tenth(
+    wired: Wired, connections: int
+) -> None:
+    await wired.serve(limits=Limits(connections=connections))
+    callers, ends = await stalled(wired, connections or 30)
+
+    for caller, end in zip(callers, ends, strict=True):
+        await finish(caller, end)
+
+
+async def test_an_upload_that_is_refused_a_connection_gives_its_place_back(wired: Wired) -> None:
+    await wired.serve(limits=Limits(connections=10), upstream=Upstream("http", "127.0.0.1", 1))
+    for _ in range(10):
+        caller = await wired.caller()
+        caller.send(BEGUN)
+        assert await reason(caller) == "upstream_connect_failed"
