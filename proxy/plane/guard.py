@@ -15,7 +15,7 @@ there they would arrive authenticated.  Two things tell a page's request:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from secrets import token_hex
 
 from proxy.config.model import ANY_HOST, Route
@@ -39,14 +39,20 @@ _LOOPBACK = re.compile(rb"(?:.*\.)?localhost|127(?:\.[0-9]{1,3}){3}|\[::1\]|")
 
 _NEVER_SERVED = frozenset((b"CONNECT", b"TRACE"))
 
+# What the listener must judge before a route serves a request: bits of `RequestHead.notable`.
+METHOD, HOST, CAME_THROUGH = 1, 2, 4
 
-def is_notable(method: bytes, authority: bytes) -> bool:
-    """Tell whether a request has anything that the listener must judge before a route serves it.
 
-    A `VIA` field is to be judged, too.  All this is looked at once for all requests that repeat a
-    head, so that serving one costs a look at a flag.
+def notable(method: bytes, authority: bytes, fields: Container[bytes]) -> int:
+    """Return what a listener must judge of a request; almost always nothing, which is 0.
+
+    `fields` are the names (in lower case) of those that stand in it.  Looked at once for all
+    requests that repeat a head, so that serving one costs a look at a number.
     """
-    return method in _NEVER_SERVED or not is_loopback(authority)
+    found = METHOD if method in _NEVER_SERVED else 0
+    if not is_loopback(authority):
+        found |= HOST
+    return found | CAME_THROUGH if VIA in fields else found
 
 
 def is_loopback(authority: bytes) -> bool:
@@ -70,16 +76,15 @@ def is_from_browser(fields: Mapping[bytes, bytes]) -> bool:
     return bool(marks) and (marks != [_MODE] or fields[_MODE].lower() == b"navigate")
 
 
-def refused_method(method: bytes) -> MethodNotAllowed | None:
-    """Return why no route serves the method, None where that is up to the route."""
-    if method == b"CONNECT":  # RFC 9110, 9.3.6
-        return MethodNotAllowed("CONNECT is not supported: the proxy opens no blind tunnels.")
+def refused_method(method: bytes) -> MethodNotAllowed:
+    """Return why no route serves a method that is notable."""
     if method == b"TRACE":  # RFC 9110, 9.3.8
         return MethodNotAllowed(
             "TRACE is not supported: its answer repeats the request, ID token included.",
             hint="Ask the service itself what it receives; no route serves TRACE.",
         )
-    return None
+    # RFC 9110, 9.3.6
+    return MethodNotAllowed("CONNECT is not supported: the proxy opens no blind tunnels.")
 
 
 class OriginGuard:
@@ -122,9 +127,9 @@ class HostGuard:
         self._suffixes = tuple(name[1:] for name in names if name.startswith(b"*."))
 
     def refusal(self, authority: bytes) -> OriginForbidden | None:
-        """Return why a request to this ``Host`` is refused, None if it is not."""
+        """Return why a request to this ``Host``, which is no loopback one, is refused, or None."""
         name = bare_host(authority)
-        if is_loopback(authority) or name in self._exact or name.endswith(self._suffixes):
+        if name in self._exact or name.endswith(self._suffixes):
             return None
         return OriginForbidden(
             "The request names a host that is neither a loopback name nor allowed: a web page "

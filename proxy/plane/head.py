@@ -89,8 +89,8 @@ class RequestHead:
         self.expects_continue = False
         self.guarded = False
         """Whether a browser made it, by what stands in it (`guard.is_from_browser`)."""
-        self.notable = False
-        """Whether the listener has to look at it before it is served (`guard.is_notable`)."""
+        self.notable = 0
+        """What the listener has to judge before it is served (`guard.notable`), mostly nothing."""
         self.raw_size = 0
         """Bytes of the head on the wire."""
         self.grpc = False

@@ -15,7 +15,7 @@ from proxy.plane.attempting import Attempting
 from proxy.plane.codec import DownstreamCodec, RequestSink
 from proxy.plane.detect import Detector
 from proxy.plane.exchange import Exchange
-from proxy.plane.guard import refused_method
+from proxy.plane.guard import CAME_THROUGH, HOST, METHOD, refused_method
 from proxy.plane.head import NOBODY, RequestHead
 from proxy.plane.host import Connection
 from proxy.plane.http1.downstream import Http1Downstream
@@ -186,8 +186,8 @@ class ListenerHost:
 
     def admit(self, codec: DownstreamCodec, head: RequestHead) -> RequestSink:
         """Return the exchange of a request, or what answers one that no route takes."""
-        if head.notable and (error := refused_method(head.method)) is not None:
-            return self._plane.refuse(codec, head, error)
+        if head.notable & METHOD:
+            return self._plane.refuse(codec, head, refused_method(head.method))
         route = self.table.match(head.authority, head.path)
         if route is None:
             host = head.authority.decode("latin-1") or "no host"
@@ -202,12 +202,12 @@ class ListenerHost:
 
     def _refusal(self, head: RequestHead, route: PreparedRoute) -> ProxyError | None:
         """Return why the route does not serve a request that is notable, None if it does."""
-        if (loop := route.loops.refusal(head)) is not None:
+        if head.notable & CAME_THROUGH and (loop := route.loops.refusal(head)) is not None:
             return loop
         hosts, own = route.hosts, self.loopback_name
-        if hosts is None or own is None or bare_host(head.authority) == own:
+        if not head.notable & HOST or hosts is None or own is None:
             return None
-        return hosts.refusal(head.authority)
+        return None if bare_host(head.authority) == own else hosts.refusal(head.authority)
 
     def reject(self, codec: DownstreamCodec, error: ProxyError, head: RequestHead = NOBODY) -> None:
         """Answer bytes that are no request; `head` is what can be known of it."""

@@ -24,8 +24,8 @@ from httptools import (
 )
 
 from proxy.errors import RequestMalformed, UpstreamMalformed
-from proxy.plane.guard import is_from_browser, is_notable
-from proxy.plane.head import VIA, RequestHead, ResponseHead, join_repeated, tokens
+from proxy.plane.guard import is_from_browser, notable
+from proxy.plane.head import RequestHead, ResponseHead, join_repeated, tokens
 from proxy.plane.http1.begun import check_frame
 from proxy.plane.http1.lines import count, take_specials
 
@@ -88,10 +88,9 @@ def parse_request(head: bytes) -> RequestHead:
     if minor == b"0":
         result.version = b"1.0"
         result.keep_alive = False
-    host = _look_up(result)
-    _set_target(result, host)
-    if is_notable(method, result.authority):
-        result.notable = True
+    found = _look_up(result)
+    _set_target(result, found.get(b"host"))
+    result.notable = notable(method, result.authority, found)
     return result
 
 
@@ -117,8 +116,8 @@ def _renamed(method: bytes, head: bytes) -> bytes:
     return b"POST" + head[len(method) :]
 
 
-def _look_up(head: RequestHead) -> bytes | None:
-    """Fill in what the fields say about the message itself; return the value of Host."""
+def _look_up(head: RequestHead) -> Mapping[bytes, bytes]:
+    """Fill in what the fields say about the message itself; return those that were looked at."""
     pairs = [
         (name.lower(), value.strip(b" \t")) for name, value in _REQUEST_LOOKUP.findall(head.fields)
     ]
@@ -137,8 +136,7 @@ def _look_up(head: RequestHead) -> bytes | None:
         _set_connection(head, connection, found.get(b"upgrade", b""))
     head.expects_continue = b"expect" in found
     head.guarded = is_from_browser(found)
-    head.notable = VIA in found
-    return found.get(b"host")
+    return found
 
 
 def _set_framing(head: RequestHead, length: bytes | None, coding: bytes | None) -> None:

@@ -10,8 +10,8 @@ import re
 from collections.abc import Sequence
 
 from proxy.errors import HeadersTooLarge, RequestMalformed, UpstreamLoops, UpstreamMalformed
-from proxy.plane.guard import is_from_browser, is_notable
-from proxy.plane.head import LOOP, OURS, VIA, RequestHead, ResponseHead
+from proxy.plane.guard import is_from_browser, notable
+from proxy.plane.head import LOOP, OURS, RequestHead, ResponseHead
 from proxy.plane.http1.chunked import allowed_trailers
 from proxy.plane.http2.fields import Field, Fields, Kind
 
@@ -180,7 +180,7 @@ def _request(parts: _Parts, *, ended: bool) -> RequestHead:
     head.has_trailers_te = b"te" in noted
     head.expects_continue = b"expect" in noted
     head.guarded = is_from_browser(noted)
-    head.notable = VIA in noted or is_notable(method, head.authority)
+    head.notable = notable(method, head.authority, noted)
     head.grpc = _GRPC.match(noted.get(b"content-type", b"")) is not None
     return head
 

@@ -10,6 +10,7 @@ import pytest
 
 from proxy.config.model import Auth, Protocol, Retries, Route, Upstream
 from proxy.plane.guard import MOST_PROXIES
+from proxy.plane.head import values
 from tests.fakes.framed import GET, GRPC
 from tests.fakes.framed_world import frame_caller
 from tests.fakes.raw import Message
@@ -178,3 +179,26 @@ async def test_an_upstream_that_is_no_proxy_of_ours_keeps_its_errors(wired: Wire
     answer = await caller.ask(get())
 
     assert (answer.status, answer.values("x-auth-proxy-error")) == (508, [])
+
+
+async def test_fields_are_searched_for_marks_only_where_one_stands(
+    wired: Wired, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Callers by another host are served at full speed: a search takes as long as the fields."""
+    searched: list[bytes] = []
+
+    def search(fields: bytes, name: bytes) -> list[bytes]:
+        searched.append(name)
+        return values(fields, name)
+
+    monkeypatch.setattr("proxy.plane.guard.values", search)
+    wired.upstream.automatic = OK
+    await wired.serve(host=("orders.internal",))
+    caller = await wired.caller()
+
+    plain = get().replace(b"localhost", b"orders.internal")
+    assert (await caller.ask(plain)).status == 200
+    assert searched == []
+    marked = plain.replace(b"\r\n\r\n", b"\r\nx-auth-proxy-via: 0123456789abcdef\r\n\r\n")
+    assert (await caller.ask(marked)).status == 200
+    assert searched == [b"x-auth-proxy-via"]
