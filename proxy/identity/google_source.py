@@ -5,7 +5,6 @@ google-auth itself is imported by the first fetch, in its worker thread: see `go
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from proxy.clock import Clock
 from proxy.config.model import Impersonate
+from proxy.deadlines import Within
 from proxy.identity.files import CredentialsFile
 from proxy.identity.source import (
     ANSWER_WITHIN,
@@ -50,7 +50,7 @@ class Asker:
         """Return what `call` returns; raise `TokenSourceError` if it takes too long."""
         name = f"google-auth: {call.__name__.strip('_')}"
         try:
-            async with asyncio.timeout(ANSWER_WITHIN + GRACE):
+            async with Within(ANSWER_WITHIN + GRACE):
                 return await self._workers.run(name, partial(call, *arguments, **named))
         except TimeoutError:
             raise TokenSourceError(f"no answer within {ANSWER_WITHIN:.0f} s", slow=True) from None

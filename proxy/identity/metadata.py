@@ -14,6 +14,7 @@ from random import Random
 from urllib.parse import quote
 
 from proxy import __version__
+from proxy.deadlines import Within
 from proxy.identity.plain_http import HTTP_PORT, Answer, Broken, get
 from proxy.identity.quote import EXPLANATION, FIRST_WORDS, first_words
 from proxy.identity.source import ANSWER_WITHIN, Authority, TokenSourceError
@@ -118,7 +119,7 @@ class Metadata:
         Any server can say 200: whoever calls judges the content, and raises `unfit`.
         """
         try:
-            async with asyncio.timeout(ANSWER_WITHIN):
+            async with Within(ANSWER_WITHIN):
                 answer = await self._patiently(f"/computeMetadata/v1/{key}")
         except TimeoutError:
             raise TokenSourceError(f"no answer within {ANSWER_WITHIN:.0f} s", slow=True) from None

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from aiohappyeyeballs import start_connection
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
+from proxy.deadlines import Within
 from proxy.resolver import Resolver
 
 HEAD_BYTES = 16 * 1024
@@ -58,7 +59,7 @@ async def get(
     when there is no whole response.
     """
     request = _request(host, port, target, headers)
-    async with asyncio.timeout(connect_within):
+    async with Within(connect_within):
         sock = await start_connection(
             await resolver.resolve(host, port),
             happy_eyeballs_delay=_ATTEMPT_DELAY,

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Protocol
 
 from proxy.clock import Clock
+from proxy.deadlines import PatientTimer
 
 
 class Timer(Protocol):
@@ -24,8 +25,8 @@ Later = Callable[[float, Callable[[], object]], Timer]
 
 
 def on_the_loop(delay: float, callback: Callable[[], object]) -> Timer:
-    """Call back by the running event loop's clock."""
-    return asyncio.get_running_loop().call_later(delay, callback)
+    """Call back by the running event loop's clock, once what had come by then is read."""
+    return PatientTimer(delay, callback)
 
 
 class Bell:

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from proxy.deadlines import Within
 from proxy.errors import Overloaded, ProxyError
 from proxy.identity.token import IdToken
 from proxy.plane.codec import UpstreamCodec
@@ -45,7 +46,7 @@ class Pursuit:
         if gate is None:
             return
         try:
-            async with asyncio.timeout(timeout):
+            async with Within(timeout):
                 await gate.enter()
         except GateFull:
             limits = self.route.config.limits

@@ -14,6 +14,7 @@ from typing import TypeVar
 from aiohappyeyeballs import start_connection
 
 from proxy.config.model import Upstream
+from proxy.deadlines import Within
 from proxy.errors import (
     ProxyError,
     UpstreamConnectFailed,
@@ -75,7 +76,7 @@ class Dialler:
         """
         stage = "resolving its name"
         try:
-            async with asyncio.timeout(timeout):
+            async with Within(timeout):
                 addresses = await self._resolver.resolve(self.upstream.host, self.upstream.port)
                 stage = "connecting"
                 sock = await self._connect(addresses)

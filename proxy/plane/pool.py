@@ -7,6 +7,7 @@ import math
 from collections import deque
 from typing import Protocol
 
+from proxy.deadlines import Within
 from proxy.errors import Overloaded, ProxyError, UpstreamConnectFailed
 from proxy.plane.dial import Dialler
 from proxy.plane.head import RequestHead
@@ -295,7 +296,7 @@ class Pool:
         turn: asyncio.Future[Http1Upstream | None] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:
-            async with asyncio.timeout_at(until):
+            async with Within(max(0.0, until - asyncio.get_running_loop().time())):
                 return await turn
         except TimeoutError:
             self._give_back(turn)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Protocol, cast
 
 from proxy.clock import Clock
+from proxy.deadlines import LATE, AfterReading, Timer
 
 LONGEST_TICK = 1.0
 SHORTEST_TICK = 0.01
@@ -34,14 +35,17 @@ def tick_for(timeouts: Iterable[float]) -> float:
 class Sweeper:
     """Watches deadlines; runs only while there is something to watch."""
 
-    __slots__ = ("_handle", "_loop", "clock", "tick", "watched")
+    __slots__ = ("_due_at", "_handle", "_is_put_off", "_loop", "clock", "tick", "watched")
 
     def __init__(self, clock: Clock, *, tick: float = LONGEST_TICK) -> None:
         self.clock = clock
         self.tick = tick
         self.watched: set[Watched] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._handle: asyncio.TimerHandle | None = None
+        self._handle: Timer | None = None
+        self._due_at = 0.0
+        """When the next sweep is due, on `clock`."""
+        self._is_put_off = False
 
     def add(self, item: Watched) -> None:
         """Watch `item` until it is discarded."""
@@ -68,9 +72,20 @@ class Sweeper:
     def _schedule(self) -> None:
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
+        self._due_at = self.clock() + self.tick
         self._handle = self._loop.call_later(self.tick, self._on_tick)
 
     def _on_tick(self) -> None:
+        """Sweep after what has come is read, or with the next tick if this one comes late."""
+        loop = cast("asyncio.AbstractEventLoop", self._loop)
+        late = self.clock() - self._due_at > LATE
+        self._is_put_off = late and not self._is_put_off
+        if self._is_put_off:
+            self._schedule()
+        else:
+            self._handle = AfterReading(loop, self._on_read)
+
+    def _on_read(self) -> None:
         # The handle stays until the end: what is added meanwhile must not begin a second timer.
         try:
             self.sweep()

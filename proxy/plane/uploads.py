@@ -11,6 +11,7 @@ import asyncio
 import math
 from typing import Protocol
 
+from proxy.deadlines import Within
 from proxy.errors import Overloaded
 from proxy.plane.head import RequestHead
 
@@ -61,7 +62,7 @@ class Uploads:
         turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting[applicant] = turn
         try:
-            async with asyncio.timeout(timeout):
+            async with Within(timeout):
                 return await turn
         except TimeoutError:
             self._leave(applicant, turn)

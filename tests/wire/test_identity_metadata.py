@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import socket
+import threading
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
@@ -303,11 +304,17 @@ async def test_a_network_that_cannot_be_reached_is_told() -> None:
     assert error.retryable
 
 
-async def test_a_connection_that_does_not_come_is_told(
-    source: MetadataSource, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("proxy.identity.metadata.CONNECT_WITHIN", 1e-9)
-    error = await refusal(source)
+async def test_a_connection_that_does_not_come_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.identity.metadata.CONNECT_WITHIN", 0.05)
+    answer = threading.Event()
+
+    def hanging(host: str) -> Sequence[AddressInfo]:
+        answer.wait()
+        raise socket.gaierror(socket.EAI_NONAME, host)
+
+    resolver = Resolver(look_up=hanging)
+    error = await refusal(MetadataSource(Metadata({}, jitter(), resolver=resolver)))
+    answer.set()
 
     assert (error.detail, error.slow) == ("no connection within 0 s", True)
 

@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections import deque
 
+from proxy.deadlines import Within
 from proxy.errors import Overloaded, ProxyError, UpstreamConnectFailed, UpstreamConnectTimedOut
 from proxy.plane.dial import Dialler
 from proxy.plane.http2.asking import AskingStream
@@ -132,7 +133,7 @@ class StreamPool:
         # A dial has its own deadline and tells the outcome; without one a place is waited for.
         patience = timeout * 2 if self._dialling else timeout
         try:
-            async with asyncio.timeout(patience):
+            async with Within(patience):
                 outcome = await turn
         except TimeoutError:
             self._give_back(turn)
@@ -263,7 +264,7 @@ class StreamPool:
         until = self._sweeper.clock() + timeout
         transport, connection = await self._dialler.dial(self._connection, timeout)
         try:
-            async with asyncio.timeout(max(until - self._sweeper.clock(), 0.0)):
+            async with Within(max(until - self._sweeper.clock(), 0.0)):
                 outcome = await connection.ready
         except TimeoutError:
             connection.drop()

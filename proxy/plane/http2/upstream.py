@@ -9,6 +9,7 @@ from typing import Protocol, cast
 
 from h2.events import RemoteSettingsChanged
 
+from proxy.deadlines import Within
 from proxy.errors import ProxyError, UpstreamConnectFailed, UpstreamMalformed, UpstreamReset
 from proxy.plane.http2.asking import AskingStream
 from proxy.plane.http2.endpoint import Endpoint
@@ -123,7 +124,7 @@ class Http2Upstream(Endpoint, asyncio.BufferedProtocol):
         """Ask the upstream whether it is there; return whether it answers in `timeout` seconds."""
         pong = next(reversed(self._pongs.values())) if self._pongs else self._ping()
         try:
-            async with asyncio.timeout(timeout):
+            async with Within(timeout):
                 # Shielded: others may wait for the same answer.
                 return await asyncio.shield(pong)
         except TimeoutError:
