@@ -7,7 +7,7 @@ however many routes there are and however long the request's path is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Generic, TypeVar, cast, overload
 
 from proxy.config.model import Address, Config, Route
@@ -26,7 +26,10 @@ class RoutingTable(Generic[T]):
     where none fits the next takes its turn.
     """
 
-    __slots__ = ("_only", "_tiers")
+    __slots__ = ("_count", "_only", "_own", "_shared", "_tiers")
+
+    @overload
+    def __init__(self) -> None: ...
 
     @overload
     def __init__(self: RoutingTable[Route], routes: Iterable[Route]) -> None: ...
@@ -35,14 +38,24 @@ class RoutingTable(Generic[T]):
     def __init__(self, routes: Iterable[Route], prepare: Callable[[Route], T]) -> None: ...
 
     def __init__(
-        self, routes: Iterable[Route], prepare: Callable[[Route], Any] = lambda route: route
+        self, routes: Iterable[Route] = (), prepare: Callable[[Route], Any] = lambda route: route
     ) -> None:
-        rows = [(route, prepare(route)) for route in routes]
-        tiers = (_Tier[T](rows, own=True), _Tier[T](rows, own=False))
-        self._tiers = tuple(tier for tier in tiers if tier.used)
+        self._count = 0
+        self._own = _Tier[T]()
+        self._shared = _Tier[T]()
+        self._tiers: tuple[_Tier[T], ...] = ()
+        self._only: T | None = None
+        for route in routes:
+            self.add(route, prepare(route))
+
+    def add(self, route: Route, value: T) -> None:
+        """Take in one more route, while nobody is matched yet."""
+        (self._own if route.own_listener else self._shared).add(route, value)
+        self._tiers = tuple(tier for tier in (self._own, self._shared) if tier.used)
+        self._count += 1
         # The commonest table of all, one upstream for everything, needs no look at the request.
-        only = len(rows) == 1 and not rows[0][0].host and rows[0][0].path == "/"
-        self._only: T | None = rows[0][1] if only else None
+        only = self._count == 1 and not route.host and route.path == "/"
+        self._only = value if only else None
 
     def match(self, host: bytes, path: bytes) -> T | None:
         """Return the value of the most specific route, or None.
@@ -68,14 +81,16 @@ def build_tables(
     Without `prepare` the values are the routes themselves.
     """
     make = prepare or cast("Callable[[Route], T]", lambda route: route)
-    values = {route.name: make(route) for route in config.routes}
-    return {
-        address: RoutingTable(
-            [route for route in config.routes if address in route.listen],
-            lambda route: values[route.name],
-        )
-        for address in config.listeners
-    }
+    tables: dict[Address, RoutingTable[T]] = {each: RoutingTable() for each in config.listeners}
+    for route in config.routes:
+        add_route(tables, route, make(route))
+    return tables
+
+
+def add_route(tables: Mapping[Address, RoutingTable[T]], route: Route, value: T) -> None:
+    """Add a route to the tables of its listeners, which are all there."""
+    for address in dict.fromkeys(route.listen):
+        tables[address].add(route, value)
 
 
 class _Tier(Generic[T]):
@@ -83,14 +98,14 @@ class _Tier(Generic[T]):
 
     __slots__ = ("_any", "_exact", "_wildcard")
 
-    def __init__(self, rows: Iterable[tuple[Route, T]], *, own: bool) -> None:
+    def __init__(self) -> None:
         self._any: _Paths[T] = _Paths()
         self._exact: dict[bytes, _Paths[T]] = {}
         self._wildcard: dict[bytes, _Paths[T]] = {}
-        for route, value in rows:
-            if route.own_listener is own:
-                for paths in self._paths_of(route):
-                    paths.add(route.path.encode(), value)
+
+    def add(self, route: Route, value: T) -> None:
+        for paths in self._paths_of(route):
+            paths.add(route.path.encode(), value)
 
     def _paths_of(self, route: Route) -> Iterator[_Paths[T]]:
         if not route.host:

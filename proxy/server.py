@@ -13,19 +13,22 @@ from proxy.administration import Administration
 from proxy.clock import Clocks
 from proxy.config.addresses import is_on_loopback
 from proxy.config.model import Address, Config
+from proxy.errors import TokenUnavailable
 from proxy.identity.tokens import Tokens
 from proxy.ops.lifecycle import Lifecycle, State
 from proxy.ops.numbers import Numbers, TokenMetrics, token_view
 from proxy.ops.tracing import Tracing
 from proxy.plane.build import Builder
-from proxy.plane.host import Connection, head_limit
+from proxy.plane.host import Connection
 from proxy.plane.listen import Listener, address_of, open_listener
 from proxy.plane.plane import ListenerHost, Plane
+from proxy.plane.pools import Pools
 from proxy.plane.stats import Stats
 from proxy.plane.trust import load_roots, read_anew
 from proxy.resolver import Resolver
 from proxy.services import Services
 from proxy.sockets import OwnSockets, SocketSource
+from proxy.tasks import in_turns
 
 log = logging.getLogger("proxy.server")
 
@@ -96,6 +99,8 @@ class Server:
         self._sockets = sockets or OwnSockets()
         self._builder = Builder(self.plane, self.tokens, resolver)
         self._services = Services(self.tokens.names, clocks.steady, self._resolve_again)
+        self._switching = asyncio.Lock()
+        """Held by whoever changes the routes: that takes many turns of the loop."""
         self._left = asyncio.Event()
         """Set whenever a caller's connection has ended."""
         self._hosts: _Hosts = {}
@@ -233,13 +238,17 @@ class Server:
 
         Nothing has changed where this raises.
         """
+        async with self._switching:
+            await self._switch_alone(config)
+
+    async def _switch_alone(self, config: Config) -> None:
         self._sockets.plan(config)
         hosts, listeners = await self._open_missing(config)
         try:
             # New connections shall see what the files hold that are named like before, and
             # connections that other roots have verified shall serve nobody any more.
             await asyncio.to_thread(read_anew, {route.ca_file for route in config.routes})
-            self._route(config, hosts)
+            unused = await self._route(config, hosts)
         except BaseException:
             self._close(listeners)
             raise
@@ -250,6 +259,9 @@ class Server:
             # The file first: once the socket is closed, it might be a successor's.
             self._sockets.leave(address)
             await self._listeners.pop(address).retire()
+        for pools in unused:
+            pools.close()
+            await asyncio.sleep(0)
 
     async def _open_missing(self, config: Config) -> tuple[_Hosts, _Listeners]:
         """Open what is not open yet, all or none.  Callers wait in the queues meanwhile."""
@@ -276,19 +288,26 @@ class Server:
             self._sockets.leave(address)
             listener.close()
 
-    def _route(self, config: Config, added: Mapping[Address, _Host] = _NO_HOSTS) -> None:
-        """Route by `config`, also on the listeners that are `added`."""
-        tables = self._builder.build(config, self._services.unresolved(config))
+    async def _route(
+        self, config: Config, added: Mapping[Address, _Host] = _NO_HOSTS
+    ) -> list[Pools]:
+        """Route by `config`, also on the listeners that are `added`; return the pools to close.
+
+        Exchanges go on between the pieces of work; what they see changes in one step.
+        """
+        built = await in_turns(self._builder.build(config, self._services.unresolved(config)))
+        self._builder.adopt(built)
         self.config = config
         self._hosts.update(added)
         for address, host in list(self._hosts.items()):
-            if address in tables:
-                host.table = tables[address]
-                host.head_limit = self._head_limit(address)
+            if address in built.tables:
+                host.table = built.tables[address]
+                host.head_limit = built.head_limits[address]
             else:
                 # Its connections go on with what they know until their next response.
                 host.retired = True
                 del self._hosts[address]
+        return built.unused
 
     async def _get_ready(self) -> None:
         """Look up services and fetch the first tokens."""
@@ -299,20 +318,16 @@ class Server:
         """Look up what services' URLs are, and route by what was found."""
         asked = self.config
         resolved = await self._services.resolve(asked)
-        # Meanwhile a reload may have come, which has resolved its own.
-        if resolved is not asked and self.config is asked:
-            self._route(resolved)
+        async with self._switching:
+            # Meanwhile a reload may have come, which has resolved its own.
+            if resolved is not asked and self.config is asked:
+                for pools in await self._route(resolved):
+                    pools.close()
 
     def _resolve_again(self) -> None:
         """Try once more because somebody asks; one attempt at a time, with pauses between."""
         if self._services.may_try():
             _ = self.plane.spawn(self._resolve(), "resolve services")
-
-    def _head_limit(self, address: Address) -> int:
-        """Return the largest head that a route of the listener takes."""
-        return max(
-            head_limit(route.limits) for route in self.config.routes if address in route.listen
-        )
 
     async def _prefetch(self) -> None:
         """Have ready what first exchanges need: every route's token, and the roots to trust.
@@ -322,11 +337,11 @@ class Server:
         # 30 ms of work that would keep all exchanges waiting when the first one dials.
         secure = {r.config.ca_file for r in self._builder.routes.values() if r.upstream.tls}
         roots = asyncio.get_running_loop().run_in_executor(None, load_roots, secure)
-        waits = [
-            route.tokens.prefetch(name)
-            for name, route in self._builder.routes.items()
-            if route.tokens is not None
-        ]
+        waits: list[asyncio.Future[TokenUnavailable | None]] = []
+        for name, route in list(self._builder.routes.items()):
+            if route.tokens is not None:
+                waits.append(asyncio.ensure_future(route.tokens.prefetch(name)))
+                await asyncio.sleep(0)
         for error in await asyncio.gather(*waits):
             if error is not None:
                 log.warning(

@@ -385,4 +385,6 @@ class Config:
     @property
     def listeners(self) -> tuple[Address, ...]:
         """Every address that some route uses, in order of first use."""
-        return tuple(dict.fromkeys(address for route in self.routes for address in route.listen))
+        # Routes that share their listeners mostly share the tuple, which is quicker to tell.
+        groups = {id(route.listen): route.listen for route in self.routes}.values()
+        return tuple(dict.fromkeys(address for group in groups for address in group))

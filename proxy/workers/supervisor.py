@@ -121,7 +121,8 @@ class Supervisor:
         added = await self._bind_missing(config)
         self.config = config
         self._add_sockets(added)
-        for address in [each for each in self._real if each not in config.listeners]:
+        wanted = set(config.listeners)
+        for address in [each for each in self._real if each not in wanted]:
             # The parent first: the last to close a socket serves those who wait in its queue.
             self._sockets.leave(address)
             del self._real[address]

@@ -30,6 +30,7 @@ from proxy.plane.listen import Listener, listen
 from proxy.plane.plane import ListenerHost, Plane
 from proxy.plane.stats import Connections, RouteStats, Stats
 from proxy.resolver import Resolver
+from proxy.tasks import in_turns
 from tests.fakes.raw import PATIENCE, RawCaller, ScriptedUpstream, UpstreamEnd
 from tests.fakes.steering import HOUR, jwt
 
@@ -240,8 +241,12 @@ class Wired:
     async def serve_routes(self, *routes: Route) -> None:
         """Serve these routes on the one listener."""
         self.config = Config(routes=routes)
-        self.host.table = self.builder.build(self.config, {})[ANY]
-        self.host.head_limit = max(route.limits.header_bytes for route in routes)
+        built = await in_turns(self.builder.build(self.config, {}))
+        self.builder.adopt(built)
+        for pools in built.unused:
+            pools.close()
+        self.host.table = built.tables[ANY]
+        self.host.head_limit = built.head_limits[ANY]
 
     async def serve_tls(self, ca_file: Path, **changes: Any) -> None:
         """Serve one route to the scripted upstream, which must have been started with TLS."""

@@ -178,3 +178,45 @@ async def test_a_listener_that_no_route_uses_any_more_tells_its_connections_to_g
             told += [other.draining]
 
             assert told == [False, True, False, True]
+
+
+def _many(count: int, value: str) -> dict[str, Any]:
+    """Return routes that each need an expression of their own."""
+    return {
+        f"r{n}": {
+            "path": f"/r{n}",
+            "upstream": "http://127.0.0.1:9",
+            "set_headers": {f"x-{n}": value},
+        }
+        for n in range(count)
+    }
+
+
+async def test_a_reload_builds_one_route_in_a_turn_and_changes_all_in_one() -> None:
+    count = 200
+    async with running(config(_many(count, "a"))) as server:
+        tables = [host.table for host in server._hosts.values()]
+        prepared = dict(server._builder.routes)
+        turns = 0
+        async with asyncio.TaskGroup() as tasks:
+            reload = tasks.create_task(server.reload(config(_many(count, "b"))))
+            while server._builder.routes == prepared:
+                assert [host.table for host in server._hosts.values()] == tables
+                assert not reload.done()
+                turns += 1
+                await asyncio.sleep(0)
+            assert [host.table for host in server._hosts.values()] != tables
+
+        assert turns >= count
+        assert {r.config.set_headers[0][1] for r in server._builder.routes.values()} == {"b"}
+
+
+async def test_of_two_reloads_at_once_the_later_one_is_in_force() -> None:
+    async with running(config(_many(3, "a"))) as server:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(server.reload(config(_many(50, "b"))))
+            tasks.create_task(server.reload(config(_many(2, "c"))))
+
+        values = {each.config.set_headers[0][1] for each in server._builder.routes.values()}
+        assert (values, len(server._builder.routes)) == ({"c"}, 2)
+        assert server.config.routes[0].set_headers[0][1] == "c"
