@@ -9,6 +9,7 @@ from proxy.config.model import Limits
 from proxy.errors import ProxyError
 from proxy.plane.codec import DownstreamCodec, RequestSink
 from proxy.plane.head import NOBODY, RequestHead
+from proxy.plane.http2.budget import Budget
 from proxy.plane.sweeper import Sweeper
 
 
@@ -29,6 +30,8 @@ class Host(Protocol):
 
     head_limit: int
     """Bytes of the largest request head that any route takes."""
+    allowance: Budget
+    """What callers in HTTP/2 may cost all together (see `proxy.plane.http2.tolls`)."""
     sweeper: Sweeper
 
     @property

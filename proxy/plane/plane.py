@@ -20,6 +20,7 @@ from proxy.plane.head import NOBODY, RequestHead
 from proxy.plane.host import Connection
 from proxy.plane.http1.downstream import Http1Downstream
 from proxy.plane.http2.downstream import Http2Downstream
+from proxy.plane.http2.tolls import shared_by_all
 from proxy.plane.prepared import PreparedRoute
 from proxy.plane.report import Reporter
 from proxy.plane.stats import Stats
@@ -156,6 +157,7 @@ class ListenerHost:
     def __init__(self, plane: Plane) -> None:
         self._plane = plane
         self.sweeper = plane.sweeper
+        self.allowance = shared_by_all(plane.clock)
         self.table: Table = RoutingTable((), _unroutable)
         self.head_limit = _LEAST_HEAD_LIMIT
         """The largest request head that any route takes (bytes)."""

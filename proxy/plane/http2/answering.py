@@ -12,6 +12,7 @@ from proxy.plane.http2.fields import Fields
 from proxy.plane.http2.heads import read_request, read_trailers, rest_of_request
 from proxy.plane.http2.standard import Code
 from proxy.plane.http2.stream import ANY_LENGTH, Stream
+from proxy.plane.http2.tolls import FAULT, REFUSED_HEAD
 
 if TYPE_CHECKING:
     from proxy.plane.http2.downstream import Http2Downstream
@@ -57,12 +58,11 @@ class AnsweringStream(Stream):
         try:
             head = read_request(fields, ended=ended)
         except ProxyError as error:
+            self.endpoint.tolls.charge(REFUSED_HEAD + fields.work)
             if not isinstance(error, HeadersTooLarge):
                 self._early_code = Code.PROTOCOL_ERROR
                 self.remote_ended = False  # A malformed request gets a reset, ended or not.
             host.reject(self, error, rest_of_request(fields))
-            if self._early_code:
-                self._connection.count_reset()
             return
         self._expected = ANY_LENGTH if head.length is None else head.length
         sink = self._sink = host.admit(self, head)
@@ -94,6 +94,7 @@ class AnsweringStream(Stream):
 
     def fault(self, code: Code, text: str) -> None:
         """End the request because the caller broke the protocol on it."""
+        self.endpoint.tolls.charge(FAULT)
         self._early_code = code
         self.remote_ended = False
         if self._windows.closed:
@@ -101,7 +102,6 @@ class AnsweringStream(Stream):
         if self._sink is not None:
             self._sink.broken(RequestMalformed(text))
         self.reset(code)
-        self._connection.count_reset()
 
     def lost(self, error: ProxyError | None) -> None:  # noqa: ARG002 (a caller's end says all)
         """Take the caller's leave."""

@@ -6,24 +6,35 @@ from proxy.clock import Clock
 
 
 class Budget:
-    """So many at once, and so many a second in the long run."""
+    """So much at once, and so much a second in the long run."""
 
-    __slots__ = ("_at", "_balance", "_burst", "_clock", "_rate")
+    __slots__ = ("_at", "_burst", "_clock", "_rate", "balance")
 
     def __init__(self, burst: float, rate: float, clock: Clock) -> None:
         """`rate` is per second."""
         self._burst = burst
         self._rate = rate
         self._clock = clock
-        self._balance = burst
+        self.balance = burst
+        """What is left, without what time has added since it was looked at."""
         self._at = clock()
 
-    def spend(self) -> bool:
-        """Take one; False where none is left."""
-        self._balance -= 1
-        if self._balance >= 0:
+    def spend(self, amount: float = 1.0) -> bool:
+        """Take an amount; False where there is not so much left, and then all that is left."""
+        if self.balance < amount:
+            self.refill()
+        self.balance -= amount
+        if self.balance >= 0:
             return True
+        self.balance = 0.0
+        return False
+
+    def earn(self, amount: float) -> None:
+        """Add an amount, up to what may be had at once."""
+        self.balance = min(self._burst, self.balance + amount)
+
+    def refill(self) -> None:
+        """Add what time has earned."""
         now = self._clock()
-        self._balance = min(self._burst, self._balance + (now - self._at) * self._rate)
+        self.earn((now - self._at) * self._rate)
         self._at = now
-        return self._balance >= 0

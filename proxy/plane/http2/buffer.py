@@ -46,9 +46,10 @@ class Buffer(FrameBuffer):
         kind = self._segment[self._at + 3 : self._at + 4]
         return self._at < len(self._segment) and kind in (bytes((HeadersFrame.type or 0,)), b"")
 
-    def begins_with(self, prefix: bytes, data: bytes) -> bool:
-        """Tell whether what waits, and `data` behind it, begins with `prefix`."""
-        return (self._segment[self._at :] + data).startswith(prefix)
+    @property
+    def waiting(self) -> int:
+        """Bytes that have come and are not taken."""
+        return len(self._segment) - self._at
 
     def add_data(self, data: bytes) -> None:  # type: ignore[override]  # bytes are all that we have
         """Put a segment behind what waits."""

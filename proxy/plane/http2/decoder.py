@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import hpack
 from h2.exceptions import DenialOfServiceError, ProtocolError
 
-from proxy.plane.http2.fields import Field, Fields, Kind
+from proxy.plane.http2.fields import MOST_FIELDS, Field, Fields, Kind
 from proxy.plane.http2.standard import Code
 
 # Blocks are remembered up to this length and number: small calls repeat, long heads rarely do.
@@ -33,6 +33,12 @@ ENTRY_BYTES = 32  # RFC 7541, 4.1: what an entry counts beyond its name and valu
 # one that is merely too large gets its 431.  hpack adds 32 bytes to each field, so that a head
 # of tiny fields within the limit can count eight times as much there.
 BOMB = 16
+
+# And to so many times the fields that are kept.
+_MOST_DECODED = 4 * MOST_FIELDS
+
+# A field takes about a microsecond, and four bytes of a Huffman code another one.
+_BYTES_SHIFT = 2
 
 # The bits of a change of the table's size, which only stands at the beginning (RFC 7541, 6.3).
 _RESIZES = range(0x20, 0x40)
@@ -107,7 +113,7 @@ class Decoder(hpack.Decoder):
         hpack copies all that is left of a block, three times, for each literal in it, which
         takes a second for one of 100 KB, and makes two objects of each field of the table.
         """
-        known, at, end, counted = self._fields, 0, len(data), 0
+        known, at, end, counted, number = self._fields, 0, len(data), 0, 0
         never: list[bytes] = []
         while at < end:
             byte = data[at]
@@ -117,6 +123,9 @@ class Decoder(hpack.Decoder):
                 if counted:
                     raise hpack.HPACKDecodingError("A table size stands behind a field.")
                 at += self._update_encoding_context(data[at : at + _SHORT])
+                number += 1
+                if number > _MOST_DECODED:
+                    raise DecompressionBomb("A header block does nothing but change its table.")
                 continue
             else:
                 pair, used = self._one(data, at)
@@ -124,9 +133,12 @@ class Decoder(hpack.Decoder):
                     never.append(pair[0])
             at += used
             counted += len(pair[0]) + len(pair[1]) + ENTRY_BYTES
-            if counted > self.max_header_list_size:
+            number += 1
+            if counted > self.max_header_list_size or number > _MOST_DECODED:
                 raise DecompressionBomb("A header block decodes to far more than we allow.")
-            fields.add(known.get(pair) or self._field(pair), self.limit)
+            if not fields.oversize:
+                fields.add(known.get(pair) or self._field(pair), self.limit)
+        fields.work = number + (end >> _BYTES_SHIFT)
         if never:
             fields.never_indexed = frozenset(never)
 

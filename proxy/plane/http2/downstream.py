@@ -10,10 +10,10 @@ from h2.settings import SettingCodes
 
 from proxy.plane.host import Host
 from proxy.plane.http2.answering import AnsweringStream
-from proxy.plane.http2.budget import Budget
 from proxy.plane.http2.endpoint import Endpoint
 from proxy.plane.http2.fields import Fields
 from proxy.plane.http2.standard import LAST_STREAM, Code, ConnectionFault
+from proxy.plane.http2.tolls import GIVEN_UP, GIVEN_UP_AT_ONCE, REFUSED_STREAM, TALK, Tolls
 
 MOST_STREAMS = 1000
 """Exchanges that a caller may have open on one connection.
@@ -26,10 +26,8 @@ IDLE_TIMEOUT = 600.0  # Seconds that a caller may keep a connection without a re
 CLOSE_TIMEOUT = 2.0  # Seconds that what is written may take to leave a closed connection.
 DRAIN_TIMEOUT = 1.0  # Seconds that a caller may take to answer the ping behind a GOAWAY.
 
-# Exchanges that the caller gives up, or whose rules it breaks, before they are done: each has
-# cost an attempt at the upstream. An app whose thousand calls reach their deadline together is
-# in order; one that does nothing else is not (CVE-2023-44487, CVE-2025-8671).
-_RESETS = 1000.0, 50.0
+# Microseconds that it takes to begin an exchange, about.
+_REQUEST_WORK = 250.0
 
 _DRAIN_PING = b"draining"
 
@@ -38,13 +36,14 @@ class Http2Downstream(Endpoint, asyncio.Protocol):
     """A caller's connection; its streams are the downstream codecs."""
 
     __slots__ = (
-        "_accepted", "_block_until", "_final", "_highest", "_leaving", "_resets", "deadline",
+        "_accepted", "_block_until", "_final", "_highest", "_leaving", "_older", "deadline",
         "host",
     )  # fmt: skip
 
     def __init__(self, host: Host) -> None:
         ours = {SettingCodes.MAX_CONCURRENT_STREAMS: MOST_STREAMS}
-        super().__init__(ours, host.head_limit, host.sweeper, client=False)
+        tolls = Tolls(host.sweeper.clock, host.allowance)
+        super().__init__(ours, host.head_limit, host.sweeper, tolls, client=False)
         self.host = host
         self.deadline = math.inf
         self._block_until = math.inf
@@ -56,7 +55,8 @@ class Http2Downstream(Endpoint, asyncio.Protocol):
         self._leaving = False
         self._final = math.inf
         """When the GOAWAY comes that lets nobody in any more."""
-        self._resets = Budget(*_RESETS, host.sweeper.clock)
+        self._older = 0
+        """The caller's latest stream before the segment that came last."""
 
     # --- the transport's side ------------------------------------------------------------
 
@@ -72,7 +72,18 @@ class Http2Downstream(Endpoint, asyncio.Protocol):
         """Take one segment."""
         if self.is_closed:
             return
+        self._older = self._highest
         self.take_segment(data)
+        self._watch_head()
+
+    def _take_turn(self) -> None:
+        super()._take_turn()
+        self._watch_head()
+
+    def _watch_head(self) -> None:
+        """Set, or lift, the deadline of a head that has begun to come."""
+        if self._waits_for_turn:
+            return  # It may have come, and waits for us.
         if self.in_head:
             if self._block_until == math.inf:
                 self._block_until = self.sweeper.clock() + HEAD_TIMEOUT
@@ -146,15 +157,6 @@ class Http2Downstream(Endpoint, asyncio.Protocol):
 
     # --- streams -------------------------------------------------------------------------
 
-    def count_reset(self) -> None:
-        """Count an exchange that the caller ended before its time.
-
-        Raises:
-            ConnectionFault: there are too many.
-        """
-        if not self._resets.spend():
-            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "Too many exchanges are given up.")
-
     def stalled(self, until: float) -> None:
         """Note a stream that waits for nothing but the caller, and is given up then."""
         self.deadline = min(self.deadline, until)
@@ -169,10 +171,11 @@ class Http2Downstream(Endpoint, asyncio.Protocol):
     def _open(self, number: int, fields: Fields, *, ended: bool) -> None:
         self._highest = number
         if number > self._accepted or len(self.streams) >= MOST_STREAMS:
-            self.count_reset()
+            self.tolls.charge(REFUSED_STREAM)
             self.connection.reset_stream(number, Code.REFUSED_STREAM)
             self.remember(number, reset=True)
             return
+        self.work += _REQUEST_WORK
         stream = AnsweringStream(self, number)
         if not self.streams:
             self.deadline = min(self._block_until, self._final)
@@ -183,9 +186,10 @@ class Http2Downstream(Endpoint, asyncio.Protocol):
 
     def _on_reset(self, stream: int, code: int) -> None:  # noqa: ARG002 (a caller needs no reason)
         found = self.streams[stream]
+        if not found.is_answered:
+            self.tolls.charge(GIVEN_UP if stream <= self._older else GIVEN_UP_AT_ONCE)
         self.forget(found)
         found.lost(None)
-        self.count_reset()
 
     def _on_goaway(self, last: int) -> None:
         """Ignore it: the caller opens no more streams, and closes when it is done."""
@@ -194,7 +198,7 @@ class Http2Downstream(Endpoint, asyncio.Protocol):
         if data == _DRAIN_PING and self._final != math.inf:
             self._leave_finally()
         else:
-            self.tolls.idle_talk()
+            self.tolls.charge(TALK)
 
     def _on_stream_gone(self) -> None:
         if self.streams or self.is_closed:
@@ -249,6 +253,7 @@ class Http2Downstream(Endpoint, asyncio.Protocol):
             return
         self.is_closed = True
         self._lose_streams()
+        self._let_come()
         if code is not None:
             self.connection.close_connection(code, text.encode())
         self.write_out()

@@ -6,7 +6,8 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections import deque
-from typing import cast
+from collections.abc import Callable
+from typing import Any, cast
 
 from h2.events import (
     ConnectionTerminated,
@@ -23,14 +24,25 @@ from h2.events import (
     WindowUpdated,
 )
 from h2.settings import SettingCodes
-from hyperframe.frame import Frame, HeadersFrame, RstStreamFrame, SettingsFrame
+from hyperframe.frame import (
+    AltSvcFrame,
+    DataFrame,
+    ExtensionFrame,
+    Frame,
+    HeadersFrame,
+    PingFrame,
+    PriorityFrame,
+    RstStreamFrame,
+    SettingsFrame,
+    WindowUpdateFrame,
+)
 
 from proxy.plane.http2.batch import BATCH
 from proxy.plane.http2.connection import Connection
 from proxy.plane.http2.fields import Fields
 from proxy.plane.http2.standard import WINDOW, Code, ConnectionFault, LateFrame, StreamFault
 from proxy.plane.http2.stream import Stream
-from proxy.plane.http2.tolls import Tolls
+from proxy.plane.http2.tolls import TALK, Tolls
 from proxy.plane.sweeper import Sweeper
 
 log = logging.getLogger("proxy.plane")
@@ -45,16 +57,30 @@ what streams may hold is bounded by their own windows.
 # Bytes of answers that may wait for a peer that does not read, beyond paused streams.
 _MOST_UNREAD = 1024 * 1024
 
+TURN_WORK = 4000.0
+"""Microseconds of work, about, that one connection may cause before others have their turn."""
+
+_FRAME_WORK = 15.0
+
+# Bytes that may wait for a turn before reading stops.
+_MOST_WAITING = 64 * 1024
+
 # Streams that are remembered after their end, to tell late frames from wrong ones.
 _REMEMBERED = 256
+
+# Settings in one frame: six are defined; more than this is a way to keep us busy.
+_MOST_SETTINGS = 64
+_SETTING_BYTES = 6  # RFC 9113, 6.5.1.
+_KNOWN_SETTINGS = frozenset(SettingCodes)
 
 
 class Endpoint(ABC):
     """One end of a connection."""
 
     __slots__ = (
-        "_past", "_settled", "_touched", "_transport", "_waiting", "_written", "choked",
-        "connection", "head_limit", "is_closed", "streams", "sweeper", "tolls",
+        "_holds_back", "_is_last", "_past", "_settled", "_touched", "_transport", "_waiting",
+        "_waits_for_turn", "_written", "choked", "connection", "head_limit", "is_closed", "streams",
+        "sweeper", "tolls", "work",
     )  # fmt: skip
 
     def __init__(
@@ -62,13 +88,14 @@ class Endpoint(ABC):
         settings: dict[SettingCodes, int],
         head_limit: int,
         sweeper: Sweeper,
+        tolls: Tolls,
         *,
         client: bool,
     ) -> None:
         self.head_limit = head_limit
         self.sweeper = sweeper
         self.connection = Connection(settings, head_limit, client=client)
-        self.tolls = Tolls(sweeper.clock)
+        self.tolls = tolls
         self.is_closed = False
         """Whether what comes is no longer looked at."""
         self.streams: dict[int, Stream] = {}
@@ -81,6 +108,14 @@ class Endpoint(ABC):
         """Streams that wait for the connection's window or the transport, in their turn."""
         self._touched: list[Stream] = []
         self._written = True
+        self.work = 0.0
+        """Microseconds of the turn under way, about."""
+        self._waits_for_turn = False
+        """Whether a part of what has come waits for the next turn."""
+        self._holds_back = False
+        """Whether nothing is read until it had that."""
+        self._is_last = False
+        """Whether nothing more can come."""
         self._past: dict[int, bool] = {}
         """Streams that have ended, and whether it was by our reset."""
 
@@ -93,7 +128,15 @@ class Endpoint(ABC):
         self.write_out()
 
     def take_segment(self, data: bytes) -> None:
-        """Consume one segment, then let everything leave that it caused."""
+        """Consume one segment, then let everything leave that it caused.
+
+        What takes longer than a turn waits for the next, so that the connections of others have
+        theirs in between; reading stops where too much waits.
+        """
+        if self._waits_for_turn:
+            self.connection.incoming_buffer.add_data(data)
+            self._hold_back()
+            return
         BATCH.begin()
         try:
             self._receive(data)
@@ -154,7 +197,7 @@ class Endpoint(ABC):
     def adopt(self, stream: Stream) -> None:
         """Take in a stream that has its number."""
         self.streams[stream.id] = stream
-        self.tolls.opened()
+        self.tolls.opened += 1
 
     def forget(self, stream: Stream, *, reset: bool = False) -> None:
         """Take a stream out that has ended; `reset` if it was us who ended it early."""
@@ -195,20 +238,59 @@ class Endpoint(ABC):
         connection = self.connection
         buffer = connection.incoming_buffer
         buffer.add_data(data)
+        self.work = 0.0
         for frame in buffer:
             self._take(frame)
             if self.is_closed:
                 return
+            self.work += _FRAME_WORK
+            if self.work > TURN_WORK and not self._is_last:
+                self._wait_for_turn()
+                break
         room = connection.inbound_flow_control_window
         if room <= CONNECTION_WINDOW >> 1:
             connection.increment_flow_control_window(CONNECTION_WINDOW - room)
         self.flush()  # h2 may have answered pings and settings.
 
+    def _wait_for_turn(self) -> None:
+        """Take what is left when others have had their turn."""
+        if self.connection.incoming_buffer.waiting:
+            self._waits_for_turn = True
+            self._hold_back()
+            asyncio.get_running_loop().call_soon(self._take_turn)
+
+    def _hold_back(self) -> None:
+        """Read no more where too much waits."""
+        if not self._holds_back and self.connection.incoming_buffer.waiting > _MOST_WAITING:
+            self._holds_back = True
+            self._transport.pause_reading()
+
+    def _take_turn(self) -> None:
+        if self.is_closed or not self._waits_for_turn:
+            return
+        self._waits_for_turn = False
+        self.take_segment(b"")
+        if not (self._waits_for_turn or self.is_closed):
+            self._let_come()
+
+    def _let_come(self) -> None:
+        """Read on."""
+        if self._holds_back and not self._is_last:
+            self._holds_back = False
+            self._transport.resume_reading()
+
+    def take_rest(self) -> None:
+        """Take all that waits for a turn at once, because nothing more will come."""
+        self._is_last = True
+        if self._waits_for_turn:
+            self._take_turn()
+
     def _take(self, frame: Frame) -> None:
         if not self._settled:
             self._check_first(frame)
         try:
-            if not self.tolls.admit(frame):
+            toll = _TOLLS.get(frame.__class__)
+            if toll is not None and not toll(self, frame):
                 return
             if frame.__class__ is RstStreamFrame and frame.stream_id not in self.streams:
                 self._check_late_reset(frame.stream_id)
@@ -233,6 +315,7 @@ class Endpoint(ABC):
             # The ones that are informational never end their stream.
             ended = getattr(event, "stream_ended", None) is not None
             fields = self.connection.decoder.latest
+            self.work += fields.work
             self._on_fields(cast("ResponseReceived", event).stream_id, fields, ended=ended)
         elif kind is WindowUpdated:
             self._on_window(cast("WindowUpdated", event).stream_id)
@@ -265,7 +348,7 @@ class Endpoint(ABC):
         """Count a frame that ends a stream that has ended, of which h2 thinks nothing."""
         if self.is_idle(stream):
             raise ConnectionFault(Code.PROTOCOL_ERROR, "RST_STREAM on an idle stream.")
-        self.tolls.idle_talk()
+        self.tolls.charge(TALK)
 
     def _check_late(self, frame: Frame) -> None:
         """Ignore a frame for a stream that we have reset; the peer may not know it yet.
@@ -345,3 +428,58 @@ class Endpoint(ABC):
 _HEADS = frozenset(
     (RequestReceived, ResponseReceived, InformationalResponseReceived, TrailersReceived)
 )
+
+
+def _data_toll(endpoint: Endpoint, frame: DataFrame) -> bool:
+    if not frame.data and "END_STREAM" not in frame.flags:
+        endpoint.tolls.charge(TALK)
+    return True
+
+
+def _ping_toll(endpoint: Endpoint, frame: PingFrame) -> bool:
+    # An answer to one of ours is worth something: whoever has asked counts the others.
+    if "ACK" not in frame.flags:
+        endpoint.tolls.charge(TALK)
+    return True
+
+
+def _idle_toll(endpoint: Endpoint, frame: Frame) -> bool:  # noqa: ARG001 (see `_TOLLS`)
+    endpoint.tolls.charge(TALK)
+    return False  # RFC 9113, 5.3 and 5.5: ignored.
+
+
+def _update_toll(endpoint: Endpoint, frame: WindowUpdateFrame) -> bool:
+    endpoint.tolls.charge_update()
+    if frame.window_increment == 0:
+        raise StreamFault(frame.stream_id, Code.PROTOCOL_ERROR, "A WINDOW_UPDATE of 0.")
+    return True
+
+
+def _settings_toll(endpoint: Endpoint, frame: SettingsFrame) -> bool:
+    # A window's first size is changed for each stream that is open.
+    endpoint.tolls.charge(TALK + len(endpoint.streams))
+    if frame.body_len > _MOST_SETTINGS * _SETTING_BYTES:
+        raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "A flood of settings.")
+    # h2 would remember every number that it does not know, 65,530 of them.
+    settings = frame.settings.items()
+    frame.settings = {key: value for key, value in settings if key in _KNOWN_SETTINGS}
+    return True
+
+
+def _without_priority(endpoint: Endpoint, frame: HeadersFrame) -> bool:  # noqa: ARG001 (see `_TOLLS`)
+    # RFC 9113, 5.3.2: priorities are deprecated. h2 ends the connection for odd ones.
+    frame.flags.discard("PRIORITY")
+    return True
+
+
+_TOLLS: dict[type[Frame], Callable[[Endpoint, Any], bool]] = {
+    HeadersFrame: _without_priority,
+    DataFrame: _data_toll,
+    WindowUpdateFrame: _update_toll,
+    SettingsFrame: _settings_toll,
+    PingFrame: _ping_toll,
+    PriorityFrame: _idle_toll,
+    ExtensionFrame: _idle_toll,
+    AltSvcFrame: _idle_toll,
+}
+"""What takes the price of a frame, by its kind, and tells whether it means anything to us."""

@@ -121,6 +121,7 @@ class Stream(ABC):
         opens = self.id == 0
         if opens:
             self._number()
+        endpoint.tolls.sent += 1
         endpoint.connection.send_head(self.id, lines, self.never_indexed, ended=ended)
         if opens:
             self._windows = endpoint.connection.streams[self.id]
@@ -149,13 +150,14 @@ class Stream(ABC):
             turns -= 1
             self._queued -= size
             ended = self._ended and not queue and not self._trailers
-            endpoint.tolls.sent()
+            endpoint.tolls.sent += 1
             connection.send_data(self.id, piece, end_stream=ended)
             if ended:
                 self._on_sent_end()
 
     def _emit_end(self) -> None:
         connection = self.endpoint.connection
+        self.endpoint.tolls.sent += 1
         if self._trailers:
             connection.send_head(self.id, self._trailers, ended=True)
         else:

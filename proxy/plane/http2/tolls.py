@@ -1,129 +1,119 @@
 """What a peer's frames cost it, so that none can keep us busy for nothing.
 
-h2 has no bounds of its own on frames that are cheap to send: rapid resets are counted by the
-downstream side, everything else here.
+Prices are in microseconds of our work, rounded up, so that what a peer may spend at once is about
+what it can keep the loop from others.  Each frame that we send with something in it (HEADERS,
+DATA) earns its receiver one frame that carries nothing: gRPC measures its bandwidth by a PING for
+each DATA that comes, however many that are, and the answer to a request pays for the answer that
+somebody else no longer waits for.  So who is served pays nothing, and who does nothing else but
+ping, reset or err runs out.
+
+RFC 9113, 10.5 is the source of the kinds; CVE-2023-44487 (rapid reset) and CVE-2025-8671 (resets
+that we are made to send) of two of the prices.  Nothing in here knows how frames are read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-from h2.settings import SettingCodes
-from hyperframe.frame import (
-    AltSvcFrame,
-    DataFrame,
-    ExtensionFrame,
-    Frame,
-    HeadersFrame,
-    PingFrame,
-    PriorityFrame,
-    SettingsFrame,
-    WindowUpdateFrame,
-)
+from typing import Final
 
 from proxy.clock import Clock
 from proxy.plane.http2.budget import Budget
-from proxy.plane.http2.standard import Code, ConnectionFault, StreamFault
+from proxy.plane.http2.standard import Code, ConnectionFault
 
-# Frames that bring nobody anything: PING, SETTINGS, PRIORITY, empty DATA, unknown ones.
-# grpcio pings some ten times a second while it measures the bandwidth.
-_IDLE_TALK = 1000.0, 100.0
+TALK: Final = 100.0
+"""A frame that brings nobody anything: PING, SETTINGS, PRIORITY, empty DATA, unknown ones."""
 
-# WINDOW_UPDATEs that a peer may send: so many at first, for each stream, and for each DATA
-# frame of ours.  grpcio sends two with each call.
+GIVEN_UP: Final = 80.0
+"""An exchange that the caller gives up.  A thousand may reach their deadline together."""
+
+GIVEN_UP_AT_ONCE: Final = 400.0
+"""One that it gives up with the bytes that began it: nobody changes its mind so soon."""
+
+REFUSED_STREAM: Final = 100.0
+"""A stream beyond what may be open, or behind the last that a GOAWAY lets in."""
+
+REFUSED_HEAD: Final = 500.0
+"""A head that is answered 400 or 431, besides the work of reading it."""
+
+FAULT: Final = 1000.0
+"""An exchange that we are made to end by what breaks the rules of its stream."""
+
+_EARNED = 100.0
+"""What a frame of ours is worth."""
+
+_BURST = 100_000.0
+_RATE = 10_000.0  # Per second: a hundredth of the time.
+
+# All connections of a listener together: who comes again and again to spend a burst each time
+# finds less and less, down to `_LEAN`.  Others pay nothing, and notice nothing.
+_SHARED_BURST = 400_000.0
+_SHARED_RATE = 20_000.0
+_LEAN = 10_000.0
+
+LENIENCY: Final = 10.0
+"""An upstream may cost so many times what a caller may: its calls are our own."""
+
+# WINDOW_UPDATEs that a peer may send: so many at first, for each stream, and for each HEADERS
+# and DATA frame of ours.  grpcio sends two with each call, Go one for each 4 KiB it reads.
 _UPDATES = 1000
 _UPDATES_PER_STREAM = 16
 _UPDATES_PER_FRAME = 8
 
-# Settings in one frame: six are defined; more than this is a way to keep us busy.
-_MOST_SETTINGS = 64
-_SETTING_BYTES = 6  # RFC 9113, 6.5.1.
+_TOO_MUCH = "Too much of what costs us work and brings nobody anything."
 
-_KNOWN = frozenset(SettingCodes)
+
+def shared_by_all(clock: Clock) -> Budget:
+    """Return what the connections of one listener share."""
+    return Budget(_SHARED_BURST, _SHARED_RATE, clock)
 
 
 class Tolls:
-    """The budgets of one connection."""
+    """The account of one connection."""
 
-    __slots__ = ("_idle_talk", "_updates")
+    __slots__ = ("_account", "_counted", "_rebate", "_shared", "_updates", "opened", "sent")
 
-    def __init__(self, clock: Clock) -> None:
-        self._updates = _UPDATES
-        self._idle_talk = Budget(*_IDLE_TALK, clock)
+    def __init__(
+        self, clock: Clock, shared: Budget | None = None, *, leniency: float = 1.0
+    ) -> None:
+        """`shared` is what all connections of its listener have; see `LENIENCY`."""
+        self._account = Budget(_BURST, _RATE, clock)
+        self._shared = shared
+        self._rebate = 1 / leniency
+        self._updates = 0
+        self._counted = 0
+        self.sent = 0
+        """HEADERS and DATA frames of ours; whoever sends one counts it."""
+        self.opened = 0
+        """Streams; whoever opens one counts it."""
 
-    def opened(self) -> None:
-        """Note that there is another stream."""
-        self._updates += _UPDATES_PER_STREAM
-
-    def sent(self) -> None:
-        """Note that we have sent DATA, for which the peer will open its window again."""
-        self._updates += _UPDATES_PER_FRAME
-
-    def idle_talk(self) -> None:
-        """Count a frame that brings nobody anything.
-
-        Raises:
-            ConnectionFault: there are too many.
-        """
-        if not self._idle_talk.spend():
-            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "Too many frames that carry nothing.")
-
-    def admit(self, frame: Frame) -> bool:
-        """Take a frame's price; return whether it means anything to us at all.
+    def charge(self, price: float) -> None:
+        """Take a price; to be called before the work that it is for.
 
         Raises:
-            ConnectionFault: its sender has used up what it may send.
-            StreamFault: it makes no sense on its stream.
+            ConnectionFault: the peer has used up what it had.
         """
-        take = _TAKES.get(frame.__class__)
-        return take is None or take(self, frame)
+        price *= self._rebate
+        sent = self.sent
+        earned = (sent - self._counted) * _EARNED
+        if earned:
+            self._counted = sent
+            self._account.earn(earned)
+        if not self._account.spend(price):
+            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, _TOO_MUCH)
+        shared = self._shared
+        if shared is None or price <= earned or shared.spend(price - earned):
+            return
+        self._account.refill()
+        if self._account.balance < _BURST - _LEAN:
+            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, _TOO_MUCH)
 
-    def _take_data(self, frame: DataFrame) -> bool:
-        if not frame.data and "END_STREAM" not in frame.flags:
-            self.idle_talk()
-        return True
+    def charge_update(self) -> None:
+        """Count a WINDOW_UPDATE.
 
-    def _take_ping(self, frame: PingFrame) -> bool:
-        # An answer to one of ours is worth something: whoever has asked counts the others.
-        if "ACK" not in frame.flags:
-            self.idle_talk()
-        return True
-
-    def _take_idle(self, frame: Frame) -> bool:  # noqa: ARG002 (one of many, see `_TAKES`)
-        self.idle_talk()
-        return False  # RFC 9113, 5.3 and 5.5: ignored.
-
-    def _take_update(self, frame: WindowUpdateFrame) -> bool:
-        self._updates -= 1
-        if self._updates < 0:
-            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "WINDOW_UPDATEs without need.")
-        if frame.window_increment == 0:
-            raise StreamFault(frame.stream_id, Code.PROTOCOL_ERROR, "A WINDOW_UPDATE of 0.")
-        return True
-
-    def _take_settings(self, frame: SettingsFrame) -> bool:
-        self.idle_talk()
-        if frame.body_len > _MOST_SETTINGS * _SETTING_BYTES:
-            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "A flood of settings.")
-        # h2 would remember every number that it does not know, 65,530 of them.
-        frame.settings = {key: value for key, value in frame.settings.items() if key in _KNOWN}
-        return True
-
-
-def _without_priority(tolls: Tolls, frame: HeadersFrame) -> bool:  # noqa: ARG001 (see `_TAKES`)
-    # RFC 9113, 5.3.2: priorities are deprecated. h2 ends the connection for odd ones.
-    frame.flags.discard("PRIORITY")
-    return True
-
-
-_TAKES: dict[type[Frame], Callable[[Tolls, Any], bool]] = {
-    HeadersFrame: _without_priority,
-    DataFrame: Tolls._take_data,  # noqa: SLF001 (its own module)
-    WindowUpdateFrame: Tolls._take_update,  # noqa: SLF001 (its own module)
-    SettingsFrame: Tolls._take_settings,  # noqa: SLF001 (its own module)
-    PingFrame: Tolls._take_ping,  # noqa: SLF001 (its own module)
-    PriorityFrame: Tolls._take_idle,  # noqa: SLF001 (its own module)
-    ExtensionFrame: Tolls._take_idle,  # noqa: SLF001 (its own module)
-    AltSvcFrame: Tolls._take_idle,  # noqa: SLF001 (its own module)
-}
+        Raises:
+            ConnectionFault: there are more than anybody needs for what we have sent.
+        """
+        self._updates += 1
+        if self._updates > _UPDATES:
+            paid = self.opened * _UPDATES_PER_STREAM + self.sent * _UPDATES_PER_FRAME
+            if self._updates > _UPDATES + paid:
+                raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "WINDOW_UPDATEs without need.")

@@ -15,6 +15,7 @@ from proxy.plane.http2.asking import AskingStream
 from proxy.plane.http2.endpoint import Endpoint
 from proxy.plane.http2.fields import Fields
 from proxy.plane.http2.standard import LAST_STREAM, Code, ConnectionFault
+from proxy.plane.http2.tolls import LENIENCY, TALK, Tolls
 from proxy.plane.sweeper import Sweeper
 from proxy.plane.tls import TlsTransport
 from proxy.plane.unread import unread
@@ -70,7 +71,8 @@ class Http2Upstream(Endpoint, asyncio.BufferedProtocol):
     )  # fmt: skip
 
     def __init__(self, keeper: Keeper, head_limit: int, sweeper: Sweeper, *, tls: bool) -> None:
-        super().__init__({}, head_limit, sweeper, client=True)
+        tolls = Tolls(sweeper.clock, leniency=LENIENCY)
+        super().__init__({}, head_limit, sweeper, tolls, client=True)
         self._keeper = keeper
         self.scheme = b"https" if tls else b"http"
         self.ready: asyncio.Future[ProxyError | OnlyHttp1 | None] = (
@@ -202,10 +204,12 @@ class Http2Upstream(Endpoint, asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         """Take the upstream's FIN: nothing more can come."""
+        self.take_rest()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (asyncio's signature)
         """Take the end of the connection."""
+        self.take_rest()
         if not (self.is_closed or isinstance(self._transport, TlsTransport)):  # It has done so.
             for data in unread(self._transport):
                 self._hear(data)
@@ -280,7 +284,7 @@ class Http2Upstream(Endpoint, asyncio.BufferedProtocol):
     def _on_pong(self, data: bytes) -> None:
         pong = self._pongs.pop(data, None)
         if pong is None:
-            self.tolls.idle_talk()
+            self.tolls.charge(TALK)
             return
         self.is_doubtful = False
         if not pong.done():

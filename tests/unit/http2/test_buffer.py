@@ -120,12 +120,3 @@ def test_the_reserved_bit_of_an_update_means_nothing() -> None:
 )  # fmt: skip
 def test_a_frame_that_is_none_has_the_code_of_the_standard(data: str, code: Code) -> None:
     assert fault(bytes.fromhex(data)) == code
-
-
-def test_what_begins_a_connection_can_be_looked_at_before_it_is_read() -> None:
-    buffer = Buffer(LIMIT)
-    assert not buffer.begins_with(b"HTTP/", b"HT")
-    take(buffer, b"HT")
-
-    assert buffer.begins_with(b"HTTP/", b"TP/1.1 400")
-    assert not buffer.begins_with(b"HTTP/", b"TX")

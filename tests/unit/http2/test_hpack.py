@@ -215,7 +215,9 @@ def test_a_literal_of_any_length_is_read(size: int, *, huffman: bool) -> None:
     assert decoded(Decoder(LIMIT), block) == [(n.encode(), v.encode()) for n, v in pairs]
 
 
-def test_the_time_that_a_block_takes_grows_with_its_length() -> None:
+def test_the_time_that_a_block_takes_grows_with_its_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.plane.http2.decoder._MOST_DECODED", 10**6)
+
     def seconds(literals: int) -> float:
         block = b"\0\x01a\0" * literals
         began = time.process_time()
@@ -225,6 +227,36 @@ def test_the_time_that_a_block_takes_grows_with_its_length() -> None:
     # Fifteen times as long; hpack, which copies all that is left for each literal, takes fifty
     # times as much.
     assert min(seconds(60_000) for _ in range(3)) < 30 * min(seconds(4000) for _ in range(5))
+
+
+@pytest.mark.parametrize(("number", "kept"), [(999, 999), (1000, 1000), (1001, 1000)])
+def test_so_many_fields_are_kept_and_more_are_too_large(number: int, kept: int) -> None:
+    fields = read(Decoder(LIMIT), b"\0\x01a\0" * number)
+
+    assert (len(fields.items), fields.oversize) == (kept, number > kept)
+
+
+@pytest.mark.parametrize(("number", "is_bomb"), [(3999, False), (4000, False), (4001, True)])
+def test_a_block_of_many_times_the_fields_is_an_attack(number: int, *, is_bomb: bool) -> None:
+    decoder = Decoder(LIMIT)
+    if is_bomb:
+        with pytest.raises(DecompressionBomb):
+            read(decoder, b"\x82" * number)
+    else:
+        assert read(decoder, b"\x82" * number).oversize
+
+
+@pytest.mark.parametrize(("resizes", "is_bomb"), [(3999, False), (4000, True)])
+def test_a_block_that_does_nothing_but_change_its_table_is_an_attack(
+    resizes: int, *, is_bomb: bool
+) -> None:
+    """With one field behind them."""
+    block = b"\x20" * (resizes - 1) + b"\x3f\xe1\x1f" + b"\x82"  # RFC 7541, 6.3.
+    if is_bomb:
+        with pytest.raises(DecompressionBomb):
+            read(Decoder(LIMIT), block)
+    else:
+        assert decoded(Decoder(LIMIT), block) == [(b":method", b"GET")]
 
 
 def test_a_fault_is_one_of_the_connection_and_does_not_show_the_block() -> None:

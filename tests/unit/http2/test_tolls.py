@@ -1,23 +1,23 @@
-"""What frames cost their sender: so many are free, the next one is too many."""
+"""What a peer may cost: so much is free, the next is too much, and who is served earns it back."""
 
 from __future__ import annotations
 
-import pytest
-from h2.settings import SettingCodes
-from hyperframe.frame import (
-    AltSvcFrame,
-    DataFrame,
-    ExtensionFrame,
-    Frame,
-    HeadersFrame,
-    PingFrame,
-    PriorityFrame,
-    SettingsFrame,
-    WindowUpdateFrame,
-)
+from collections.abc import Callable
 
-from proxy.plane.http2.standard import Code, ConnectionFault, StreamFault
-from proxy.plane.http2.tolls import Tolls
+import pytest
+
+from proxy.plane.http2.standard import Code, ConnectionFault
+from proxy.plane.http2.tolls import (
+    FAULT,
+    GIVEN_UP,
+    GIVEN_UP_AT_ONCE,
+    LENIENCY,
+    REFUSED_HEAD,
+    REFUSED_STREAM,
+    TALK,
+    Tolls,
+    shared_by_all,
+)
 
 
 class Clock:
@@ -28,43 +28,99 @@ class Clock:
         return self.now
 
 
-def idle(tolls: Tolls, frame: Frame, times: int) -> None:
-    for _ in range(times):
-        tolls.admit(frame)
-
-
-def refuses(tolls: Tolls, frame: Frame) -> None:
+def refuses(charge: Callable[[], None]) -> None:
     with pytest.raises(ConnectionFault) as caught:
-        tolls.admit(frame)
+        charge()
     assert caught.value.code == Code.ENHANCE_YOUR_CALM
 
 
+def spend(tolls: Tolls, price: float, most: int) -> int:
+    """Return how many times a price can be paid, up to `most`."""
+    for number in range(most):
+        try:
+            tolls.charge(price)
+        except ConnectionFault:
+            return number
+    return most
+
+
 @pytest.mark.parametrize(
-    "frame",
-    [PingFrame(0, b"12345678"), SettingsFrame(0), PriorityFrame(1), ExtensionFrame(0xBB, 1),
-     DataFrame(1), AltSvcFrame(0, b"a")],
-    ids=lambda frame: type(frame).__name__,
+    ("price", "at_once", "per_second"),
+    [(TALK, 1000, 100), (GIVEN_UP, 1250, 125), (REFUSED_STREAM, 1000, 100),
+     (GIVEN_UP_AT_ONCE, 250, 25), (REFUSED_HEAD, 200, 20), (FAULT, 100, 10)],
 )  # fmt: skip
-def test_a_thousand_frames_that_carry_nothing_are_free_and_a_hundred_a_second(frame: Frame) -> None:
+def test_so_many_are_free_and_so_many_a_second(price: float, at_once: int, per_second: int) -> None:
     clock = Clock()
     tolls = Tolls(clock)
 
-    idle(tolls, frame, 1000)
-    refuses(tolls, frame)
-    clock.now = 1.01
-    idle(tolls, frame, 99)
+    assert spend(tolls, price, 2000) == at_once
+    refuses(lambda: tolls.charge(price))
+    clock.now = 1.0
+    assert spend(tolls, price, 2000) == per_second
 
 
-@pytest.mark.parametrize(
-    "frame",
-    [DataFrame(1, b"x"), DataFrame(1, flags=["END_STREAM"]), HeadersFrame(1),
-     PingFrame(0, b"12345678", flags=["ACK"])],
-    ids=["DATA", "the end", "HEADERS", "an answer to a ping"],
-)  # fmt: skip
-def test_frames_that_carry_something_are_free(frame: Frame) -> None:
+def test_a_frame_of_ours_earns_a_ping_however_many_they_are() -> None:
     tolls = Tolls(Clock())
 
-    assert {tolls.admit(frame) for _ in range(3000)} == {True}
+    for _ in range(100_000):
+        tolls.sent += 1
+        tolls.charge(TALK)
+
+
+def test_what_was_earned_is_not_hoarded() -> None:
+    tolls = Tolls(Clock())
+    tolls.sent += 100_000
+
+    assert spend(tolls, TALK, 2000) == 1000
+
+
+def test_who_gives_up_as_much_as_it_lets_be_answered_pays_nothing() -> None:
+    """Half of all calls hedged: each that is answered in a head and trailers pays for another."""
+    tolls = Tolls(Clock())
+
+    for _ in range(10_000):
+        tolls.sent += 2
+        tolls.charge(GIVEN_UP)
+
+
+def test_an_upstream_may_cost_ten_times_as_much() -> None:
+    assert spend(Tolls(Clock(), leniency=LENIENCY), TALK, 20_000) == 10_000
+
+
+def test_who_comes_again_finds_less() -> None:
+    clock = Clock()
+    shared = shared_by_all(clock)
+
+    paid = [spend(Tolls(clock, shared), TALK, 2000) for _ in range(7)]
+
+    assert paid == [1000, 1000, 1000, 1000, 100, 100, 100]
+    clock.now = 5.0
+    assert spend(Tolls(clock, shared), TALK, 2000) == 1000
+
+
+def test_who_pays_nothing_notices_nothing_of_others() -> None:
+    clock = Clock()
+    shared = shared_by_all(clock)
+    served = Tolls(clock, shared)
+    for _ in range(10):
+        spend(Tolls(clock, shared), TALK, 2000)
+
+    for _ in range(10_000):
+        served.sent += 1
+        served.charge(TALK)
+    assert spend(served, TALK, 2000) == 99
+
+
+def test_what_was_paid_long_ago_does_not_count_when_others_err() -> None:
+    clock = Clock()
+    shared = shared_by_all(clock)
+    old = Tolls(clock, shared)
+    assert spend(old, TALK, 900) == 900
+    clock.now = 100.0
+    for _ in range(10):
+        spend(Tolls(clock, shared), TALK, 2000)
+
+    assert spend(old, TALK, 2000) == 101
 
 
 @pytest.mark.parametrize(("streams", "frames"), [(0, 0), (3, 0), (0, 5), (2, 2)])
@@ -72,47 +128,9 @@ def test_window_updates_are_paid_for_by_streams_and_by_what_we_send(
     streams: int, frames: int
 ) -> None:
     tolls = Tolls(Clock())
-    for _ in range(streams):
-        tolls.opened()
-    for _ in range(frames):
-        tolls.sent()
-    update = WindowUpdateFrame(1, window_increment=1)
+    tolls.opened += streams
+    tolls.sent += frames
 
-    idle(tolls, update, 1000 + 16 * streams + 8 * frames)
-    refuses(tolls, update)
-
-
-def test_an_update_of_nothing_is_the_fault_of_its_stream() -> None:
-    with pytest.raises(StreamFault) as caught:
-        Tolls(Clock()).admit(WindowUpdateFrame(7, window_increment=0))
-
-    assert (caught.value.stream, caught.value.code) == (7, Code.PROTOCOL_ERROR)
-
-
-@pytest.mark.parametrize(("count", "refused"), [(63, False), (64, False), (65, True)])
-def test_the_settings_of_a_frame_are_limited(count: int, *, refused: bool) -> None:
-    frame = SettingsFrame(0)
-    frame.parse_body(memoryview(b"\0\x04\0\0\xff\xff" * count))
-
-    if refused:
-        refuses(Tolls(Clock()), frame)
-    else:
-        assert Tolls(Clock()).admit(frame)
-
-
-def test_settings_that_nobody_knows_are_not_kept() -> None:
-    frame = SettingsFrame(0, settings={4: 1, 3: 2, 9: 3, 65_535: 4})
-
-    assert Tolls(Clock()).admit(frame)
-    assert frame.settings == {
-        SettingCodes.INITIAL_WINDOW_SIZE: 1,
-        SettingCodes.MAX_CONCURRENT_STREAMS: 2,
-    }
-
-
-def test_priorities_are_ignored() -> None:
-    head = HeadersFrame(1, depends_on=1, flags=["PRIORITY", "END_HEADERS"])
-
-    assert Tolls(Clock()).admit(head)
-    assert set(head.flags) == {"END_HEADERS"}
-    assert not Tolls(Clock()).admit(PriorityFrame(1, depends_on=1))
+    for _ in range(1000 + 16 * streams + 8 * frames):
+        tolls.charge_update()
+    refuses(tolls.charge_update)

@@ -129,18 +129,212 @@ async def test_answers_that_nobody_reads_do_not_pile_up(wired: Wired) -> None:
     async with await frame_caller(wired) as caller:
         caller.pause()
         (connection,) = wired.plane.connections
+        # So that it is not the number of pings that ends it.
+        connection.tolls._account.balance = wired.host.allowance.balance = 1e12  # type: ignore[attr-defined]  # an HTTP/2 connection
         sent = 0
         while not connection.is_closed and sent < 64 * KIB:  # type: ignore[attr-defined]  # an HTTP/2 connection
-            # Time passes, so that it is not the number of pings that ends it.
-            wired.time.steady += 10.0
             caller.send(frame("PING", 0, 0, bytes(8)) * 900)
             sent += 1
-            await wired.until(lambda: caller.unsent == 0, "the pings to be read")
+            await wired.until(
+                lambda: caller.unsent == 0 or connection.is_closed,  # type: ignore[attr-defined]  # as above
+                "the pings to be read",
+            )
             if connection._transport.get_write_buffer_size() > 2048 * KIB:  # type: ignore[attr-defined]  # an HTTP/2 connection
                 break
 
         assert connection.is_closed  # type: ignore[attr-defined]  # an HTTP/2 connection
         caller.resume()
+
+
+# --- what honest peers send
+
+
+async def test_each_message_that_a_caller_gets_may_be_answered_by_a_ping(framed: Framed) -> None:
+    """So gRPC in Go and in Rust measure the bandwidth: one PING for each DATA, one at a time."""
+    caller = await framed.frames()
+    caller.send_headers(1, GRPC)
+    upstream = await framed.framed.accept()
+    await upstream.until(lambda: upstream.seen(1).pairs, "the head")
+    upstream.send_headers(1, ((":status", "200"),))
+
+    for number in range(1, 3001):
+        upstream.send_data(1, b"m")
+        await caller.until(lambda n=number: len(caller.seen(1).body) == n, "a message")  # type: ignore[misc]  # a lambda's default
+        caller.send_frame("PING", 0, 0, number.to_bytes(8, "big"))
+    await caller.until(lambda: len(caller.pongs) == 3000, "all answers")
+
+    assert caller.goaways == []
+    upstream.send_headers(1, (("grpc-status", "0"),), end=True)
+    caller.send_data(1, end=True)
+    await caller.finished(1)
+
+
+async def test_an_upstream_may_ping_for_each_call_of_ours(framed: Framed) -> None:
+    """So a server of gRPC does, for each DATA that it gets; and some do a little more."""
+    framed.framed.automatic = b"ok"
+    caller = await framed.frames()
+    await caller.ask(1, GRPC, b"x")
+    (upstream,) = framed.framed.connections
+
+    upstream.send(frame("PING", 0, 0, bytes(8)) * 3000)
+    for number in range(3, 2003, 2):
+        upstream.send_frame("PING", 0, 0, number.to_bytes(8, "big"))
+        upstream.send_frame("SETTINGS", 0, 0, setting(4, 1_000_000 + number))
+        seen = await caller.ask(number, GRPC, b"x")
+        assert (seen.status, seen.reset) == (200, "")
+
+    assert (len(framed.framed.connections), upstream.goaways) == (1, [])
+
+
+async def test_an_upstream_that_does_nothing_but_ping_is_left(framed: Framed) -> None:
+    caller = await framed.frames()
+    caller.send_headers(1, GET, end=True)
+    upstream = await framed.framed.accept()
+    await upstream.request(1)
+
+    upstream.send(frame("PING", 0, 0, bytes(8)) * 11_000)
+
+    assert await upstream.told_to_go() == "ENHANCE_YOUR_CALM"
+    assert (await caller.finished(1)).reason == "upstream_malformed"
+
+
+async def test_who_gives_up_every_other_call_is_served(framed: Framed) -> None:
+    """So a caller does that sends each call twice and takes the first answer."""
+    framed.framed.automatic = b"ok"
+    caller = await framed.frames()
+    for number in range(1, 6001, 4):
+        caller.send_headers(number, (*POST, ("content-length", "9")))
+        seen = await caller.ask(number + 2)
+        assert seen.status == 200
+        caller.send_reset(number, "CANCEL")
+
+    assert caller.goaways == []
+
+
+# --- turns
+
+
+async def test_others_have_their_turn_while_one_has_much_to_say(framed: Framed) -> None:
+    caller, other = await framed.frames(), await framed.frames()
+    flood = b"".join(
+        frame("HEADERS", number, END_HEADERS | END_STREAM, caller.encode(GET))
+        for number in range(1, 1801, 2)
+    )
+
+    caller.send(flood)
+    await framed.until(lambda: framed.plane.exchanges, "the first of them")
+    other.send_frame("PING", 0, 0, b"me also!")
+    await other.until(lambda: other.pongs, "an answer")
+
+    assert len(framed.plane.exchanges) < 100
+    await framed.until(lambda: len(framed.plane.exchanges) == 900, "the last of them")
+    for number in range(1, 1801, 2):
+        caller.send_reset(number, "CANCEL")
+    await framed.until(lambda: not framed.plane.exchanges, "their end")
+
+
+async def test_what_waits_for_its_turn_is_bounded_and_nothing_of_it_is_lost(
+    framed: Framed,
+) -> None:
+    caller = await framed.frames()
+    caller.send_headers(1, POST)
+    body = bytes(range(256)) * 250
+    served = connection(framed)
+    most = 0
+
+    caller.send(b"".join(frame("DATA", 1, 0, bytes((byte,))) for byte in body))
+    caller.send_data(1, b"", end=True)
+    upstream = await framed.framed.accept()
+    while not upstream.seen(1).ended:
+        most = max(most, served.connection.incoming_buffer.waiting)
+        await framed.plane_turn()
+
+    assert bytes(upstream.seen(1).body) == body
+    # What may wait before reading stops, and the segment with which it does.
+    assert 0 < most <= (64 + 256) * KIB
+    upstream.answer(1)
+    assert (await caller.finished(1)).status == 200
+
+
+async def test_what_waits_for_its_turn_when_the_upstream_ends_is_delivered(
+    framed: Framed,
+) -> None:
+    caller = await framed.frames()
+    streams = range(1, 199, 2)
+    for number in streams:
+        caller.send_headers(number, GET, end=True)
+    upstream = await framed.framed.accept()
+    await upstream.until(lambda: len(upstream.streams) == len(streams), "all requests")
+
+    for number in streams:
+        upstream.send_headers(number, ((":status", "200"),))
+        for _ in range(10):
+            upstream.send_data(number, b"x")
+        upstream.send_data(number, b"", end=True)
+    upstream.finish()
+
+    for number in streams:
+        seen = await caller.finished(number)
+        assert (seen.status, bytes(seen.body), seen.reset) == (200, b"x" * 10, "")
+
+
+# --- who comes again
+
+
+async def test_who_spends_its_allowance_again_and_again_has_less_each_time(wired: Wired) -> None:
+    served: list[int] = []
+    async with await frame_caller(wired) as honest:
+        for _ in range(8):
+            async with await frame_caller(wired) as caller:
+                caller.send(b"".join(_given_up_at_once(caller, number) for number in range(400)))
+                assert await caller.told_to_go() == "ENHANCE_YOUR_CALM"
+                served.append(caller.goaways[-1][0])
+
+        # One that is served notices nothing, on an old connection and on a new one.
+        assert (await honest.ask(1)).status == 200
+        async with await frame_caller(wired) as other:
+            assert (await other.ask(1)).status == 200
+    # The last streams: some 250 exchanges, then some 25.
+    assert max(served[:4]) <= 2 * 300
+    assert max(served[-3:]) <= 2 * 30
+    await wired.until(lambda: not wired.plane.exchanges, "the end of all exchanges")
+
+
+def _given_up_at_once(caller: FramedCaller, number: int) -> bytes:
+    stream = 2 * number + 1
+    head = frame("HEADERS", stream, END_HEADERS | END_STREAM, caller.encode(GET))
+    return head + frame("RST_STREAM", stream, 0, struct.pack(">I", 8))
+
+
+@pytest.mark.parametrize(
+    "block", [b"\x82" * 3900, b"\0\x01a\x01b" * 3900], ids=["of the table", "literal"]
+)
+async def test_heads_that_are_too_large_end_the_connection_when_there_are_too_many(
+    wired: Wired, block: bytes
+) -> None:
+    async with await frame_caller(wired) as caller:
+        heads = 0
+        while not caller.goaways and heads < 100:
+            heads += 1
+            caller.send_frame("HEADERS", 2 * heads - 1, END_STREAM, block[:16_000])
+            caller.send_frame("CONTINUATION", 2 * heads - 1, END_HEADERS, block[16_000:])
+            if heads == 3:
+                assert (await caller.finished(1)).reason == "headers_too_large"
+                assert (await caller.finished(5)).reason == "headers_too_large"
+            await wired.plane_turn()
+
+        await assert_calm(wired, caller)
+        assert caller.goaways[-1][0] < 2 * 40
+
+
+@pytest.mark.parametrize(("number", "status"), [(996, 200), (997, 431)])
+async def test_the_fields_of_a_head_are_limited(wired: Wired, number: int, status: int) -> None:
+    """A thousand with the four that begin a request."""
+    async with await frame_caller(wired) as caller:
+        fields = [(f"x-{item}", "") for item in range(number)]
+
+        assert (await caller.ask(1, (*GET, *fields))).status == status
+        assert (await caller.ask(3)).status == 200
 
 
 # --- heads
