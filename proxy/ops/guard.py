@@ -23,7 +23,8 @@ PROBES: Final = frozenset({"/startup", "/readiness", "/liveness"})
 QUIT: Final = "/quitquitquit"
 
 # https://www.w3.org/TR/fetch-metadata/#sec-fetch-site-header: "none" is the user's own doing.
-_ACROSS_SITES: Final = frozenset({"cross-site", "same-site"})
+# What is neither may be a site that no specification knew when this was written.
+_OWN_SITES: Final = frozenset({"none", "same-origin"})
 
 
 def refusal(
@@ -34,7 +35,7 @@ def refusal(
     The names of `headers` are in lower case.  `peer` is the caller's IP address, None on a
     Unix socket.  `listen_host` is the host that the listener was configured with.
     """
-    if headers.get("sec-fetch-site", "").lower() in _ACROSS_SITES:
+    if headers.get("sec-fetch-site", "none").lower() not in _OWN_SITES:
         return "a page of another site may not ask; open the address itself"
     host = headers.get("host", "")
     if (origin := headers.get("origin")) is not None and not _is_same_origin(origin, host):

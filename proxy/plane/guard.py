@@ -29,6 +29,8 @@ _OWN_SITES = (b"none", b"same-origin")
 MOST_PROXIES = 16
 """Marks of which a request cannot have more: a loop may come to another instance each time."""
 
+_SHOWN = 100  # Characters of a host in an error.
+
 _MODE = b"sec-fetch-mode"
 
 FETCH_METADATA = b"sec-fetch-"
@@ -131,12 +133,13 @@ class HostGuard:
         name = bare_host(authority)
         if name in self._exact or name.endswith(self._suffixes):
             return None
+        shown = name.decode("latin-1")[:_SHOWN]
         return OriginForbidden(
-            "The request names a host that is neither a loopback name nor allowed: a web page "
-            "could have pointed its own name here.",
+            f"The host {shown} is neither a loopback name nor allowed: a web page could have "
+            "pointed its own name here.",
             hint=(
-                "Call localhost or 127.0.0.1, or add the host to the route's allow_hosts "
-                "(allow_hosts: any for every one)."
+                f"Call localhost or 127.0.0.1, or add {shown} to the route's allow_hosts "
+                "(allow_hosts: any for every host)."
             ),
         )
 

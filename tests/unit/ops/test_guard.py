@@ -27,6 +27,8 @@ def refused(
         ("cross-site", True),
         ("same-site", True),
         ("Cross-Site", True),
+        ("something-new", True),
+        ("", True),
         ("same-origin", False),
         ("none", False),
     ],

@@ -206,6 +206,7 @@ async def test_a_name_that_a_page_could_have_pointed_here_is_refused(
         problem = json.loads(answer.body)
         assert problem["route"] == "default"
         assert "allow_hosts" in problem["hint"]
+        assert host.lower().removesuffix(":8081") in problem["detail"]
     assert (loopback.upstream.connections, loopback.source.fetched) == ([], 0)
     assert loopback.refusals == {"origin_forbidden": 3}
     assert (await caller.ask(to("localhost"))).status == 200
@@ -305,3 +306,11 @@ async def test_a_websocket_of_a_page_is_refused_too(wired: Wired) -> None:
     )
 
     assert answer.status == 403
+
+
+@pytest.mark.parametrize(("length", "shown"), [(99, 99), (100, 100), (101, 100), (40_000, 100)])
+async def test_so_much_of_a_refused_host_is_shown(loopback: Wired, length: int, shown: int) -> None:
+    caller = await loopback.caller()
+    problem = json.loads((await caller.ask(to("h" * length))).body)
+
+    assert f" {'h' * shown} " in problem["detail"]
