@@ -29,6 +29,12 @@ class Replay:
             self.hold(data)
             self.trim()
 
+    def joined(self) -> bytes:
+        """Return what is kept, in one piece: it may have come byte by byte."""
+        if len(self.pieces) > 1:
+            self.pieces = [b"".join(self.pieces)]
+        return self.pieces[0] if self.pieces else b""
+
     def small(self) -> bytes:
         """Return what came so far if all of it is kept and small, else nothing."""
         return b"".join(self.pieces) if self.size <= SMALL_BYTES else b""

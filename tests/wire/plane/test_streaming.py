@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
+from proxy.config.model import Auth, Protocol
+from tests.fakes.framed_world import Framed
 from tests.fakes.raw import RawCaller, UpstreamEnd, first_message
-from tests.fakes.wired import Wired
+from tests.fakes.wired import Wired, bytewise
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 CHUNKED_POST = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -70,6 +74,35 @@ async def _again(wired: Wired, caller: RawCaller, upstream: UpstreamEnd) -> int:
     caller.send(GET)
     await upstream.serve(OK)
     return (await caller.answer()).status
+
+
+async def begin_bytewise(wired: Wired) -> None:
+    """Have the proxy wait for a token while 100 bytes of a body come, each by itself."""
+    wired.cut_requests = bytewise
+    wired.source.held = asyncio.Event()
+    caller = await wired.caller()
+    caller.send(CHUNKED_POST + b"1\r\nx\r\n" * 100)
+    stats = wired.route_stats
+    await wired.until(lambda: stats.request_bytes == 100, "the body")
+    wired.source.held.set()
+
+
+async def test_a_body_that_came_bytewise_before_its_upstream_leaves_in_one_piece(
+    wired: Wired,
+) -> None:
+    await wired.serve(auth=Auth.ID_TOKEN)
+    await begin_bytewise(wired)
+    upstream = await wired.upstream.accept()
+    await upstream.head()
+    await upstream.take(b"64\r\n" + b"x" * 100 + b"\r\n")
+
+
+async def test_such_a_body_leaves_in_one_frame() -> None:
+    async with Framed(protocol=Protocol.H2, auth=Auth.ID_TOKEN) as framed:
+        await begin_bytewise(framed)
+        upstream = await framed.framed.accept()
+        await upstream.until(lambda: len(upstream.seen(1).body) == 100, "the body")
+        assert upstream.seen(1).frames == ["HEADERS", "DATA"]
 
 
 EXTENSION = b"5;x=" + b"y" * 67, b"y" * 80 + b"\r\nhello\r\n0\r\n\r\n"
