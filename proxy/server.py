@@ -247,7 +247,8 @@ class Server:
         try:
             # New connections shall see what the files hold that are named like before, and
             # connections that other roots have verified shall serve nobody any more.
-            await asyncio.to_thread(read_anew, {route.ca_file for route in config.routes})
+            files = {r.ca_file for r in config.routes if r.upstream is None or r.upstream.tls}
+            await asyncio.to_thread(read_anew, files)
             unused = await self._route(config, hosts)
         except BaseException:
             self._close(listeners)

@@ -16,7 +16,7 @@ from proxy.plane.pool import Pool
 from proxy.plane.pools import Pools
 from proxy.plane.prepared import PreparedRoute
 from proxy.plane.sweeper import LONGEST_TICK, tick_for
-from proxy.plane.trust import fingerprint
+from proxy.plane.trust import HTTP2, fingerprint
 from proxy.plane.unresolved import Unresolved
 from proxy.resolver import Resolver
 from proxy.routing import RoutingTable, add_route
@@ -149,7 +149,7 @@ class Builder:
             stats=stats,
         )
         streams = http1.beside = StreamPool(
-            Dialler(key.upstream, key.ca_file, self._resolver, ("h2", "http/1.1")),
+            Dialler(key.upstream, key.ca_file, self._resolver, HTTP2),
             http1,
             limit=key.connections,
             head_limit=key.head_limit,

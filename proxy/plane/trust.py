@@ -6,13 +6,16 @@ import hashlib
 import os
 import re
 import ssl
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
 HTTP1 = ("http/1.1",)
 """What ALPN offers unless HTTP/2 is wanted (RFC 7301)."""
+
+HTTP2 = ("h2", "http/1.1")
+"""What it offers where it is."""
 
 NO_ROOTS = (
     "This machine has no roots to verify certificates with: install its package"
@@ -71,22 +74,31 @@ def fingerprint(ca_file: Path | None) -> bytes:
     return _digest(ca_file) + _system_digest()
 
 
-def load_roots(ca_files: Iterable[Path | None]) -> None:
-    """Have the roots ready that HTTP/1.1 upstreams are verified with; in a thread, not on the loop.
+def load_roots(
+    ca_files: Iterable[Path | None], protocols: Sequence[tuple[str, ...]] = (HTTP1,)
+) -> None:
+    """Have the roots ready that upstreams are verified with; in a thread, not on the loop.
 
     What fails here fails again, and is told, when somebody dials.
     """
     for ca_file in ca_files:
-        with suppress(OSError):
-            tls_context(ca_file, HTTP1)
+        for each in protocols:
+            with suppress(OSError):
+                tls_context(ca_file, each)
 
 
-def read_anew(ca_files: Iterable[Path | None]) -> None:
-    """Forget what files held, and take fingerprints of what they hold now; in a thread."""
+def read_anew(ca_files: Collection[Path | None]) -> None:
+    """Forget what files held, and take fingerprints of what they hold now; in a thread.
+
+    Roots that were loaded are loaded again: whoever dials next would do it on the loop.
+    """
+    were_loaded = tls_context.cache_info().currsize
     for remembered in (tls_context, _digest, _system_digest):
         remembered.cache_clear()
     for ca_file in ca_files:
         fingerprint(ca_file)
+    if were_loaded:
+        load_roots(ca_files, (HTTP1, HTTP2))
 
 
 @lru_cache(maxsize=4096)

@@ -145,6 +145,21 @@ def test_the_systems_roots_are_a_part_of_it(
     assert len(seen) == 3
 
 
+def test_roots_that_were_loaded_are_loaded_again_at_once(tmp_path: Path) -> None:
+    """Whoever dials next would do it on the loop, where 30 ms keep every exchange waiting."""
+    file = tls.ca_file(tmp_path)
+    trust.tls_context.cache_clear()
+    trust.read_anew([file])
+    assert trust.tls_context.cache_info().currsize == 0
+    context = trust.tls_context(file, trust.HTTP1)
+
+    trust.read_anew([file])
+    loaded = trust.tls_context.cache_info().misses
+    assert trust.tls_context(file, trust.HTTP1) is not context
+    trust.tls_context(file, trust.HTTP2)
+    assert trust.tls_context.cache_info().misses == loaded
+
+
 # --- connections that other roots have verified
 
 
