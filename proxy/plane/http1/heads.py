@@ -27,20 +27,22 @@ from proxy.errors import RequestMalformed, UpstreamMalformed
 from proxy.plane.guard import is_from_browser, notable
 from proxy.plane.head import RequestHead, ResponseHead, join_repeated, tokens
 from proxy.plane.http1.begun import check_frame
-from proxy.plane.http1.lines import count, take_specials
+from proxy.plane.http1.lines import take_specials
+from proxy.plane.message import (
+    FRAMING_IN_DISGUISE,
+    are_same,
+    check_method,
+    count,
+    is_authority,
+    is_host_field,
+)
 
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/1\.([01])(?=\r\n)")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t -~\x80-\xff]*))?")
 _ABSOLUTE = re.compile(rb"(?i:(https?))://([^/?#]*)(.*)", re.DOTALL)
-# RFC 3986, 3.2.2 and 3.2.3, without user information: a name, an address, or one in brackets.
-# Stricter than the RFC: no comma, which would read as a list of two hosts elsewhere.
-_AUTHORITY = re.compile(
-    rb"((?:\[[0-9A-Fa-f]*:[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+;=-]*))(?::([0-9]*))?"
-)
-_DEFAULT_PORTS = {b"http": b"80", b"https": b"443"}
 
 _REQUEST_LOOKUP = re.compile(
-    rb"\r\n(?i:(host|connection|content-length|transfer-encoding|te|upgrade|expect"
+    rb"\r\n(?i:(host|connection|content[-_]length|transfer[-_]encoding|te|upgrade|expect"
     rb"|origin|sec-fetch-[a-z-]+|x-auth-proxy-via)):[ \t]*([^\r]*)"
 )
 _LENGTH_LINE = re.compile(rb"\r\n(?i:content-length):[^\r]*")
@@ -110,9 +112,7 @@ def _validate_request(head: bytes) -> None:
 
 def _renamed(method: bytes, head: bytes) -> bytes:
     """Return the head with a method that llhttp knows."""
-    if method != method.upper() or method == b"PRI":
-        # Methods are case-sensitive (RFC 9110, 9.1), but not every server reads them so.
-        raise RequestMalformed("The method is not written in capitals, or is reserved.")
+    check_method(method)
     return b"POST" + head[len(method) :]
 
 
@@ -126,6 +126,8 @@ def _look_up(head: RequestHead) -> Mapping[bytes, bytes]:
         found = join_repeated(pairs)
         if [name for name, _ in pairs].count(b"host") > 1:
             raise RequestMalformed("The request has two Host fields.")
+    if not FRAMING_IN_DISGUISE.isdisjoint(found):
+        raise RequestMalformed("A field's name reads like one that frames the message elsewhere.")
     _set_framing(head, found.get(b"content-length"), found.get(b"transfer-encoding"))
     if b"te" in found:
         head.has_trailers_te = b"trailers" in tokens(found[b"te"])
@@ -195,7 +197,7 @@ def _check_host(head: RequestHead, host: bytes | None) -> None:
     if host is None:
         if head.version == b"1.1":
             raise RequestMalformed("An HTTP/1.1 request needs a Host field.")
-    elif not _AUTHORITY.fullmatch(host):
+    elif not is_host_field(host):
         raise RequestMalformed("The Host field is not a host with an optional port.")
     else:
         head.authority = host
@@ -206,23 +208,17 @@ def _set_absolute(head: RequestHead, target: bytes, host: bytes | None) -> None:
     if absolute is None:
         raise RequestMalformed("The request target is neither a path nor an http URL.")
     scheme, authority, rest = absolute.groups()
-    if not _AUTHORITY.fullmatch(authority) or authority.startswith(b":") or not authority:
+    if not is_authority(authority):
         raise RequestMalformed("The URL in the request line has no valid host.")
     # RFC 9112, 3.2.2 lets a proxy ignore Host here. We refuse a contradiction: what was meant
     # cannot be known, and nothing that speaks through HTTP_PROXY sends one.
-    if host and _normal(host, scheme) != _normal(authority, scheme):
+    if host and not are_same(host, authority, scheme):
         raise RequestMalformed("Host contradicts the URL in the request line.")
     head.authority = authority
     # RFC 9112, 3.2.4: OPTIONS for a URL without a path is for the server as a whole.
     empty = b"*" if head.method == b"OPTIONS" and not rest else b"/" + rest
     head.target = rest if rest.startswith(b"/") else empty
     head.path = head.target.partition(b"?")[0]
-
-
-def _normal(authority: bytes, scheme: bytes) -> bytes:
-    """Return what two authorities for the same port have in common (RFC 9110, 4.2.3)."""
-    lower = authority.lower()
-    return lower.removesuffix(b":" + _DEFAULT_PORTS[scheme.lower()]).removesuffix(b":")
 
 
 ParsedResponse = tuple[ResponseHead, bool, bool, bytes]

@@ -12,6 +12,7 @@ from typing import Final
 
 from proxy.errors import UpstreamLoops, UpstreamMalformed
 from proxy.plane.head import LOOP, OURS, join_repeated
+from proxy.plane.message import count
 
 Special = tuple[bytes, bytes]
 """Name, in lower case, and value of a field that is not passed on as it came."""
@@ -29,9 +30,6 @@ _LENGTH = b"content-length"
 # no other response has (a date, a trace) cannot fill memory.
 _LONGEST = 128
 _MOST = 1024
-
-# llhttp counts a length in 64 bits; we stop where every recipient still counts right (2^59).
-_LENGTH_DIGITS = 18
 
 # So many lines are taken out of the list one by one, which is quickest for what is usual.
 _FEW = 8
@@ -100,13 +98,3 @@ def _learn(line: bytes) -> Special | int | None:
             _known.clear()
         _known[line] = special
     return special
-
-
-def count(value: bytes) -> int | None:
-    """Return a length, or None where not every recipient reads it alike.
-
-    `value` is what llhttp has accepted: digits.  Some take leading zeros for octal.
-    """
-    if len(value) > _LENGTH_DIGITS or (len(value) > 1 and value.startswith(b"0")):
-        return None
-    return int(value)

@@ -12,6 +12,7 @@ from typing import Any
 
 from proxy.plane.guard import FETCH_METADATA
 from proxy.plane.head import OURS
+from proxy.plane.message import FRAMING_IN_DISGUISE
 
 # RFC 9110, 5.1 and 5.6.2: a token; RFC 9113, 8.2.1: in lower case. A pseudo-header has a colon.
 _NAME = re.compile(rb":?[!#$%&'*+.^_`|~0-9a-z-]+")
@@ -39,6 +40,7 @@ class Kind(enum.IntEnum):
 _NOTED = frozenset(
     (
         b"content-length", b"content-type", b"cookie", b"expect", b"host", b"origin", b"te",
+        *FRAMING_IN_DISGUISE,
     )
 )  # fmt: skip
 

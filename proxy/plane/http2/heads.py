@@ -14,13 +14,17 @@ from proxy.plane.guard import is_from_browser, notable
 from proxy.plane.head import LOOP, OURS, RequestHead, ResponseHead
 from proxy.plane.http1.chunked import allowed_trailers
 from proxy.plane.http2.fields import Field, Fields, Kind
+from proxy.plane.message import (
+    FRAMING_IN_DISGUISE,
+    are_same,
+    check_method,
+    count,
+    is_authority,
+    is_path,
+    is_scheme,
+)
 
-_METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_PATH = re.compile(rb"/[!\"$-~]*")  # No fragment, no white space, nothing beyond ASCII.
 _STATUS = re.compile(rb"[1-9][0-9][0-9]")
-# RFC 3986, 3.2.2 and 3.2.3, without user information (which RFC 9113, 8.3.1 forbids).
-_AUTHORITY = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=-]+)(?::[0-9]*)?")
-_LENGTH = re.compile(rb"[0-9]{1,18}")
 
 # A body may follow these, so that some servers want to be told that there is none (411).
 _WITH_BODY = frozenset((b"POST", b"PUT", b"PATCH"))
@@ -158,6 +162,8 @@ def _take_noted(parts: _Parts, field: Field) -> None:
             return
     elif name in parts.noted and name in (b"host", b"content-length"):
         raise RequestMalformed(f"The request has two fields {name.decode()}.")
+    elif name in FRAMING_IN_DISGUISE:
+        raise RequestMalformed("A field's name reads like one that frames the message elsewhere.")
     parts.noted[name] = field.value
     parts.lines.append(field.line)
 
@@ -165,8 +171,7 @@ def _take_noted(parts: _Parts, field: Field) -> None:
 def _request(parts: _Parts, *, ended: bool) -> RequestHead:
     pseudo, noted, lines = parts.pseudo, parts.noted, parts.lines
     method = pseudo.get(b":method", b"")
-    if not _METHOD.fullmatch(method):
-        raise RequestMalformed("The request has no valid :method.")
+    check_method(method)
     if len(parts.cookies) > 1:
         first = lines.index(b"\r\ncookie: " + parts.cookies[0])
         lines[first] = b"\r\ncookie: " + b"; ".join(parts.cookies)
@@ -191,10 +196,10 @@ def _target(method: bytes, pseudo: dict[bytes, bytes]) -> bytes:
         if b":path" in pseudo or b":scheme" in pseudo:
             raise RequestMalformed("CONNECT has neither :scheme nor :path.")
         return pseudo.get(b":authority", b"")
-    if not pseudo.get(b":scheme"):
-        raise RequestMalformed("The request has no :scheme.")
+    if not is_scheme(pseudo.get(b":scheme", b"")):
+        raise RequestMalformed("The request has no :scheme that is served here.")
     target = pseudo.get(b":path", b"")
-    if not _PATH.fullmatch(target) and not (target == b"*" and method == b"OPTIONS"):
+    if not is_path(target) and not (target == b"*" and method == b"OPTIONS"):
         raise RequestMalformed("The request has no valid :path.")
     return target
 
@@ -203,9 +208,10 @@ def _authority(pseudo: dict[bytes, bytes], noted: dict[bytes, bytes]) -> bytes:
     """Return the authority, which two fields may name but not differently."""
     named, host = pseudo.get(b":authority"), noted.get(b"host")
     authority = host if named is None else named
-    if authority is None or not _AUTHORITY.fullmatch(authority):
+    if authority is None or not is_authority(authority):
         raise RequestMalformed("The request names no valid :authority.")
-    if host is not None and host.lower() != authority.lower():
+    scheme = pseudo.get(b":scheme", b"https")  # CONNECT has none.
+    if host is not None and not are_same(host, authority, scheme):
         raise RequestMalformed("The field host contradicts :authority.")
     return authority
 
@@ -213,9 +219,9 @@ def _authority(pseudo: dict[bytes, bytes], noted: dict[bytes, bytes]) -> bytes:
 def _length(value: bytes | None, *, ended: bool) -> int | None:
     if value is None:
         return 0 if ended else None
-    if not _LENGTH.fullmatch(value):
-        raise RequestMalformed("Content-Length is no number that can be counted.")
-    length = int(value)
+    length = count(value)
+    if length is None:
+        raise RequestMalformed("Content-Length is beyond counting, or has leading zeros.")
     if ended and length:
         raise RequestMalformed("The request ends with its head, against Content-Length.")
     return length
@@ -227,9 +233,10 @@ def _check_loop(name: bytes) -> None:
 
 
 def _only_length(earlier: int | None, value: bytes) -> int:
-    if earlier is not None or not _LENGTH.fullmatch(value):
+    length = count(value)
+    if earlier is not None or length is None:
         raise UpstreamMalformed("Content-Length is not one number that can be counted.")
-    return int(value)
+    return length
 
 
 def _response(fields: Fields) -> tuple[int, bytes, int | None]:
