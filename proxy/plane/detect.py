@@ -11,11 +11,13 @@ import math
 from collections.abc import Callable
 from typing import cast
 
+from proxy.plane import descriptors
 from proxy.plane.host import Host
 from proxy.plane.http2.downstream import Http2Downstream
 from proxy.plane.http2.standard import PREFACE
 
 IDLE_TIMEOUT = 600.0  # Seconds that a caller may keep a connection without a request.
+CROWDED_TIMEOUT = 2.0  # The same where no descriptor is left, and all that comes is a refusal.
 PREFACE_TIMEOUT = 30.0  # Seconds from the first byte of a preface to its last.
 
 
@@ -24,7 +26,7 @@ class Detector(asyncio.Protocol):
 
     __slots__ = ("_begun", "_host", "_http1", "_transport", "deadline")
 
-    def __init__(self, host: Host, http1: Callable[[], asyncio.Protocol]) -> None:
+    def __init__(self, host: Host, http1: Callable[[Host], asyncio.Protocol]) -> None:
         """`http1` makes what serves a caller that does not speak HTTP/2."""
         self._host = host
         self._http1 = http1
@@ -37,6 +39,12 @@ class Detector(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         sweeper = self._host.sweeper
         self.deadline = sweeper.clock() + IDLE_TIMEOUT
+        sock = transport.get_extra_info("socket")
+        if sock is not None and (within := descriptors.beyond(sock.fileno())):
+            self._host = self._host.crowded()
+            self.deadline = sweeper.clock() + CROWDED_TIMEOUT
+            if within > descriptors.REFUSALS:
+                self._transport.abort()
         sweeper.add(self)
         self._host.opened(self)
 
@@ -50,7 +58,7 @@ class Detector(asyncio.Protocol):
                 self.deadline = self._host.sweeper.clock() + PREFACE_TIMEOUT
             self._begun = data
         else:
-            self._hand_over(self._http1(), data)
+            self._hand_over(self._http1(self._host), data)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (asyncio's signature)
         """Take the end of a caller that never said anything."""

@@ -21,6 +21,7 @@ from proxy.errors import (
     UpstreamConnectTimedOut,
     UpstreamTlsFailed,
 )
+from proxy.plane import descriptors
 from proxy.plane.tls import TlsTransport
 from proxy.plane.trust import HTTP1, hint_for, tls_context
 from proxy.resolver import AddressInfo, Resolver
@@ -73,6 +74,7 @@ class Dialler:
             UpstreamConnectFailed: no address, or none that accepts.
             UpstreamConnectTimedOut: not done within `timeout` seconds.
             UpstreamTlsFailed: the handshake or the certificate.
+            Overloaded: no descriptor is left for it.
         """
         stage = "resolving its name"
         try:
@@ -81,6 +83,7 @@ class Dialler:
                 stage = "connecting"
                 sock = await self._connect(addresses)
                 refuse_itself(sock)
+                leave_reserve(sock)
                 keep_alive(sock)
                 stage = "the TLS handshake"
                 return await self._wrap(sock, factory)
@@ -136,6 +139,8 @@ class Dialler:
     def _translate(self, error: OSError) -> ProxyError:
         """Say what an operating system's or OpenSSL's error means for the upstream."""
         origin, host = self.upstream.origin, self.upstream.host
+        if error.errno in descriptors.NONE_LEFT:
+            return descriptors.overloaded()
         # Order matters: the special precede the general.
         if isinstance(error, ssl.SSLCertVerificationError):
             return UpstreamTlsFailed(
@@ -174,6 +179,13 @@ def refuse_itself(sock: socket.socket) -> None:
     if is_itself:
         sock.close()
         raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+
+
+def leave_reserve(sock: socket.socket) -> None:
+    """Raise OSError for a socket whose descriptor is kept for others, and close it."""
+    if descriptors.beyond(sock.fileno()):
+        sock.close()
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
 def keep_alive(sock: socket.socket) -> None:

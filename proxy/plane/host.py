@@ -50,5 +50,8 @@ class Host(Protocol):
     def admit(self, codec: DownstreamCodec, head: RequestHead) -> RequestSink:
         """Make the exchange of a request; it is not started yet."""
 
+    def crowded(self) -> Host:
+        """Return what a connection is served by for which no descriptor is left."""
+
     def reject(self, codec: DownstreamCodec, error: ProxyError, head: RequestHead = NOBODY) -> None:
         """Answer bytes that are no request; `head` is what can be known of it."""

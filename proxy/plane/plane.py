@@ -13,11 +13,12 @@ from proxy.errors import InternalError, ProxyError, RouteNotFound
 from proxy.plane.answer import Refusal
 from proxy.plane.attempting import Attempting
 from proxy.plane.codec import DownstreamCodec, RequestSink
+from proxy.plane.descriptors import overloaded
 from proxy.plane.detect import Detector
 from proxy.plane.exchange import Exchange
 from proxy.plane.guard import CAME_THROUGH, HOST, METHOD, refused_method
 from proxy.plane.head import NOBODY, RequestHead
-from proxy.plane.host import Connection
+from proxy.plane.host import Connection, Host
 from proxy.plane.http1.downstream import Http1Downstream
 from proxy.plane.http2.downstream import Http2Downstream
 from proxy.plane.http2.tolls import shared_by_all
@@ -167,7 +168,11 @@ class ListenerHost:
 
     def connection(self) -> Detector:
         """Return what serves a connection that is accepted."""
-        return Detector(self, lambda: Http1Downstream(self))
+        return Detector(self, Http1Downstream)
+
+    def crowded(self) -> Host:
+        """Return what a connection is served by for which no descriptor is left."""
+        return _Crowded(self, self._plane)
 
     @property
     def draining(self) -> bool:
@@ -218,3 +223,28 @@ class ListenerHost:
     def crashed(self, codec: DownstreamCodec) -> RequestSink:
         """Return what answers a request that met a bug."""
         return self._plane.refuse(codec, NOBODY, InternalError("The proxy met a bug."))
+
+
+class _Crowded:
+    """A listener as connections see it for which no descriptor is left: requests are refused."""
+
+    draining = True
+    """So that a connection ends with its first response."""
+
+    def __init__(self, host: ListenerHost, plane: Plane) -> None:
+        self._plane = plane
+        self.head_limit = host.head_limit
+        self.sweeper = host.sweeper
+        self.allowance = host.allowance
+        self.opened = host.opened
+        self.emptied = host.emptied
+        self.closed = host.closed
+        self.reject = host.reject
+
+    def crowded(self) -> Host:
+        """Return itself."""
+        return self
+
+    def admit(self, codec: DownstreamCodec, head: RequestHead) -> RequestSink:
+        """Refuse a request."""
+        return self._plane.refuse(codec, head, overloaded())

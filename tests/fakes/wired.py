@@ -24,6 +24,7 @@ from proxy.identity.source import TokenSourceError
 from proxy.identity.tokens import Tokens
 from proxy.plane.build import Builder
 from proxy.plane.detect import Detector
+from proxy.plane.host import Host
 from proxy.plane.http1.downstream import Http1Downstream
 from proxy.plane.http1.upstream import Http1Upstream
 from proxy.plane.listen import Listener, listen
@@ -129,7 +130,7 @@ class _CutDownstream(Http1Downstream):
 
     __slots__ = ("_cuts",)
 
-    def __init__(self, host: ListenerHost, cuts: Cuts) -> None:
+    def __init__(self, host: Host, cuts: Cuts) -> None:
         super().__init__(host)
         self._cuts = cuts
 
@@ -146,7 +147,7 @@ class _CutDetector(Detector):
     __slots__ = ("_cuts",)
 
     def __init__(self, host: ListenerHost, cuts: Cuts) -> None:
-        super().__init__(host, lambda: _CutDownstream(host, cuts))
+        super().__init__(host, lambda serving: _CutDownstream(serving, cuts))
         self._cuts = cuts
 
     def data_received(self, data: bytes) -> None:

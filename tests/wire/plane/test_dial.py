@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import os
 import socket
@@ -13,8 +14,8 @@ from typing import Literal, cast
 import pytest
 
 from proxy.config.model import Upstream
-from proxy.errors import ProxyError, UpstreamConnectFailed
-from proxy.plane import dial
+from proxy.errors import Overloaded, ProxyError, UpstreamConnectFailed
+from proxy.plane import descriptors, dial
 from proxy.resolver import Resolver
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER, socket(7)
@@ -66,6 +67,44 @@ async def test_a_connection_whose_roots_cannot_be_read_is_closed(
             assert peer.recv(1) == b""
 
     assert len(numbers) == 1
+
+
+@pytest.mark.parametrize("has_room", [True, False])
+async def test_a_connection_leaves_the_last_descriptors_to_others(
+    has_room: bool,  # noqa: FBT001 (a row of the table)
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        with socket.socket() as probe:
+            next_number = probe.fileno()
+        kept_from = next_number + has_room
+        limit = (
+            kept_from + descriptors.RESERVE if kept_from > descriptors.RESERVE else 2 * kept_from
+        )
+        monkeypatch.setattr(descriptors, "soft_limit", lambda: limit)
+        upstream = Upstream("http", "127.0.0.1", server.getsockname()[1])
+        dialler = dial.Dialler(upstream, None, Resolver())
+
+        if has_room:
+            transport, _ = await dialler.dial(Writing, 5)
+            transport.abort()
+        else:
+            with pytest.raises(Overloaded, match="no file descriptor left"):
+                await dialler.dial(Writing, 5)
+            with server.accept()[0] as peer:
+                peer.settimeout(5)
+                assert peer.recv(1) == b""
+
+
+async def test_a_system_without_descriptors_is_overloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def connect(*_: object, **__: object) -> socket.socket:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(dial, "start_connection", connect)
+    dialler = dial.Dialler(Upstream("http", "127.0.0.1", 9), None, Resolver())
+
+    with pytest.raises(Overloaded):
+        await dialler.dial(Writing, 5)
 
 
 async def test_a_connection_to_itself_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
