@@ -19,7 +19,6 @@ from proxy.ops.lifecycle import Lifecycle, State
 from proxy.ops.numbers import Numbers, TokenMetrics, token_view
 from proxy.ops.tracing import Tracing
 from proxy.plane.build import Builder
-from proxy.plane.host import Connection
 from proxy.plane.listen import Listener, address_of, open_listener
 from proxy.plane.plane import ListenerHost, Plane
 from proxy.plane.pools import Pools
@@ -33,30 +32,10 @@ from proxy.tasks import in_turns
 log = logging.getLogger("proxy.server")
 
 
-class _Host(ListenerHost):
-    """A listener that a reload may take away from under its connections."""
-
-    def __init__(self, plane: Plane, left: asyncio.Event) -> None:
-        """`left` is set whenever a connection has ended."""
-        super().__init__(plane)
-        self.retired = False
-        self._left = left
-
-    def closed(self, connection: Connection) -> None:
-        """Count a connection that ended."""
-        super().closed(connection)
-        self._left.set()
-
-    @property
-    def draining(self) -> bool:
-        """Whether connections shall end with their next response."""
-        return self.retired or self._plane.draining
-
-
-_Hosts = dict[Address, _Host]
+_Hosts = dict[Address, ListenerHost]
 _Listeners = dict[Address, Listener]
 
-_NO_HOSTS: Mapping[Address, _Host] = {}
+_NO_HOSTS: Mapping[Address, ListenerHost] = {}
 
 
 class Server:
@@ -101,8 +80,6 @@ class Server:
         self._services = Services(self.tokens.names, clocks.steady, self._resolve_again)
         self._switching = asyncio.Lock()
         """Held by whoever changes the routes: that takes many turns of the loop."""
-        self._left = asyncio.Event()
-        """Set whenever a caller's connection has ended."""
         self._hosts: _Hosts = {}
         self._listeners: _Listeners = {}
 
@@ -176,21 +153,16 @@ class Server:
         try:
             async with asyncio.timeout_at(deadline):
                 await asyncio.sleep(delay)
-                await self.plane.idle()
+                await self.plane.until(self.plane.is_idle)
         except TimeoutError:
             return self._end_traffic()
         cut = self._end_traffic()
         with suppress(TimeoutError):
             async with asyncio.timeout_at(deadline):
-                await self._all_left()
+                # The last bytes of a response may be under way.
+                await self.plane.until(self.plane.is_deserted)
                 await self._tracing.flush()
         return cut
-
-    async def _all_left(self) -> None:
-        """Wait until every connection has ended: the last bytes of a response may be under way."""
-        while self.plane.connections:
-            self._left.clear()
-            await self._left.wait()
 
     def _end_traffic(self) -> int:
         """Serve nobody from here on; return how many exchanges were cut.
@@ -226,9 +198,10 @@ class Server:
         return Numbers(
             stats=self.plane.stats,
             tokens={
-                name: token_view(route.tokens)
+                name: token_view(destination.token_cache)
                 for name, route in self._builder.routes.items()
-                if route.tokens is not None
+                for destination in route.destinations
+                if destination.token_cache is not None
             },
             fetches=self.fetches,
         )
@@ -271,7 +244,7 @@ class Server:
         try:
             for address in config.listeners:
                 if address not in self._listeners:
-                    host = hosts[address] = _Host(self.plane, self._left)
+                    host = hosts[address] = ListenerHost(self.plane)
                     sockets = await self._sockets.take(address)
                     if all(is_on_loopback(address_of(sock)) for sock in sockets):
                         host.loopback_name = address.host.encode()
@@ -290,7 +263,7 @@ class Server:
             listener.close()
 
     async def _route(
-        self, config: Config, added: Mapping[Address, _Host] = _NO_HOSTS
+        self, config: Config, added: Mapping[Address, ListenerHost] = _NO_HOSTS
     ) -> list[Pools]:
         """Route by `config`, also on the listeners that are `added`; return the pools to close.
 
@@ -306,7 +279,7 @@ class Server:
                 host.head_limit = built.head_limits[address]
             else:
                 # Its connections go on with what they know until their next response.
-                host.retired = True
+                host.retire()
                 del self._hosts[address]
         return built.unused
 
@@ -336,13 +309,20 @@ class Server:
         A failure is logged and stops nothing.
         """
         # 30 ms of work that would keep all exchanges waiting when the first one dials.
-        secure = {r.config.ca_file for r in self._builder.routes.values() if r.upstream.tls}
+        secure = {
+            route.config.ca_file
+            for route in self._builder.routes.values()
+            if any(destination.upstream.tls for destination in route.destinations)
+        }
         roots = asyncio.get_running_loop().run_in_executor(None, load_roots, secure)
         waits: list[asyncio.Future[TokenUnavailable | None]] = []
         for name, route in list(self._builder.routes.items()):
-            if route.tokens is not None:
-                waits.append(asyncio.ensure_future(route.tokens.prefetch(name)))
-                await asyncio.sleep(0)
+            waits.extend(
+                asyncio.ensure_future(destination.token_cache.prefetch(name))
+                for destination in route.destinations
+                if destination.token_cache is not None
+            )
+            await asyncio.sleep(0)
         for error in await asyncio.gather(*waits):
             if error is not None:
                 log.warning(

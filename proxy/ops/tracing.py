@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.clock import Clock
 from proxy.errors import ProxyError
-from proxy.plane.attempting import Attempting
+from proxy.plane.exchange import Exchange
 from proxy.plane.plane import Plane
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ EARLY: Final = 1000  # Exchanges that are kept until OpenTelemetry is there.
 FLUSH_SECONDS: Final = 2.0  # A collector on this machine needs milliseconds.
 CLOSE_SECONDS: Final = 0.5  # For what was cut at the end of the drain.
 
-_Early = tuple[Attempting, float, float, ProxyError | None]
+_Early = tuple[Exchange, float, float, ProxyError | None]
 
 
 def is_asked_for(environ: Mapping[str, str]) -> bool:
@@ -92,7 +92,7 @@ class Tracing:
         if not await self._within(seconds, lambda recorder: recorder.close()):
             log.warning("spans were lost: they could not be exported in time")
 
-    def _finished(self, exchange: Attempting, seconds: float, error: ProxyError | None) -> None:
+    def _finished(self, exchange: Exchange, seconds: float, error: ProxyError | None) -> None:
         """Record an exchange that took `seconds`."""
         ended = self._wall()
         if self._recorder is None:
@@ -101,7 +101,7 @@ class Tracing:
             self._record(exchange, ended - seconds, ended, error)
 
     def _record(
-        self, exchange: Attempting, begun: float, ended: float, error: ProxyError | None
+        self, exchange: Exchange, begun: float, ended: float, error: ProxyError | None
     ) -> None:
         if self._recorder is None:
             return

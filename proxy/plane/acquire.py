@@ -14,8 +14,9 @@ from proxy.deadlines import Within
 from proxy.errors import Overloaded, ProxyError
 from proxy.identity.token import IdToken
 from proxy.plane.codec import UpstreamCodec
+from proxy.plane.destination import Destination
 from proxy.plane.gate import GateFull
-from proxy.plane.pools import Source
+from proxy.plane.pools import Connector
 from proxy.plane.prepared import PreparedRoute
 from proxy.plane.uploads import Applicant
 from proxy.retry import Attempt, cause_of, pause_before, redials
@@ -26,15 +27,13 @@ class Pursuit:
     """The wait for one attempt, and what is known when it begins."""
 
     route: PreparedRoute
+    destination: Destination
     attempt: Attempt
     """The attempt before; number 0 where there was none."""
     jitter: Callable[[], float]
-    source: Source
-    """Where the upstream is found."""
+    connector: Connector
     fresh: bool = False
     """Whether only a connection will do that served nobody yet."""
-    pause: float = 0.0
-    """Seconds to wait first."""
 
     async def enter(self) -> None:
         """Wait for a place at the route's gate.
@@ -63,17 +62,17 @@ class Pursuit:
         Raises:
             TokenUnavailable, TokenTimedOut: there is none; nothing may be sent.
         """
-        route = self.route
-        if route.tokens is None:
+        route, cache = self.route, self.destination.token_cache
+        if cache is None:
             return None
-        return await route.tokens.get(route.name, route.config.timeouts.connect)
+        return await cache.get(route.name, route.config.timeouts.connect)
 
     async def another_token(self, refused: IdToken) -> IdToken | None:
         """Make one fetch after a token was refused; return another one, None if none came."""
-        route = self.route
-        if route.tokens is None:
+        route, cache = self.route, self.destination.token_cache
+        if cache is None:
             return None
-        return await route.tokens.another(refused, route.name, route.config.timeouts.connect)
+        return await cache.another(refused, route.name, route.config.timeouts.connect)
 
     async def connection(self, applicant: Applicant) -> UpstreamCodec:
         """Wait for a connection for `applicant`, dialling again as the policy allows.
@@ -86,7 +85,7 @@ class Pursuit:
         while True:
             number += 1
             try:
-                return await self.source.acquire(
+                return await self.connector.acquire(
                     route.config.timeouts.connect, applicant, fresh=self.fresh
                 )
             except ProxyError as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from proxy.config.model import Address, Auth, Config, Route, Upstream
 from proxy.identity.tokens import Tokens
+from proxy.plane.destination import Destination
 from proxy.plane.dial import Dialler
 from proxy.plane.host import head_limit
 from proxy.plane.http2.pool import StreamPool
@@ -111,16 +112,18 @@ class Builder:
         upstream = route.upstream
         if upstream is None:
             raise AssertionError(f"the upstream of route {route.name} is not resolved")
-        tokens = None
+        token_cache = None
         if route.auth is Auth.ID_TOKEN:
-            tokens = self._tokens.cache(route.credentials, route.audience or upstream.origin)
-        return PreparedRoute(
-            route,
-            upstream=upstream,
+            token_cache = self._tokens.cache(route.credentials, route.audience or upstream.origin)
+        destination = Destination(
+            route.name,
+            upstream,
             pools=self._pools_of(route, upstream, pools),
-            tokens=tokens,
-            stats=self._plane.stats.route(route.name),
+            token_cache=token_cache,
+            header=route.header,
+            protocol=route.protocol,
         )
+        return PreparedRoute(route, (destination,), self._plane.stats.route(route.name))
 
     def _pools_of(self, route: Route, upstream: Upstream, into: dict[_PoolKey, Pools]) -> Pools:
         """Return the pools of a route, those that there are if it may keep them."""

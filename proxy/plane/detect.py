@@ -68,6 +68,14 @@ class Detector(asyncio.Protocol):
         """End a connection on which nothing happens."""
         self._transport.abort()
 
+    @property
+    def is_busy(self) -> bool:
+        """Tell that nothing is under way."""
+        return False
+
+    def drain(self) -> None:
+        """Wait for the first request: its codec will say so."""
+
     def shut(self) -> None:
         """End the connection because the process ends."""
         self._transport.close()

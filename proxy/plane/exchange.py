@@ -1,45 +1,171 @@
 """One request and its response: a state machine between two codecs.
 
-It knows routes, tokens, attempts, deadlines and numbers; it knows no wire format.  The warm
-path (a cached token, an idle connection) runs in the caller's own callback without a task or
-a future; only what has to wait becomes a task.
+It knows routes, tokens, attempts, deadlines and numbers; it knows no wire format.  The warm path
+(a cached token, an idle connection) runs in the caller's own callback, without a task or a future;
+only what has to wait becomes a task.
+
+The file follows one request: it is admitted, an attempt is made, its body and the response pass
+through, the attempt is repeated where that is safe, and everything ends once, in `_finish`.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
 from functools import partial
+from typing import Protocol
 
+from proxy.clock import Clock
 from proxy.errors import (
     BodyTooLarge,
     DownstreamGone,
     Draining,
     HeadersTooLarge,
+    InternalError,
     ProxyError,
     UpstreamTimedOut,
 )
+from proxy.identity.token import IdToken
 from proxy.plane import guard
+from proxy.plane.acquire import Pursuit, rest
 from proxy.plane.answer import dated, write_error
-from proxy.plane.attempting import Attempting
-from proxy.plane.head import ResponseHead, block
+from proxy.plane.codec import DownstreamCodec, UpstreamCodec
+from proxy.plane.head import RequestHead, ResponseHead, block, values
+from proxy.plane.pools import Connector
+from proxy.plane.prepared import PreparedRoute
+from proxy.plane.refusal import REFUSALS, Held, may_be_platform, refusal_of
 from proxy.plane.replay import Replay
-from proxy.plane.state import ATTEMPTING, FINISHED, HOLDING, RELAYING, TUNNELLING, WAITING
-from proxy.retry import cause_of, stale_connection, unprocessed
+from proxy.plane.state import (
+    ADMITTED,
+    ALLOWED,
+    ATTEMPTING,
+    FINISHED,
+    HOLDING,
+    RELAYING,
+    TUNNELLING,
+    WAITING,
+    State,
+)
+from proxy.retry import (
+    LONGEST_BACKOFF,
+    Attempt,
+    allowed,
+    cause_of,
+    pause_before,
+    retry_after_seconds,
+    stale_connection,
+    unprocessed,
+)
+
+log = logging.getLogger("proxy.plane")
 
 # Bytes of a body that may wait for an upstream before the caller is asked to pause.
 _WAITING_BYTES = 64 * 1024
 
+Step = Callable[[], Coroutine[None, None, None]]
+"""What an exchange does where it has to wait."""
 
-class Exchange(Attempting):
+
+class Owner(Protocol):
+    """What an exchange needs of the plane that it runs in."""
+
+    clock: Clock
+    wall: Clock
+    exchanges: set[Exchange]
+    jitter: Callable[[], float]
+
+    def spawn(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
+        """Run what has to wait, as a task that the plane owns."""
+
+    def finished(self, exchange: Exchange, error: ProxyError | None) -> None:
+        """Report the end of an exchange: numbers and log."""
+
+
+class Exchange:
     """Serves one request: both a `RequestSink` and a `ResponseSink` (see `proxy.plane.codec`)."""
 
-    __slots__ = ()
+    __slots__ = (
+        "_answered", "_destination", "_down", "_ended", "_half", "_held", "_kept", "_owner",
+        "_refused", "_replay", "_sent_at", "_target", "_task", "_token", "_total_at", "_trailers",
+        "_up", "attempts", "deadline", "entered", "head", "origin", "refused_as", "request_bytes",
+        "response_bytes", "route", "started_at", "state", "status",
+    )  # fmt: skip
 
-    # --- the caller's half: RequestSink --------------------------------------------------
+    def __init__(
+        self, owner: Owner, down: DownstreamCodec, head: RequestHead, route: PreparedRoute
+    ) -> None:
+        # For the whole exchange
+        self._owner = owner
+        self._down = down
+        self.head = head
+        self.route = route
+        self.state = ADMITTED
+        self.started_at = owner.clock()
+        self.deadline = self._total_at = self.started_at + route.config.timeouts.total
+        self.entered = False
+        """Whether it holds a place at the route's gate, if there is one."""
+        self.origin = b""
+        """The allowed browser origin that asks."""
+        self.status = 0
+        self.refused_as = 0
+        """The status of an answer that may be a refusal by the platform, to be explained."""
+        self.attempts = self.request_bytes = self.response_bytes = 0
+        self._destination = route.destinations[0]
+        """Where attempts go."""
+        self._target = head.target
+        """The target as the route passes it on; the caller's until that is known."""
+        self._kept = b""
+        """The fields for the upstream, without the identity header."""
+        self._ended = False  # Whether the request is whole.
+        self._half = ""
+        """In a tunnel: the half that has ended, so that the other's end is the last."""
+        self._replay: Replay | None = None
+        """What is kept of the body; None as long as nothing of it has come."""
+        self._trailers = b""
+        self._answered = False
+        """Whether the caller has got anything of an answer, a 1xx included: no repeat then."""
+        self._task: asyncio.Task[None] | None = None
+        # For one attempt
+        self._up: UpstreamCodec | None = None
+        self._sent_at = 0.0
+        self._token: IdToken | None = None
+        self._held: Held | None = None
+        self._refused = False
+        """Whether a token of this exchange was refused before: there is one replay."""
+
+    @property
+    def protocol(self) -> str:
+        """The caller's side as a metrics label: h1, h2, or ws for a tunnel."""
+        return "ws" if self.status == 101 else self._down.protocol  # noqa: PLR2004 (RFC 9110, 15)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of the request has come."""
+        return self._ended
+
+    def _move_to(self, new: State) -> None:
+        """Change the state; the only writer."""
+        if not ALLOWED[self.state][new]:
+            raise AssertionError(f"an exchange cannot move from {self.state!r} to {new!r}")
+        self.state = new
+
+    def _touch(self) -> float:
+        """Move the deadline because something has come or gone; return the steady clock's time."""
+        timeouts = self.route.config.timeouts
+        waits = self._ended and self.state is ATTEMPTING
+        now = self._owner.clock()
+        deadline = now + (timeouts.response if waits else timeouts.idle)
+        total = self._total_at
+        self.deadline = deadline if deadline < total else total  # noqa: FURB136 (slower, runs often)
+        return now
+
+    # --- admission: RequestSink.start --------------------------------------------------------
 
     def start(self, *, ended: bool) -> None:
         """Begin; on the warm path the attempt is under way when this returns."""
         self._ended = ended
-        self._keeper.sweeper.add(self)
+        self._owner.exchanges.add(self)
         route = self.route
         route.stats.in_flight += 1
         route.budget.deposit()
@@ -51,14 +177,131 @@ class Exchange(Attempting):
             except ProxyError as error:
                 self.fail(error)
                 return
-        self.upstream_target, self._kept = route.prepare(head)
+        self._target, self._kept = route.prepare(head)
         if route.gate is None or route.gate.try_enter():
             self.entered = True
-            line = route.identity_line()
-            if line is not None and (up := self._source.take(self)) is not None:
+            line = self._destination.identity_line()
+            if line is not None and (up := self._connector().take(self)) is not None:
                 self._attempt(up, line)
                 return
         self._wait(self._pursue)
+
+    def _connector(self) -> Connector:
+        """Return where the connection for an attempt comes from."""
+        head, spoken = self.head, self._down.protocol
+        if head.upgrade or head.grpc:
+            return self._destination.connector(head, spoken)
+        return self._destination.connectors[spoken]
+
+    @property
+    def upstream_target(self) -> bytes:
+        """The target as the upstream sees it; the caller's where it did not get that far."""
+        return self._destination.target(self._target)
+
+    def _answer_here(self) -> bool:
+        """Answer what no upstream has to; return whether it was answered.
+
+        Raises:
+            ProxyError: the request may not pass.
+        """
+        head, route = self.head, self.route
+        if head.raw_size > route.head_limit:
+            raise HeadersTooLarge(f"The request head is larger than {route.head_limit} bytes.")
+        limit = route.body_limit
+        if limit and (head.length or 0) > limit:
+            raise BodyTooLarge(f"The request body is larger than {limit} bytes.")
+        if not head.guarded:
+            return False
+        self.origin = self.route.guard.origin_of(head)
+        if not (self.origin and guard.is_preflight(head)):
+            return False
+        answer = guard.preflight_answer(head)
+        date = block([dated(self._owner.wall())])
+        answer.fields = guard.allow(answer.fields + date, self.origin)
+        self.status = answer.status
+        self._finish(None)
+        self._down.write_head(answer)
+        self._down.write_end(b"")
+        return True
+
+    # --- an attempt --------------------------------------------------------------------------
+
+    def _attempt(self, up: UpstreamCodec, line: bytes) -> None:
+        """Send what there is of the request; whoever called flushes."""
+        self._move_to(ATTEMPTING)
+        self.attempts += 1
+        self._up = up
+        destination = self._destination
+        self._token = destination.token
+        up.send_head(
+            self,
+            self.head,
+            target=destination.target(self._target) if destination.base else self._target,
+            authority=destination.authority,
+            fields=self._kept + line,
+        )
+        if self._replay is not None:
+            # In one piece: as 64 KiB of single bytes, it would take the loop for 20 ms and more.
+            body = self._replay.joined()
+            if body:
+                up.send_data(body)
+            self._replay.trim()
+        if self._ended:
+            up.send_end(self._trailers)
+        else:
+            up.begin_upload()
+        self._sent_at = self._touch()
+
+    def _wait(self, step: Step) -> None:
+        """Go on in a task."""
+        self._move_to(WAITING)
+        self.deadline = self._total_at
+        self._task = self._owner.spawn(self._guarded(step), f"exchange on {self.route.name}")
+
+    async def _guarded(self, step: Step) -> None:
+        """Turn what a waiting step raises into the exchange's failure.
+
+        The step is made here, so that none is left over if the task ends before it begins.
+        """
+        error: ProxyError
+        try:
+            await step()
+            return
+        except ProxyError as failure:
+            error = failure
+        except Exception:
+            log.exception("A bug in the data path.", extra={"route": self.route.name})
+            error = InternalError("The proxy met a condition that it does not know.")
+        self._task = None
+        self.fail(error)
+
+    async def _pursue(self, *, fresh: bool = False, pause: float = 0.0) -> None:
+        """Wait for all that an attempt needs, then make it."""
+        pursuit = self._pursuit(fresh=fresh)
+        await rest(pause)
+        if not self.entered:
+            await pursuit.enter()
+            self.entered = True
+        token = await pursuit.token()
+        up = await pursuit.connection(self)
+        self._task = None
+        # Before anything is written: the upstream may ask for a pause at once.
+        self._down.resume_request()
+        self._attempt(up, self._destination.line_of(token))
+        if self._up is not None:
+            self._up.flush()
+
+    def _pursuit(self, *, fresh: bool = False) -> Pursuit:
+        return Pursuit(
+            self.route,
+            self._destination,
+            self._history(),
+            self._owner.jitter,
+            self._connector(),
+            fresh=fresh,
+        )
+
+    # --- the rest of the request: RequestSink ------------------------------------------------
 
     def request_data(self, data: bytes) -> None:
         """Pass on a part of the body, or hold it until there is somebody to pass it to."""
@@ -96,28 +339,13 @@ class Exchange(Attempting):
             self._up.send_end(trailers)
             self._touch()
         elif self.state is WAITING:
-            self._source.completed(self)
+            self._connector().completed(self)
 
     def request_flush(self) -> None:
         """Let what came in this segment leave."""
         if self._up is not None and (not self._ended or self.state is TUNNELLING):
             self._up.flush()
             self._touch()
-
-    def gone(self) -> None:
-        """Cancel everything: nobody waits for the answer any more."""
-        if self.state is FINISHED:
-            return
-        self._drop_upstream()
-        if self.state is TUNNELLING:
-            self._finish(None)
-        else:
-            self.status = DownstreamGone.status
-            self._finish(DownstreamGone("The caller closed the connection."))
-
-    def broken(self, error: ProxyError) -> None:
-        """Give up: the rest of the request cannot be passed on."""
-        self.fail(error)
 
     def pause_response(self) -> None:
         """Pass on the caller's slowness."""
@@ -129,7 +357,7 @@ class Exchange(Attempting):
         if self._up is not None:
             self._up.resume_response()
 
-    # --- the upstream's half: ResponseSink -----------------------------------------------
+    # --- the response: ResponseSink ----------------------------------------------------------
 
     def informational(self, head: ResponseHead) -> None:
         """Pass on a 1xx; after it the caller has seen a part of this attempt's answer."""
@@ -138,7 +366,7 @@ class Exchange(Attempting):
 
     def response_head(self, head: ResponseHead) -> None:
         """Pass on the final head, unless the attempt is repeated instead."""
-        self.route.stats.upstream_head.observe(self._keeper.clock() - self._sent_at)
+        self.route.stats.upstream_head.observe(self._owner.clock() - self._sent_at)
         if head.status >= 400 and self._intercept(head):  # noqa: PLR2004 (errors begin there)
             return
         self._relay(head)
@@ -146,7 +374,7 @@ class Exchange(Attempting):
     def response_whole(self, head: ResponseHead, body: bytes) -> None:
         """Pass on an answer that came in one piece."""
         stats = self.route.stats
-        stats.upstream_head.observe(self._keeper.clock() - self._sent_at)
+        stats.upstream_head.observe(self._owner.clock() - self._sent_at)
         self.status = head.status
         if self.origin:
             head.fields = guard.allow(head.fields, self.origin)
@@ -155,6 +383,19 @@ class Exchange(Attempting):
         self._finish(None)
         # Last: the caller's next request may begin within this call.
         self._down.write_whole(head, body)
+
+    def _relay(self, head: ResponseHead) -> None:
+        """Begin the response to the caller."""
+        self.status = head.status
+        tunnel = head.status == 101  # noqa: PLR2004 (RFC 9110, 15.2.2)
+        self._move_to(TUNNELLING if tunnel else RELAYING)
+        if self._replay is not None:
+            self._replay.forget()
+        if self.origin:
+            head.fields = guard.allow(head.fields, self.origin)
+        if head.status in REFUSALS and self._token is not None:
+            self.refused_as = refusal_of(head)
+        self._down.write_head(head)
 
     def response_data(self, data: bytes) -> None:
         """Pass on a part of the body."""
@@ -189,6 +430,17 @@ class Exchange(Attempting):
             self._down.flush()
             self._touch()
 
+    def pause_request(self) -> None:
+        """Pass on the upstream's slowness."""
+        if not self._ended or self.state is TUNNELLING:
+            self._down.pause_request()
+
+    def resume_request(self) -> None:
+        """Pass on that it has caught up."""
+        self._down.resume_request()
+
+    # --- another attempt ---------------------------------------------------------------------
+
     def failed(self, error: ProxyError) -> None:
         """Repeat the attempt where that is safe, else tell the caller."""
         attempt = self._history()
@@ -210,16 +462,131 @@ class Exchange(Attempting):
                 return
         self.fail(error)
 
-    def pause_request(self) -> None:
-        """Pass on the upstream's slowness."""
-        if not self._ended or self.state is TUNNELLING:
-            self._down.pause_request()
+    def _history(self) -> Attempt:
+        up, method, whole = self._up, self.head.method, self._is_replayable()
+        if up is None:
+            return Attempt(self.attempts, method, whole)
+        return Attempt(self.attempts, method, whole, up.reused, up.wrote, up.answered)
 
-    def resume_request(self) -> None:
-        """Pass on that it has caught up."""
-        self._down.resume_request()
+    def _is_replayable(self) -> bool:
+        """Whether all of the body that has come so far is still at hand."""
+        return self._replay is None or self._replay.whole
 
-    # --- deadlines and ends --------------------------------------------------------------
+    def _repeats(self, cause: str | int, attempt: Attempt, retry_after: float = 0.0) -> bool:
+        """Begin another attempt if the route's policy allows one; return whether."""
+        policy = self.route.config.retries
+        if self._answered or not allowed(cause, attempt, policy, self.route.budget):
+            return False
+        self.route.stats.retries[str(cause)] += 1
+        self._drop_upstream()
+        pause = pause_before(attempt.number, policy, retry_after, self._owner.jitter)
+        self._wait(partial(self._pursue, pause=pause))
+        return True
+
+    def _repeat_refused(self, attempt: Attempt) -> None:
+        """Begin another attempt after one that the upstream has not begun: at once, then slower."""
+        self.route.stats.retries["refused"] += 1
+        pause, earlier = 0.0, attempt.number - 1
+        if earlier:
+            policy = self.route.config.retries
+            pause = pause_before(earlier, policy, None, self._owner.jitter)
+        self._wait(partial(self._pursue, pause=pause))
+
+    def _intercept(self, head: ResponseHead) -> bool:
+        """Keep a response from the caller because the attempt may be repeated; return whether."""
+        if head.status == 401 and self._destination.token_cache is not None:  # noqa: PLR2004 (RFC 9110)
+            if not (self._refused or self._answered) and may_be_platform(head):
+                self._move_to(HOLDING)
+                self._held = Held(head)
+                return True
+            return False
+        if head.status not in self.route.config.retries.on:
+            return False
+        found = values(head.fields, b"retry-after")
+        wait = retry_after_seconds(found[0]) if found else 0.0
+        if wait is None or wait > LONGEST_BACKOFF:
+            return False  # Longer than the caller should be kept waiting: the answer is its own.
+        return self._repeats(head.status, self._history(), wait)
+
+    # --- a 401 that may be the platform's ----------------------------------------------------
+
+    def _decide_held(self) -> None:
+        """Look at the held 401: after the platform's, another token is tried once."""
+        held, token = self._held, self._token
+        cache = self._destination.token_cache
+        if held is None or self._refused or not held.is_decidable():
+            return
+        self._refused = True
+        if token is None or cache is None or not held.is_platform():
+            self._release_held(held)
+            return
+        if not (self._ended and self._is_replayable()):
+            cache.refuse(token, self.route.name)
+            self._release_held(held)
+            return
+        if self._up is not None:
+            self._up.pause_response()
+        self.deadline = self._total_at
+        step = partial(self._reauthenticate, held, token)
+        self._task = self._owner.spawn(self._guarded(step), f"new token for {self.route.name}")
+
+    async def _reauthenticate(self, held: Held, refused: IdToken) -> None:
+        """Fetch once; repeat with the new token if there is one, else pass on the 401."""
+        token = await self._pursuit().another_token(refused)
+        self._task = None
+        if token is None:
+            self._release_held(held)
+            return
+        self._held = None
+        self._drop_upstream()
+        self.route.stats.retries["token_refused"] += 1
+        self._wait(self._pursue)
+
+    def _release_held(self, held: Held) -> None:
+        self._held = None
+        # Before anything is written: the caller may ask for a pause at once.
+        self.resume_response()
+        self._relay(held.head)
+        for piece in held.pieces:
+            self.response_data(piece)
+        if held.ended:
+            self.response_end(held.trailers)
+        else:
+            self._down.flush()
+
+    # --- a tunnel ----------------------------------------------------------------------------
+
+    def _half_closed(self, half: str) -> None:
+        """Pass on the end of one direction of a tunnel; with the second, all is done."""
+        up = self._up
+        if self._half and self._half != half:
+            self._finish(None)
+            if up is not None:
+                up.close()
+            self._down.close()
+            return
+        self._half = half
+        if half == "upstream":
+            self._down.write_end(b"")
+        elif up is not None:
+            up.send_end(b"")
+
+    # --- the end -----------------------------------------------------------------------------
+
+    def gone(self) -> None:
+        """Cancel everything: nobody waits for the answer any more."""
+        if self.state is FINISHED:
+            return
+        self._drop_upstream()
+        if self.state is TUNNELLING:
+            self._finish(None)
+        else:
+            self.status = DownstreamGone.status
+            self._finish(DownstreamGone("The caller closed the connection."))
+
+    def broken(self, error: ProxyError) -> None:
+        """Give up: the rest of the request cannot be passed on."""
+        self.fail(error)
 
     def on_deadline(self, now: float) -> None:
         """Fail with the deadline that has passed."""
@@ -253,7 +620,7 @@ class Exchange(Attempting):
             self._down,
             error,
             self.head,
-            now=self._keeper.wall(),
+            now=self._owner.wall(),
             route=self.route.name,
             language=self.route.config.errors,
             origin=self.origin,
@@ -264,55 +631,19 @@ class Exchange(Attempting):
         """Return the request's body if it is whole, small and still at hand, else nothing."""
         return self._replay.small() if self._ended and self._replay is not None else b""
 
+    def _drop_upstream(self) -> None:
+        up, self._up = self._up, None
+        if up is not None:
+            up.cancel()
+
     def _finish(self, error: ProxyError | None) -> None:
         """End, exactly once: the terminal state refuses a second time."""
         self._move_to(FINISHED)
-        self._keeper.sweeper.discard(self)
+        self._owner.exchanges.discard(self)
         self._up = self._held = None
         self.route.stats.in_flight -= 1
         if self.entered and self.route.gate is not None:
             self.route.gate.leave()
         if self._task is not None:
             self._task.cancel()
-        self._keeper.finished(self, error)
-
-    def _half_closed(self, half: str) -> None:
-        """Pass on the end of one direction of a tunnel; with the second, all is done."""
-        up = self._up
-        if self._half and self._half != half:
-            self._finish(None)
-            if up is not None:
-                up.close()
-            self._down.close()
-            return
-        self._half = half
-        if half == "upstream":
-            self._down.write_end(b"")
-        elif up is not None:
-            up.send_end(b"")
-
-    def _answer_here(self) -> bool:
-        """Answer what no upstream has to; return whether it was answered.
-
-        Raises:
-            ProxyError: the request may not pass.
-        """
-        head, route = self.head, self.route
-        if head.raw_size > route.head_limit:
-            raise HeadersTooLarge(f"The request head is larger than {route.head_limit} bytes.")
-        limit = route.body_limit
-        if limit and (head.length or 0) > limit:
-            raise BodyTooLarge(f"The request body is larger than {limit} bytes.")
-        if not head.guarded:
-            return False
-        self.origin = self.route.guard.origin_of(head)
-        if not (self.origin and guard.is_preflight(head)):
-            return False
-        answer = guard.preflight_answer(head)
-        date = block([dated(self._keeper.wall())])
-        answer.fields = guard.allow(answer.fields + date, self.origin)
-        self.status = answer.status
-        self._finish(None)
-        self._down.write_head(answer)
-        self._down.write_end(b"")
-        return True
+        self._owner.finished(self, error)

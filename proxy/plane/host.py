@@ -21,6 +21,13 @@ def head_limit(limits: Limits) -> int:
 class Connection(Protocol):
     """A caller's connection, in whatever format it speaks."""
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether an exchange, or a response that has not left yet, is on it."""
+
+    def drain(self) -> None:
+        """Let the caller know that it should go elsewhere, where it can be told at once."""
+
     def shut(self) -> None:
         """End the connection because the process ends."""
 
@@ -34,9 +41,8 @@ class Host(Protocol):
     """What callers in HTTP/2 may cost all together (see `proxy.plane.http2.tolls`)."""
     sweeper: Sweeper
 
-    @property
-    def draining(self) -> bool:
-        """Whether connections shall end with their next response."""
+    draining: bool
+    """Whether connections shall end with their next response."""
 
     def opened(self, connection: Connection) -> None:
         """Count a connection that began."""

@@ -6,12 +6,12 @@ import asyncio
 import random
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from weakref import WeakSet
 
 from proxy.clock import Clocks
 from proxy.config.model import ErrorFormat, Route
-from proxy.errors import InternalError, ProxyError, RouteNotFound
+from proxy.errors import ProxyError, RouteNotFound
 from proxy.plane.answer import Refusal
-from proxy.plane.attempting import Attempting
 from proxy.plane.codec import DownstreamCodec, RequestSink
 from proxy.plane.descriptors import overloaded
 from proxy.plane.detect import Detector
@@ -20,7 +20,6 @@ from proxy.plane.guard import CAME_THROUGH, HOST, METHOD, refused_method
 from proxy.plane.head import NOBODY, RequestHead
 from proxy.plane.host import Connection, Host
 from proxy.plane.http1.downstream import Http1Downstream
-from proxy.plane.http2.downstream import Http2Downstream
 from proxy.plane.http2.tolls import shared_by_all
 from proxy.plane.prepared import PreparedRoute
 from proxy.plane.report import Reporter
@@ -35,7 +34,7 @@ _FLUSH_TIMEOUT = 1.0
 
 _LEAST_HEAD_LIMIT = 64 * 1024
 
-Observer = Callable[[Attempting, float, ProxyError | None], None]
+Observer = Callable[[Exchange, float, ProxyError | None], None]
 """Takes an exchange that has ended, how long it took (seconds), and the proxy's own failure."""
 
 
@@ -49,25 +48,29 @@ class Plane:
         self.wall = clocks.wall
         self.jitter = jitter
         self.stats = stats
-        self.sweeper = Sweeper(clocks.steady)
-        self.draining = False
+        self.exchanges: set[Exchange] = set()
+        """Those in flight; the sweeper watches their deadlines."""
         self.connections: set[Connection] = set()
+        """Callers' connections."""
+        self.sweeper = Sweeper(clocks.steady)
+        self.sweeper.watch_all(self.exchanges)
+        self._listeners: WeakSet[ListenerHost] = WeakSet()
+        self.draining = False
         self.on_finished: Observer | None = None
         """Is told of every exchange that has ended."""
         self._reporter = Reporter(stats, clocks.wall)
         self._tasks = Tasks()
         self._change: asyncio.Future[None] | None = None
 
-    @property
-    def exchanges(self) -> list[Exchange]:
-        """The exchanges in flight."""
-        return [item for item in self.sweeper.watched if isinstance(item, Exchange)]
+    def opened(self, listener: ListenerHost) -> None:
+        """Have `listener` drain with the plane."""
+        self._listeners.add(listener)
 
     def spawn(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
         """Run `work` as a task of the plane's own."""
         return self._tasks.spawn(work, name)
 
-    def finished(self, exchange: Attempting, error: ProxyError | None) -> None:
+    def finished(self, exchange: Exchange, error: ProxyError | None) -> None:
         """Report the end of an exchange."""
         seconds = self.clock() - exchange.started_at
         self._reporter.finished(exchange, seconds, error)
@@ -76,13 +79,20 @@ class Plane:
         if self._change is not None:
             self._changed()
 
-    async def idle(self) -> None:
-        """Wait until no exchange is in flight and no response waits for its caller's window."""
-        while self.exchanges or any(
-            isinstance(connection, Http2Downstream) and connection.streams
-            for connection in self.connections
-        ):
-            await self._next_change()
+    async def until(self, done: Callable[[], bool]) -> None:
+        """Wait until `done`, which is asked whenever an exchange or a connection has ended."""
+        while not done():
+            if self._change is None:
+                self._change = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._change)
+
+    def is_idle(self) -> bool:
+        """Tell whether no exchange is in flight and no response waits for its caller's window."""
+        return not self.exchanges and not any(each.is_busy for each in self.connections)
+
+    def is_deserted(self) -> bool:
+        """Tell whether every connection of callers has ended."""
+        return not self.connections
 
     def refuse(
         self,
@@ -102,13 +112,14 @@ class Plane:
         (HTTP/2 ones are told at once: RFC 9113, 6.8.)
         """
         self.draining = True
+        for listener in self._listeners:
+            listener.draining = True
         for connection in list(self.connections):
-            if isinstance(connection, Http2Downstream):
-                connection.drain()
+            connection.drain()
 
     def cut(self) -> int:
         """End all exchanges; return how many there were."""
-        left = self.exchanges
+        left = list(self.exchanges)
         for exchange in left:
             exchange.cut()
         return len(left)
@@ -130,19 +141,12 @@ class Plane:
         await self._tasks.end()
         with suppress(TimeoutError):
             async with asyncio.timeout(_FLUSH_TIMEOUT):
-                while self.connections:
-                    await self._next_change()
+                await self.until(self.is_deserted)
 
     def _changed(self) -> None:
         if self._change is not None:
             self._change.set_result(None)
             self._change = None
-
-    async def _next_change(self) -> None:
-        """Wait until an exchange or a connection has ended."""
-        if self._change is None:
-            self._change = asyncio.get_running_loop().create_future()
-        await asyncio.shield(self._change)
 
 
 Table = RoutingTable[PreparedRoute | Unresolved]
@@ -159,12 +163,15 @@ class ListenerHost:
         self._plane = plane
         self.sweeper = plane.sweeper
         self.allowance = shared_by_all(plane.clock)
+        self.draining = plane.draining
+        """Whether connections shall end with their next response."""
         self.table: Table = RoutingTable((), _unroutable)
         self.head_limit = _LEAST_HEAD_LIMIT
         """The largest request head that any route takes (bytes)."""
         self.loopback_name: bytes | None = None
         """The host that it is configured with where only this machine can connect, its browsers
         included; else None."""
+        plane.opened(self)
 
     def connection(self) -> Detector:
         """Return what serves a connection that is accepted."""
@@ -174,10 +181,9 @@ class ListenerHost:
         """Return what a connection is served by for which no descriptor is left."""
         return _Crowded(self, self._plane)
 
-    @property
-    def draining(self) -> bool:
-        """Whether connections shall end with their next response."""
-        return self._plane.draining
+    def retire(self) -> None:
+        """Go on with what is known until each connection's next response: a reload took it away."""
+        self.draining = True
 
     def opened(self, connection: Connection) -> None:
         """Count a connection that began."""
@@ -219,10 +225,6 @@ class ListenerHost:
     def reject(self, codec: DownstreamCodec, error: ProxyError, head: RequestHead = NOBODY) -> None:
         """Answer bytes that are no request; `head` is what can be known of it."""
         self._plane.refuse(codec, head, error).start(ended=True)
-
-    def crashed(self, codec: DownstreamCodec) -> RequestSink:
-        """Return what answers a request that met a bug."""
-        return self._plane.refuse(codec, NOBODY, InternalError("The proxy met a bug."))
 
 
 class _Crowded:

@@ -20,8 +20,8 @@ _GRPC_HINT = (
 )
 
 
-class Source(Interface):
-    """Where an exchange gets its upstream codec from."""
+class Connector(Interface):
+    """Where an exchange gets a connection to the upstream from."""
 
     def take(self, applicant: Applicant) -> UpstreamCodec | None:
         """Return one that is ready, or None where it must be awaited with `acquire`."""
@@ -48,17 +48,17 @@ class Pools:
         self._grpc = _OnlyHttp2(streams)
         self._no_grpc = _NoGrpc(streams.origin)
 
-    def sources(self, configured: Protocol) -> dict[str, Source]:
+    def connectors(self, configured: Protocol) -> dict[str, Connector]:
         """Return where exchanges find their upstream, by what their caller speaks (h1, h2).
 
         `configured` is the route's protocol.
         """
-        by_protocol: dict[str, Source] = {"h1": self._http1, "h2": self._either}
+        by_protocol: dict[str, Connector] = {"h1": self._http1, "h2": self._either}
         if configured is Protocol.AUTO:
             return by_protocol
         return dict.fromkeys(by_protocol, by_protocol[configured.value])
 
-    def special(self, head: RequestHead, configured: Protocol) -> Source:
+    def special(self, head: RequestHead, configured: Protocol) -> Connector:
         """Return where an exchange finds it that leaves no choice: an upgrade, or gRPC."""
         if head.upgrade:
             return self._upgrades

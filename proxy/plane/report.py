@@ -93,8 +93,9 @@ def _http(exchange: Finished, seconds: float) -> dict[str, Any]:
 
 def _explain(status: int, route: PreparedRoute) -> None:
     """Say once a minute per route what a refused token usually means."""
-    if route.tokens is not None:
-        text, hint = explain(status, route.config, route.token)
+    destination = route.destinations[0]
+    if destination.token_cache is not None:
+        text, hint = explain(status, route.config, destination.token)
         extra = {"route": route.name, "reason": f"upstream_{status}", "per_minute": 1}
         explanations.warning(text, extra={**extra, "hint": hint})
 

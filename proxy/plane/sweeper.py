@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from typing import Protocol, cast
 
 from proxy.clock import Clock
@@ -35,17 +36,34 @@ def tick_for(timeouts: Iterable[float]) -> float:
 class Sweeper:
     """Watches deadlines; runs only while there is something to watch."""
 
-    __slots__ = ("_due_at", "_handle", "_is_put_off", "_loop", "clock", "tick", "watched")
+    __slots__ = (
+        "_due_at",
+        "_groups",
+        "_handle",
+        "_is_put_off",
+        "_loop",
+        "clock",
+        "tick",
+        "watched",
+    )
 
     def __init__(self, clock: Clock, *, tick: float = LONGEST_TICK) -> None:
         self.clock = clock
         self.tick = tick
         self.watched: set[Watched] = set()
+        self._groups: list[AbstractSet[Watched]] = [self.watched]
         self._loop: asyncio.AbstractEventLoop | None = None
         self._handle: Timer | None = None
         self._due_at = 0.0
         """When the next sweep is due, on `clock`."""
         self._is_put_off = False
+
+    def watch_all(self, group: AbstractSet[Watched]) -> None:
+        """Watch whatever is in `group`, a set that its owner keeps.
+
+        Only while something has been added one by one: an exchange has a connection that is.
+        """
+        self._groups.append(group)
 
     def add(self, item: Watched) -> None:
         """Watch `item` until it is discarded."""
@@ -60,7 +78,8 @@ class Sweeper:
     def sweep(self) -> None:
         """Tell everything whose deadline has passed."""
         now = self.clock()
-        for item in [item for item in self.watched if item.deadline <= now]:
+        due = [item for group in self._groups for item in group if item.deadline <= now]
+        for item in due:
             item.on_deadline(now)
 
     def stop(self) -> None:

@@ -173,10 +173,10 @@ class _Worker:
         if self._server is not None:
             try:
                 async with asyncio.timeout(0):
-                    await self._server.plane.idle()
+                    await self._server.plane.until(self._server.plane.is_idle)
             except TimeoutError:
                 at_once = False
-                await self._server.plane.idle()
+                await self._server.plane.until(self._server.plane.is_idle)
         self._channel.send(Idle(at_once))
 
     async def _end(self) -> None:

@@ -187,6 +187,14 @@ class Http1Downstream(CallerTransport):
         else:
             end.cut()
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether an exchange is under way."""
+        return self._exchange is not None
+
+    def drain(self) -> None:
+        """Do nothing yet: the next response will say so (RFC 9112, 9.6)."""
+
     def shut(self) -> None:
         """End the connection without reading on: the process ends, or nobody is there."""
         if self._phase is not CLOSED:

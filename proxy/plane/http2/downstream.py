@@ -121,6 +121,11 @@ class Http2Downstream(Endpoint, asyncio.Protocol):
 
     # --- the plane's side ----------------------------------------------------------------
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a stream is open: its response may wait for the caller's window."""
+        return bool(self.streams)
+
     def drain(self) -> None:
         """Ask the caller to go elsewhere, and let what it began end (RFC 9113, 6.8).
 

@@ -26,7 +26,7 @@ from proxy.ops import tracing
 from proxy.ops.otel import Recorder
 from proxy.ops.spans import attributes_of, name_of, parent_of
 from proxy.ops.tracing import Tracing, is_asked_for
-from proxy.plane.attempting import Attempting
+from proxy.plane.exchange import Exchange
 from proxy.plane.head import RequestHead
 from proxy.plane.plane import Plane
 from proxy.plane.stats import Stats
@@ -54,7 +54,7 @@ def route(upstream: Upstream | None = None) -> PlainRoute:
 
 
 @dataclass
-class Exchange:
+class Ended:
     """An exchange that has ended, as far as spans are concerned."""
 
     head: RequestHead = field(default_factory=lambda: RequestHead(b"GET", b"/a?q=1", b""))
@@ -64,8 +64,8 @@ class Exchange:
     route: Any = field(default_factory=route)
 
 
-def exchange(fields: bytes = b"", **more: Any) -> Exchange:
-    return Exchange(RequestHead(b"GET", b"/a?q=1", fields), **more)
+def exchange(fields: bytes = b"", **more: Any) -> Ended:
+    return Ended(RequestHead(b"GET", b"/a?q=1", fields), **more)
 
 
 # --- when they are asked for
@@ -142,7 +142,7 @@ def test_a_token_in_a_path_is_taken_out() -> None:
 def test_only_methods_that_the_conventions_know_are_names(
     method: bytes, name: str, known: str, original: str | None
 ) -> None:
-    found = Exchange(RequestHead(method, b"/", b""))
+    found = Ended(RequestHead(method, b"/", b""))
 
     attributes = attributes_of(found, None)
     assert name_of(found) == name
@@ -366,7 +366,7 @@ class World:
     def ends(self, ended: object) -> None:
         """Let an exchange end that took two seconds."""
         assert self.plane.on_finished is not None
-        self.plane.on_finished(cast("Attempting", ended), 2.0, None)
+        self.plane.on_finished(cast("Exchange", ended), 2.0, None)
 
 
 @pytest.fixture

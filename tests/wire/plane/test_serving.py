@@ -162,7 +162,7 @@ async def test_connections_end_with_their_next_response_while_draining(wired: Wi
     wired.upstream.automatic = OK
     caller = await wired.caller()
     await caller.ask(GET)
-    wired.plane.draining = True
+    wired.plane.drain()
 
     answer = await caller.ask(GET)
     assert answer.value("connection") == "close"
@@ -178,7 +178,7 @@ async def test_what_is_left_is_cut_when_the_drain_is_over(wired: Wired) -> None:
     await begun.take(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
     waiting.send(GET)
     await (await wired.upstream.accept()).head()
-    wired.plane.draining = True
+    wired.plane.drain()
 
     assert wired.plane.cut() == 2
     assert await begun.take_all() == b""

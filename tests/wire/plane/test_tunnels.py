@@ -192,7 +192,7 @@ async def test_a_silent_tunnel_is_cut_after_the_idle_timeout(wired: Wired) -> No
 
 async def test_a_tunnel_is_cut_when_the_drain_is_over(wired: Wired) -> None:
     caller, upstream = await tunnel(wired)
-    wired.plane.draining = True
+    wired.plane.drain()
     caller.send(b"x")
     await upstream.take(b"x")
 

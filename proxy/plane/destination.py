@@ -1,0 +1,82 @@
+"""Where an attempt goes: one address of a route's upstream, with its connections and its tokens.
+
+A route decides whether and how a request is served; a destination is where it is sent.  It owns
+what depends on the address alone: what ``Host`` says, the pools, the token cache of its audience,
+and the identity header that carries the current token.
+"""
+
+from __future__ import annotations
+
+from proxy.config.model import IdentityHeader, Protocol, Upstream
+from proxy.identity.cache import TokenCache
+from proxy.identity.header import identity_line
+from proxy.identity.token import IdToken
+from proxy.plane.head import RequestHead
+from proxy.plane.pools import Connector, Pools
+
+
+class Destination:
+    """One upstream address of a route."""
+
+    __slots__ = (
+        "_header", "_line", "_pools", "_protocol", "_route", "authority", "base", "connectors",
+        "token", "token_cache", "upstream",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        route: str,
+        upstream: Upstream,
+        *,
+        pools: Pools,
+        token_cache: TokenCache | None,
+        header: IdentityHeader,
+        protocol: Protocol,
+    ) -> None:
+        """`route` is the name that fetches of tokens are counted for.
+
+        `token_cache` is None where the route's `auth` is none.
+        """
+        self._route = route
+        self.upstream = upstream
+        self._pools = pools
+        self._protocol = protocol
+        self._header = header
+        self.token_cache = token_cache
+        self.connectors = pools.connectors(protocol)
+        """Where an exchange gets its connection from, by what its caller speaks (h1, h2)."""
+        self.authority = upstream.authority.encode()
+        """What ``Host`` or ``:authority`` says."""
+        self.base = upstream.base.encode()
+        """The path that stands before every target, mostly empty."""
+        self.token: IdToken | None = None
+        """The one that the last identity header carried."""
+        self._line = b""
+
+    def connector(self, head: RequestHead, spoken: str) -> Connector:
+        """Return where an exchange whose caller speaks `spoken` (h1, h2) gets its connection."""
+        if head.upgrade or head.grpc:
+            return self._pools.special(head, self._protocol)
+        return self.connectors[spoken]
+
+    def target(self, target: bytes) -> bytes:
+        """Return `target` as this upstream sees it."""
+        return self.base + target if self.base and target != b"*" else target
+
+    def identity_line(self) -> bytes | None:
+        """Return the identity header to send now, empty for no auth, None if it must be awaited."""
+        if self.token_cache is None:
+            return b""
+        token = self.token_cache.current(self._route)
+        if token is None:
+            return None
+        return self._line if token is self.token else self.line_of(token)
+
+    def line_of(self, token: IdToken | None) -> bytes:
+        """Return the identity header that carries `token` as a field block, empty without one."""
+        if token is None:
+            return b""
+        if token is not self.token:
+            self.token = token
+            self._line = b"\r\n" + identity_line(self._header, token).removesuffix(b"\r\n")
+        return self._line
