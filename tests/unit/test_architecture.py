@@ -42,9 +42,6 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 HOMES: dict[str, set[str]] = {
     # The metadata client and the admin listener: aiohttp starts too slowly.
     "httptools": {"plane", "identity", "ops"},
-    "h2": {"plane"},
-    "hpack": {"plane"},
-    "hyperframe": {"plane"},
     "aiohappyeyeballs": {"plane", "identity"},  # A dependency of aiohttp: RFC 8305 for dialling.
     "certifi": {"plane"},  # A dependency of requests: roots where the system has none.
     "google": {"identity"},
@@ -144,7 +141,7 @@ def test_a_library_is_imported_only_in_its_home() -> None:
 # is the first of the package, without the price of loading the libraries each time.
 IMPORT_EACH = """
 import importlib, json, os, sys, traceback, warnings
-import aiohttp.web, httptools, h2.connection, prometheus_client, uvloop, yaml
+import aiohttp.web, httptools, prometheus_client, uvloop, yaml
 import google.auth, google.oauth2.id_token, cryptography.x509
 failed = {}
 for name in json.loads(sys.argv[1]):

@@ -1,20 +1,19 @@
-"""HTTP/2 on both sides (RFC 9113): the h2 library, between sockets and the codec interfaces.
+"""HTTP/2 on both sides (RFC 9113), between sockets and the codec interfaces.
 
 ::
 
-    standard                   numbers of the RFC, and the ways in which a peer breaks it
-    buffer, connection         h2's frame buffer and connection, with what a proxy needs beyond
-    decoder, encoder           hpack's coders, with a memory
-    frames                     how HEADERS and DATA are written
+    standard                   numbers of the RFC, and the fault that ends a connection
+    frames                     frames as bytes
+    huffman, table             what HPACK's two directions stand on (RFC 7541)
+    decoder, encoder           header blocks, with a memory
     fields                     header fields, each judged once
     tolls, budget              what frames cost their sender
-    endpoint, stream           frames → streams, and back: what both sides have in common
+    connection                 one end without sockets: segments in, events and frames out
+    batch                      one write for all that a segment causes
+    endpoint                   the connection on a transport, and the queues of its streams
     heads                      fields ↔ the heads that an exchange knows
-    downstream, upstream       the two connections; answering, asking: their codecs
+    downstream, upstream       the two sides, each with its codec
     pool                       streams on as few connections as the upstream allows
 
-h2 reads every frame, writes all but HEADERS and DATA, and keeps the state and the windows of every
-stream.  It knows nothing of sockets, limits, or what a request means.  Nothing outside `buffer`,
-`connection`, `decoder` and `encoder` touches its insides, and nothing outside `endpoint` and
-`stream` and their two sides sees it at all.
+`connection` knows nothing of sockets, limits, or what a request means.
 """

@@ -1,232 +1,646 @@
-"""h2's connection, as a proxy needs it.
+"""One end of a connection, without sockets: segments in, events and frames out (RFC 9113).
 
-All that touches the library's insides is in here, in `buffer`, `decoder` and `encoder`;
-`tests/unit/http2/test_library.py` holds the names.
+Whoever owns the connection gives it what came (`receive`) and takes what is to be written
+(`output`).  In between it reads frames, keeps the states and windows of streams, obeys settings,
+answers pings, and tells faults of one stream from those of all: the former are told to the stream,
+the latter raised.  Events are methods: those of a stream are its own, the others the connection's.
+What one frame causes (a stream is reset, the connection closed) has happened before the next is
+looked at.
 
-HEADERS and DATA are written in here, as the HTTP/1.1 side writes its heads: h2 takes ten times as
-long for it, and most of what it does is to check what we have made ourselves.  Its streams are
-told what was sent, so that they stand where they would.
-
-Frames are taken one by one, because what one of them causes (a stream is reset, the connection
-is closed) has to happen before the next is looked at.  What h2 makes of each is either events,
-or the fault of one stream or of the connection; h2 itself knows few faults of streams.
+What a request is, and how much of anything a peer may send for nothing, is not known here: `heads`
+judges messages, `tolls` counts frames.
 """
 
 from __future__ import annotations
 
-from h2.config import H2Configuration
-from h2.connection import (
-    AllowedStreamIDs,
-    ConnectionInputs,
-    ConnectionState,
-    H2Connection,
-    H2ConnectionStateMachine,
+from abc import ABC, abstractmethod
+from typing import Final, Generic, TypeVar
+
+from proxy.plane.http2 import frames
+from proxy.plane.http2.decoder import CompressionError, Decoder, DecompressionBomb
+from proxy.plane.http2.encoder import NOTHING, Encoder
+from proxy.plane.http2.fields import Fields
+from proxy.plane.http2.frames import (
+    ACK,
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    GOAWAY,
+    HEAD_BYTES,
+    HEADERS,
+    PADDED,
+    PING,
+    PING_BYTES,
+    PRIORITY,
+    PRIORITY_BYTES,
+    PUSH_PROMISE,
+    RST_STREAM,
+    SETTING_BYTES,
+    SETTINGS,
+    WEIGHTED,
+    WINDOW_UPDATE,
 )
-from h2.errors import ErrorCodes
-from h2.events import Event, StreamReset
-from h2.exceptions import (
-    DenialOfServiceError,
-    ProtocolError,
-    StreamClosedError,
-    StreamIDTooLowError,
+from proxy.plane.http2.standard import (
+    FRAME_BYTES,
+    LARGEST_FRAME_BYTES,
+    LARGEST_WINDOW,
+    LAST_STREAM,
+    PREFACE,
+    WINDOW,
+    Code,
+    ConnectionFault,
 )
-from h2.settings import SettingCodes, Settings
-from h2.stream import H2Stream, StreamInputs
-from hyperframe.frame import DataFrame, Frame, HeadersFrame, RstStreamFrame
+from proxy.plane.http2.tolls import TALK, Tolls
 
-from proxy.plane.http2.buffer import Buffer
-from proxy.plane.http2.decoder import CompressionError, Decoder
-from proxy.plane.http2.encoder import NEVER, Encoder
-from proxy.plane.http2.frames import data_head, frames_of
-from proxy.plane.http2.standard import Code, ConnectionFault, LateFrame, StreamFault
+CONNECTION_WINDOW: Final = 4 * 1024 * 1024
+"""Bytes of all streams together that may be on their way to us.
 
-_TRANSITIONS = H2ConnectionStateMachine._transitions  # noqa: SLF001 (there is no other way)
-_GOAWAY = (ConnectionInputs.SEND_GOAWAY, ConnectionInputs.RECV_GOAWAY)
+It only has to cover what the network holds: what arrives is handed to its stream at once, and
+what streams may hold is bounded by their own windows.
+"""
 
-_HEAD = StreamInputs.SEND_HEADERS
-_INFORMATIONAL = StreamInputs.SEND_INFORMATIONAL_HEADERS
-_END = StreamInputs.SEND_END_STREAM
+TURN_WORK: Final = 4000.0
+"""Microseconds of work, about, that one connection may cause before others have their turn."""
 
-_TEXTS = {
-    Code.FLOW_CONTROL_ERROR: "More came than a window allows.",
-    Code.STREAM_CLOSED: "A frame came after the end of its stream.",
-}
+_FRAME_WORK: Final = 15.0
 
+_ANY_FRAME: Final = -1
 
-class _Lasting(H2ConnectionStateMachine):
-    """The library's table, but that a GOAWAY closes nothing (RFC 9113, 6.8).
+# Frames that one header block may take: 16 KiB each, that is far beyond any limit.
+_LONGEST_BLOCK: Final = 64
 
-    In h2 nothing is sent or accepted any more once it was sent or came, where what is open has
-    to end in peace.
-    """
+# A block may be this many times as long as what it may decode to: one that is merely too large
+# is decoded, so that its stream gets an answer and the others go on.
+_BLOCK_SHARE: Final = 4
 
-    _transitions = {
-        (state, what): (action, state if what in _GOAWAY else target)
-        for (state, what), (action, target) in _TRANSITIONS.items()
-    } | {(ConnectionState.CLOSED, what): (None, ConnectionState.CLOSED) for what in _GOAWAY}
+# Settings in one frame: six are defined; more than this is a way to keep us busy.
+_MOST_SETTINGS: Final = 64
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._kept = _KEPT[self.state]
-
-    def process_input(self, input_: ConnectionInputs) -> list[Event]:
-        """Take note of what is sent or comes; raise where it may not.
-
-        Most of it leaves an open connection as it is, and the library's table has keys whose
-        hash costs more than all the rest.
-        """
-        if input_._value_ in self._kept:
-            return []
-        events = super().process_input(input_)
-        self._kept = _KEPT[self.state]
-        return events
+# Streams that are remembered after their end, to tell late frames from wrong ones.
+_REMEMBERED: Final = 256
 
 
-_KEPT = {
-    state: frozenset(
-        what.value
-        for (before, what), (action, after) in _Lasting._transitions.items()  # noqa: SLF001 (as above)
-        if before is after is state and action is None
-    )
-    for state in ConnectionState
-}
-"""What leaves each state as it is."""
+class StreamState(ABC):
+    """What the protocol knows of one stream, and tells it."""
+
+    __slots__ = (
+        "has_head", "id", "is_closed", "local_ended", "remote_ended", "window_in", "window_out",
+    )  # fmt: skip
+
+    def __init__(self, window_out: int) -> None:
+        """`window_out` is what the peer takes at first (bytes)."""
+        self.id = 0
+        """Its number, 0 until it is known."""
+        self.is_closed = False
+        self.has_head = False
+        """Whether the head has come that is not informational: body and trailers follow."""
+        self.remote_ended = False
+        """Whether the peer has ended its half; set by the stream when it takes that end."""
+        self.local_ended = False
+        """Whether we have ended ours."""
+        self.window_in = WINDOW
+        """Bytes that the peer may still send."""
+        self.window_out = window_out
+        """Bytes that the peer takes at the moment; it can be negative (RFC 9113, 6.9.2)."""
+
+    @abstractmethod
+    def take_head(self, fields: Fields, *, ended: bool) -> None:
+        """Take a head, or an informational one."""
+
+    @abstractmethod
+    def take_data(self, payload: bytes, *, ended: bool) -> None:
+        """Take a part of the body, which may be empty."""
+
+    @abstractmethod
+    def take_trailers(self, fields: Fields) -> None:
+        """Take the block that ends the stream (RFC 9113, 8.1)."""
+
+    @abstractmethod
+    def take_reset(self, code: int) -> None:
+        """Take the peer's early end."""
+
+    @abstractmethod
+    def take_window(self) -> None:
+        """Send on: the peer takes more."""
+
+    @abstractmethod
+    def fault(self, code: Code, text: str) -> None:
+        """End the stream because the peer broke the protocol on it."""
 
 
-class Connection(H2Connection):
-    """One end of a connection: frames in, frames out, no sockets."""
+S = TypeVar("S", bound=StreamState)
 
-    # What has ended is the endpoint's to remember: the library's 65,536 streams are 6 MB.
-    MAX_CLOSED_STREAMS = 1
 
-    decoder: Decoder
-    encoder: Encoder
-    incoming_buffer: Buffer
+class Connection(ABC, Generic[S]):
+    """One end of a connection; see the module."""
 
-    def __init__(self, settings: dict[SettingCodes, int], head_limit: int, *, client: bool) -> None:
-        """`settings` are ours; `head_limit` bounds heads (bytes)."""
-        super().__init__(
-            H2Configuration(
-                client_side=client,
-                header_encoding=None,
-                # What heads mean is judged in `heads`, for both formats alike.
-                validate_inbound_headers=False,
-                normalize_inbound_headers=False,
-                validate_outbound_headers=False,
-                normalize_outbound_headers=False,
-            )
-        )
-        self.state_machine = _Lasting()
-        ours = {SettingCodes.ENABLE_PUSH: 0, SettingCodes.MAX_HEADER_LIST_SIZE: head_limit}
-        self.local_settings = Settings(client=client, initial_values=ours | settings)
-        self.decoder = Decoder(head_limit, of_responses=client)
+    __slots__ = (
+        "_at", "_block", "_block_bytes", "_block_ended", "_block_stream", "_client", "_forgotten",
+        "_only", "_out", "_past", "_segment", "_window_in", "decoder", "encoder", "highest",
+        "initial_window", "is_closed", "streams", "tolls", "window_out", "work",
+    )  # fmt: skip
+
+    def __init__(self, head_limit: int, tolls: Tolls, *, client: bool) -> None:
+        """`head_limit` bounds heads (bytes); the `client` is the side that opens streams."""
+        self.decoder = Decoder(head_limit)
         self.encoder = Encoder()
-        self.incoming_buffer = Buffer(head_limit)
+        self.tolls = tolls
+        self.is_closed = False
+        """Whether what comes is no longer looked at."""
+        self.streams: dict[int, S] = {}
+        """By number, those that have not ended."""
+        self.highest = 0
+        """The latest stream that was opened."""
+        self.window_out = WINDOW
+        """Bytes that the peer takes for all streams together."""
+        self.initial_window = WINDOW
+        """What the window of a new stream is, as the peer says."""
+        self.work = 0.0
+        """Microseconds that the turn under way has taken, about."""
+        self._client = client
+        self._window_in = CONNECTION_WINDOW
+        self._out: list[bytes | memoryview] = []
+        self._segment = b""
+        self._at = 0
+        """How much of the segment was taken."""
+        self._only = SETTINGS
+        """The only kind of frame that may come next: the first one, and within a block."""
+        self._block: list[bytes] = []
+        self._block_bytes = 0
+        self._block_stream = 0
+        self._block_ended = False
+        self._past: dict[int, bool] = {}
+        """Streams that have ended, and whether it was by our reset."""
+        self._forgotten = 0
+        """The highest of those that are not remembered any more."""
 
-    # The library counts by going through all streams, twice for each exchange; the limits of
-    # both sides are kept by those who open streams.  Less than none: a peer may allow none.
-    open_inbound_streams = -1
-    open_outbound_streams = -1
+    # --- what comes ----------------------------------------------------------------------
 
-    def take(self, frame: Frame) -> list[Event]:
-        """Return what a frame means.
+    def receive(self, data: bytes) -> bool:
+        """Take the frames of a segment; return whether none is left that could be taken.
+
+        A turn's work is done where some are; calls with nothing take them in the next ones.
 
         Raises:
-            StreamFault: it breaks the rules of its stream.
-            LateFrame: its stream has ended.
-            ConnectionFault: it breaks the rules of the connection.
+            ConnectionFault: the peer broke the protocol, or sent too much of something.
         """
-        try:
-            frames, events = self._frame_dispatch_table[frame.__class__](frame)
-        except ProtocolError as error:
-            raise self._judged(frame, error) from None
-        if events and events[0].__class__ is StreamReset and not events[0].remote_reset:
-            # Told as a fault: whoever ends the stream sends the reset.
-            code = Code(events[0].error_code or 0)
-            raise StreamFault(events[0].stream_id, code, "The window grows beyond all bounds.")
-        if frames:
-            self._prepare_for_sending(frames)
-        return events  # type: ignore[no-any-return]  # h2's table of methods has no types
+        if self._at < len(self._segment):
+            data = self._segment[self._at :] + data
+        self._segment = data
+        self._at = at = 0
+        size = len(data)
+        self.work = 0.0
+        while size - at >= HEAD_BYTES and not self.is_closed:
+            first, flags, stream = frames.read_head(data, at)
+            length = first >> 8
+            if length > FRAME_BYTES:
+                raise ConnectionFault(Code.FRAME_SIZE_ERROR, "A frame is larger than we allow.")
+            begin = at + HEAD_BYTES
+            end = begin + length
+            if end > size:
+                break
+            if self.work > TURN_WORK:
+                return False
+            self.work += _FRAME_WORK
+            self._at = at = end
+            kind = first & 0xFF
+            stream &= LAST_STREAM
+            if self._only != _ANY_FRAME:
+                self._check_order(kind, flags, stream)
+            if kind == DATA:
+                self._take_data(flags, stream, data[begin:end])
+            elif kind == HEADERS:
+                self._take_headers(flags, stream, data[begin:end])
+            else:
+                self._take_other(kind, flags, stream, data[begin:end])
+        return True
+
+    def hold(self, data: bytes) -> None:
+        """Put a segment behind what waits for the next turn."""
+        self._segment = self._segment[self._at :] + data
+        self._at = 0
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that have come and are not taken."""
+        return len(self._segment) - self._at
+
+    @property
+    def in_head(self) -> bool:
+        """Whether a part of a header block has come, and the rest has not."""
+        if self._block_stream:
+            return True
+        waits = self.waiting
+        return waits > 0 and (waits < 4 or self._segment[self._at + 3] == HEADERS)  # noqa: PLR2004 (where the kind stands)
+
+    # --- what is sent --------------------------------------------------------------------
+
+    def greet(self, settings: dict[int, int]) -> None:
+        """Begin: say our settings, and how much we take."""
+        if self._client:
+            self._out.append(PREFACE)
+        self._out.append(frames.settings(settings))
+        self._out.append(frames.window_update(0, CONNECTION_WINDOW - WINDOW))
 
     def send_head(
         self,
-        stream: int,
+        stream: StreamState,
         lines: bytes,
-        never: frozenset[bytes] = NEVER,
+        never: frozenset[bytes] = NOTHING,
         *,
         ended: bool = False,
-        informational: bool = False,
     ) -> None:
-        """Send a field block as HEADERS: a head, or trailers where one was sent before."""
-        known = self.streams.get(stream) or self._open(stream)
-        state = known.state_machine
-        state.process_input(_INFORMATIONAL if informational else _HEAD)
-        if ended:
-            state.process_input(_END)
-        block = self.encoder.encode_lines(lines, never)
-        self._data_to_send += frames_of(stream, block, ended=ended)
+        """Send a field block: an informational head, a head, or trailers."""
+        stream.local_ended = ended
+        self.tolls.sent += 1
+        block = self.encoder.encode(lines, never)
+        self._out.append(frames.headers(stream.id, block, ended=ended))
 
     def send_data(
-        self,
-        stream_id: int,
-        data: bytes | memoryview,
-        end_stream: bool = False,  # noqa: FBT001, FBT002 (the library's signature)
-        pad_length: None = None,  # noqa: ARG002 (the library's signature)
+        self, stream: StreamState, piece: bytes | memoryview, size: int, *, ended: bool
     ) -> None:
-        """Send a DATA frame, which has to fit into both windows and `FRAME_BYTES`."""
-        size = len(data)
-        stream = self.streams[stream_id]
-        stream.outbound_flow_control_window -= size
-        self.outbound_flow_control_window -= size
-        if end_stream:
-            stream.state_machine.process_input(_END)
-        self._data_to_send += data_head(stream_id, size, ended=end_stream)
-        self._data_to_send += data
+        """Send `size` bytes of body, which have to fit into both windows and `FRAME_BYTES`."""
+        stream.window_out -= size
+        self.window_out -= size
+        stream.local_ended = ended
+        self.tolls.sent += 1
+        self._out.append(frames.data_head(stream.id, size, ended=ended))
+        if size:
+            self._out.append(piece)
 
-    def output(self) -> bytearray:
+    def send_reset(self, stream: int, code: int) -> None:
+        """End a stream early."""
+        self._out.append(frames.reset(stream, code))
+
+    def send_ping(self, data: bytes) -> None:
+        """Ask for an answer, which `_on_pong` gets; `data` are 8 bytes."""
+        self._out.append(frames.ping(data))
+
+    def send_goaway(self, last: int, code: int, text: str = "") -> None:
+        """Say that streams above `last` were not and will not be processed."""
+        self._out.append(frames.goaway(last, code, text))
+
+    def grant(self, stream: StreamState, increment: int) -> None:
+        """Take more bytes of a stream."""
+        stream.window_in += increment
+        self._out.append(frames.window_update(stream.id, increment))
+
+    def output(self) -> bytes:
         """Return what is to be written, and forget it."""
-        data, self._data_to_send = self._data_to_send, bytearray()
+        data = b"".join(self._out)
+        self._out.clear()
         return data
 
-    def _open(self, stream: int) -> H2Stream:
-        """Open a stream of ours; only the side that is the client does."""
-        self.state_machine.process_input(ConnectionInputs.SEND_HEADERS)
-        return self._begin_new_stream(stream, AllowedStreamIDs.ODD)
+    # --- streams -------------------------------------------------------------------------
 
-    def reset_stream(self, stream_id: int, error_code: ErrorCodes | int = 0) -> None:
-        """Send RST_STREAM, also where the library takes the stream for closed by a fault."""
-        stream = self.streams.get(stream_id)
-        if stream is not None and stream.closed:
-            self._prepare_for_sending([RstStreamFrame(stream_id, error_code=error_code)])
+    def adopt(self, stream: S) -> None:
+        """Take in a stream that has its number."""
+        self.streams[stream.id] = stream
+        self.tolls.opened += 1
+
+    def release(self, stream: S, *, reset: bool) -> None:
+        """Take out a stream that has ended; `reset` if it was us who ended it early."""
+        stream.is_closed = True
+        if self.streams.pop(stream.id, None) is not None:
+            self._remember(stream.id, reset=reset)
+
+    def is_idle(self, stream: int) -> bool:
+        """Tell whether a stream of this number was never opened."""
+        return stream > self.highest or not stream & 1
+
+    def _remember(self, stream: int, *, reset: bool) -> None:
+        past = self._past
+        past[stream] = reset
+        if len(past) > _REMEMBERED:
+            oldest = next(iter(past))
+            del past[oldest]
+            self._forgotten = max(self._forgotten, oldest)
+
+    def _check_late(self, stream: int) -> None:
+        """Ignore a frame for a stream that we have reset; the peer may not know it yet.
+
+        Raises:
+            ConnectionFault: the stream never was, or its sender had ended it.
+        """
+        if self.is_idle(stream):
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "A frame comes on a stream that never was.")
+        if self._past.get(stream) is False:
+            raise ConnectionFault(Code.STREAM_CLOSED, "A frame comes on a stream that has ended.")
+
+    # --- frames --------------------------------------------------------------------------
+
+    def _check_order(self, kind: int, flags: int, stream: int) -> None:
+        """Insist on the settings that everything begins with, and on whole blocks (4.3, 6.5)."""
+        if kind != self._only:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "A frame comes where none of its kind may.")
+        if kind == SETTINGS:
+            if flags & ACK:
+                raise ConnectionFault(Code.PROTOCOL_ERROR, "The first frame is no settings.")
+            self._only = _ANY_FRAME
+        elif stream != self._block_stream:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "A block goes on in another stream.")
+
+    def _take_data(self, flags: int, number: int, payload: bytes) -> None:
+        size = len(payload)
+        _need_stream(number)
+        if flags & PADDED:
+            payload = _without_padding(payload)
+        ended = flags & END_STREAM != 0
+        if not payload and not ended:
+            self.tolls.charge(TALK)
+        # What is late counts, too, and so does padding (RFC 9113, 6.1 and 6.9).
+        self._window_in -= size
+        if self._window_in <= CONNECTION_WINDOW >> 1:
+            self._out.append(frames.window_update(0, CONNECTION_WINDOW - self._window_in))
+            self._window_in = CONNECTION_WINDOW
+        stream = self.streams.get(number)
+        if stream is None:
+            self._check_late(number)
+            return
+        stream.window_in -= size
+        if stream.remote_ended:
+            stream.fault(Code.STREAM_CLOSED, "DATA came after the end of the stream.")
+        elif not stream.has_head:
+            stream.fault(Code.PROTOCOL_ERROR, "DATA came before a head.")
+        elif stream.window_in < 0:
+            stream.fault(Code.FLOW_CONTROL_ERROR, "More DATA came than the window allows.")
         else:
-            super().reset_stream(stream_id, error_code)
+            stream.take_data(payload, ended=ended)
 
-    def forget(self, stream: int) -> None:
-        """Drop what is known of a stream that has ended."""
-        self.streams.pop(stream, None)
+    def _take_headers(self, flags: int, stream: int, payload: bytes) -> None:
+        _need_stream(stream)
+        if flags & PADDED:
+            payload = _without_padding(payload)
+        if flags & WEIGHTED:
+            # RFC 9113, 5.3.2: priorities are deprecated.
+            if len(payload) < PRIORITY_BYTES:
+                raise ConnectionFault(Code.FRAME_SIZE_ERROR, "HEADERS end within their priority.")
+            payload = payload[PRIORITY_BYTES:]
+        ended = flags & END_STREAM != 0
+        if flags & END_HEADERS:
+            self._take_block(stream, payload, ended=ended)
+            return
+        self._only = CONTINUATION
+        self._block = []
+        self._block_bytes = 0
+        self._block_stream = stream
+        self._block_ended = ended
+        self._add_to_block(payload)
 
-    def clear_outbound_data_buffer(self) -> None:
-        """Keep what is to be sent: the library drops it when a GOAWAY comes."""
+    def _take_continuation(self, flags: int, payload: bytes) -> None:
+        if not self._block_stream:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "CONTINUATION without a block.")
+        self._add_to_block(payload)
+        if flags & END_HEADERS:
+            stream, self._block_stream, self._only = self._block_stream, 0, _ANY_FRAME
+            block, self._block = b"".join(self._block), []
+            self._take_block(stream, block, ended=self._block_ended)
 
-    def _handle_data_on_closed_stream(
-        self,
-        events: list[Event],  # noqa: ARG002 (the library's signature)
-        exc: StreamClosedError,
-        frame: DataFrame,  # noqa: ARG002 (the library's signature)
-    ) -> tuple[list[Frame], list[Event]]:
-        # The library would answer each such frame with a reset.
-        raise exc
+    def _add_to_block(self, payload: bytes) -> None:
+        self._block.append(payload)
+        self._block_bytes += len(payload)
+        too_long = self._block_bytes > self.decoder.limit * _BLOCK_SHARE
+        if too_long or len(self._block) > _LONGEST_BLOCK:
+            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "A header block does not end.")
 
-    def _judged(self, frame: Frame, error: ProtocolError) -> Exception | type[LateFrame]:
-        """Return what an error of the library means: it knows hardly any but the connection's."""
-        code = Code(error.error_code)
-        text = _TEXTS.get(code, f"{error}")
-        everywhere = (CompressionError, DenialOfServiceError)
-        if isinstance(frame, HeadersFrame | DataFrame) and not isinstance(error, everywhere):
-            if self.inbound_flow_control_window < 0:
-                return ConnectionFault(code, "More DATA came than the connection's window allows.")
-            if frame.stream_id in self.streams:
-                return StreamFault(frame.stream_id, code, text)
-            if isinstance(error, StreamClosedError | StreamIDTooLowError):
-                return LateFrame
-        return ConnectionFault(code, text)
+    def _take_block(self, number: int, block: bytes, *, ended: bool) -> None:
+        """Take a whole block; it is decoded whatever its stream is, so that the table stays right.
+
+        A stream that the peer may open begins with it.
+        """
+        fields = self._decode(block)
+        self.work += fields.work
+        stream = self.streams.get(number)
+        if stream is None:
+            stream = self._opened(number)
+            if stream is None:
+                return
+        if stream.remote_ended:
+            stream.fault(Code.STREAM_CLOSED, "HEADERS came after the end of the stream.")
+        elif not stream.has_head:
+            stream.has_head = not _is_informational(fields)
+            stream.take_head(fields, ended=ended)
+        elif ended:
+            stream.take_trailers(fields)
+        else:
+            stream.fault(Code.PROTOCOL_ERROR, "The trailers do not end the stream.")
+
+    def _decode(self, block: bytes) -> Fields:
+        try:
+            return self.decoder.decode(block)
+        except CompressionError as error:
+            raise ConnectionFault(Code.COMPRESSION_ERROR, f"{error}") from None
+        except DecompressionBomb as error:
+            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, f"{error}") from None
+
+    def _opened(self, number: int) -> S | None:
+        """Return the stream that HEADERS open, None where they mean nothing any more."""
+        if not self.is_idle(number):
+            self._check_late(number)
+            if number not in self._past and number > self._forgotten and not self._client:
+                # RFC 9113, 5.1.1: it was left out when a higher one was opened.
+                raise ConnectionFault(Code.PROTOCOL_ERROR, "A stream is opened below the highest.")
+            return None
+        if self._client or not number & 1:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "A stream is opened that cannot be.")
+        self.highest = number
+        stream = self._accept(number)
+        if stream is None:
+            self.send_reset(number, Code.REFUSED_STREAM)
+            self._remember(number, reset=True)
+        return stream
+
+    def _take_other(self, kind: int, flags: int, number: int, payload: bytes) -> None:
+        """Take what carries no message."""
+        if kind == WINDOW_UPDATE:
+            self._take_window_update(number, payload)
+        elif kind == PING:
+            self._take_ping(flags, number, payload)
+        elif kind == RST_STREAM:
+            self._take_reset(number, payload)
+        elif kind == CONTINUATION:
+            self._take_continuation(flags, payload)
+        elif kind == SETTINGS:
+            self._take_settings(flags, number, payload)
+        elif kind == GOAWAY:
+            self._take_goaway(number, payload)
+        elif kind == PUSH_PROMISE:
+            # RFC 9113, 8.4: callers cannot push, and we tell upstreams not to.
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "PUSH_PROMISE was not permitted.")
+        else:
+            if kind == PRIORITY:
+                _check_priority(number, payload)
+            self.tolls.charge(TALK)  # RFC 9113, 5.3.2 and 5.5: deprecated or unknown, ignored.
+
+    def _take_window_update(self, number: int, payload: bytes) -> None:
+        self.tolls.charge_update()
+        increment = _word_of(payload) & LARGEST_WINDOW
+        if number:
+            self._open_stream_window(number, increment)
+            return
+        if increment == 0:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "A WINDOW_UPDATE of 0.")
+        self.window_out += increment
+        if self.window_out > LARGEST_WINDOW:
+            raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "The window grows beyond all bounds.")
+        self._on_window()
+
+    def _open_stream_window(self, number: int, increment: int) -> None:
+        stream = self.streams.get(number)
+        if stream is None:
+            if self.is_idle(number):
+                raise ConnectionFault(Code.PROTOCOL_ERROR, "WINDOW_UPDATE on an idle stream.")
+            return
+        stream.window_out += increment
+        if increment == 0:
+            stream.fault(Code.PROTOCOL_ERROR, "A WINDOW_UPDATE of 0.")
+        elif stream.window_out > LARGEST_WINDOW:
+            stream.fault(Code.FLOW_CONTROL_ERROR, "The window grows beyond all bounds.")
+        else:
+            stream.take_window()
+
+    def _take_ping(self, flags: int, number: int, payload: bytes) -> None:
+        _need_connection(number)
+        if len(payload) != PING_BYTES:
+            raise ConnectionFault(Code.FRAME_SIZE_ERROR, "A PING has not 8 bytes.")
+        if flags & ACK:
+            self._on_pong(payload)
+            return
+        self.tolls.charge(TALK)
+        self._out.append(frames.ping(payload, ack=True))
+
+    def _take_reset(self, number: int, payload: bytes) -> None:
+        code = _word_of(payload)
+        _need_stream(number)
+        stream = self.streams.get(number)
+        if stream is not None:
+            stream.take_reset(code)
+        elif self.is_idle(number):
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "RST_STREAM on an idle stream.")
+        else:
+            self.tolls.charge(TALK)
+
+    def _take_goaway(self, number: int, payload: bytes) -> None:
+        _need_connection(number)
+        if len(payload) < 8:  # noqa: PLR2004 (RFC 9113, 6.8)
+            raise ConnectionFault(Code.FRAME_SIZE_ERROR, "A GOAWAY has not 8 bytes.")
+        last, code = frames.read_two_words(payload)
+        self._on_goaway(last & LAST_STREAM, code)
+
+    def _take_settings(self, flags: int, number: int, payload: bytes) -> None:
+        _need_connection(number)
+        # A window's first size is changed for each stream that is open.
+        self.tolls.charge(TALK + len(self.streams))
+        if flags & ACK:
+            if payload:
+                raise ConnectionFault(Code.FRAME_SIZE_ERROR, "A SETTINGS ACK has a payload.")
+            return
+        if len(payload) % SETTING_BYTES:
+            raise ConnectionFault(Code.FRAME_SIZE_ERROR, "SETTINGS end within a setting.")
+        if len(payload) > _MOST_SETTINGS * SETTING_BYTES:
+            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "A flood of settings.")
+        initial = self.initial_window
+        for name, value in frames.read_settings(payload):
+            self._set(name, value)
+        if self.initial_window != initial:
+            self._move_windows(self.initial_window - initial)
+        self._out.append(frames.SETTINGS_ACK)
+        self._on_settings()
+
+    def _set(self, name: int, value: int) -> None:
+        """Obey one setting; what is not known is ignored (RFC 9113, 6.5.2)."""
+        if name == frames.HEADER_TABLE_SIZE:
+            self.encoder.resize(value)
+        elif name == frames.ENABLE_PUSH:
+            # A server may not send it but as 0 (RFC 9113, 6.5.2); we push nothing anyway.
+            if value > (0 if self._client else 1):
+                raise ConnectionFault(Code.PROTOCOL_ERROR, "ENABLE_PUSH is neither 0 nor 1.")
+        elif name == frames.INITIAL_WINDOW_SIZE:
+            if value > LARGEST_WINDOW:
+                raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "The window is too large.")
+            self.initial_window = value
+        elif name == frames.MAX_FRAME_SIZE:
+            # Ours are never larger than what everybody accepts.
+            if not FRAME_BYTES <= value <= LARGEST_FRAME_BYTES:
+                raise ConnectionFault(Code.PROTOCOL_ERROR, "MAX_FRAME_SIZE out of its range.")
+        elif name == frames.MAX_CONCURRENT_STREAMS:
+            self._on_stream_limit(value)
+
+    def _move_windows(self, change: int) -> None:
+        """Move every stream's window with the initial one (RFC 9113, 6.9.2)."""
+        for stream in list(self.streams.values()):
+            stream.window_out += change
+            if stream.window_out > LARGEST_WINDOW:
+                raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "A window grows beyond all bounds.")
+            if change > 0 and not stream.is_closed:
+                stream.take_window()
+
+    # --- events --------------------------------------------------------------------------
+
+    @abstractmethod
+    def _accept(self, number: int) -> S | None:
+        """Return the new stream that the peer opens, or None to refuse it."""
+
+    @abstractmethod
+    def _on_window(self) -> None:
+        """Send what waits for the connection's window."""
+
+    @abstractmethod
+    def _on_settings(self) -> None:
+        """Take note that the peer's settings have come."""
+
+    @abstractmethod
+    def _on_stream_limit(self, limit: int) -> None:
+        """Note how many streams the peer allows."""
+
+    @abstractmethod
+    def _on_pong(self, data: bytes) -> None:
+        """Take the answer to a ping."""
+
+    @abstractmethod
+    def _on_goaway(self, last: int, code: int) -> None:
+        """Open no more streams; those above `last` were not and will not be processed."""
+
+
+def _is_informational(fields: Fields) -> bool:
+    """Tell whether a head is a 1xx; what is malformed otherwise is whoever takes it's to judge."""
+    items = fields.items
+    if not items:
+        return False
+    first = items[0]
+    return first.name == b":status" and first.value[:1] == b"1"
+
+
+def _without_padding(payload: bytes) -> bytes:
+    """Return the payload without its padding (RFC 9113, 6.1)."""
+    if not payload:
+        raise ConnectionFault(Code.FRAME_SIZE_ERROR, "A padded frame has no length of padding.")
+    if payload[0] >= len(payload):
+        raise ConnectionFault(Code.PROTOCOL_ERROR, "The padding is longer than its frame.")
+    return payload[1 : len(payload) - payload[0]]
+
+
+def _check_priority(stream: int, payload: bytes) -> None:
+    """Check the form of a PRIORITY, which is all that is left of it (RFC 9113, 6.3)."""
+    _need_stream(stream)
+    if len(payload) != PRIORITY_BYTES:
+        raise ConnectionFault(Code.FRAME_SIZE_ERROR, "A PRIORITY has not 5 bytes.")
+
+
+def _word_of(payload: bytes) -> int:
+    """Return the number that a payload is."""
+    if len(payload) != 4:  # noqa: PLR2004 (bytes of a number)
+        raise ConnectionFault(Code.FRAME_SIZE_ERROR, "A frame has not the size of its kind.")
+    word: int = frames.read_word(payload)[0]
+    return word
+
+
+def _need_stream(stream: int) -> None:
+    if stream == 0:
+        raise ConnectionFault(Code.PROTOCOL_ERROR, "A frame of a stream comes on stream 0.")
+
+
+def _need_connection(stream: int) -> None:
+    if stream:
+        raise ConnectionFault(Code.PROTOCOL_ERROR, "A frame of the connection comes on a stream.")

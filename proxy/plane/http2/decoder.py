@@ -1,4 +1,4 @@
-"""Reading header blocks (HPACK, RFC 7541): the hpack library, with a memory.
+"""Reading header blocks (HPACK, RFC 7541).
 
 Made for what a proxy sees: the same block again and again.  A block that changes nothing in
 the table means the same as long as the table stays, so it is looked up whole; else each field
@@ -7,167 +7,221 @@ that was seen before comes as the object that was made and judged then.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable
+from collections import deque
+from typing import Final
 
-import hpack
-from h2.exceptions import DenialOfServiceError, ProtocolError
-
-from proxy.plane.http2.fields import MOST_FIELDS, Field, Fields, Kind
-from proxy.plane.http2.standard import Code
+from proxy.plane.http2 import huffman
+from proxy.plane.http2.fields import MOST_FIELDS, Field, Fields
+from proxy.plane.http2.table import (
+    DYNAMIC,
+    ENTRY_BYTES,
+    HUFFMAN,
+    INDEX_MASK,
+    INDEXED,
+    LEARNT,
+    LEARNT_MASK,
+    LITERAL_MASK,
+    NEVER,
+    RESIZED,
+    SIZE_MASK,
+    STATIC,
+    TABLE_BYTES,
+)
 
 # Blocks are remembered up to this length and number: small calls repeat, long heads rarely do.
-_BLOCK_BYTES = 1024
-_BLOCKS = 32
+_BLOCK_BYTES: Final = 1024
+_BLOCKS: Final = 32
 
 # Fields are remembered up to this size and number.
-_FIELD_BYTES = 256
-_FIELDS = 128
+_FIELD_BYTES: Final = 256
+_FIELDS: Final = 128
 
-# Fields of a block are handed to hpack in slices of this size, longer ones once more.
-_SHORT = 512
+# Bits beyond the prefix: no size or index in here needs more.
+_LONGEST_INTEGER: Final = 28
 
-ENTRY_BYTES = 32  # RFC 7541, 4.1: what an entry counts beyond its name and value.
+BOMB: Final = 16
+"""A block may decode to this many times the limit before its sender is taken for an attacker.
 
-# A block may decode to this many times the limit before its sender is taken for an attacker:
-# one that is merely too large gets its 431.  hpack adds 32 bytes to each field, so that a head
-# of tiny fields within the limit can count eight times as much there.
-BOMB = 16
+One that is merely too large gets its 431.  Each field counts 32 bytes more here, as in the table,
+so that a head of tiny fields within the limit can count eight times as much.
+"""
 
 # And to so many times the fields that are kept.
-_MOST_DECODED = 4 * MOST_FIELDS
+_MOST_DECODED: Final = 4 * MOST_FIELDS
+
+# The bits that tell a size of the table from all other forms.
+_FORM: Final = 0xE0
 
 # A field takes about a microsecond, and four bytes of a Huffman code another one.
-_BYTES_SHIFT = 2
+_BYTES_SHIFT: Final = 2
 
-# The bits of a change of the table's size, which only stands at the beginning (RFC 7541, 6.3).
-_RESIZES = range(0x20, 0x40)
-
-_NOTHING: tuple[hpack.HeaderTuple, ...] = ()
-
-# hpack writes every field that it handles to its debug log, tokens among them.
-logging.getLogger("hpack").setLevel(logging.CRITICAL)
+_STATIC: Final = [Field(b"", b""), *[Field(name, value) for name, value in STATIC]]
 
 
-class CompressionError(ProtocolError):
+class CompressionError(Exception):
     """The block cannot be decoded: the connection is lost (RFC 9113, 4.3)."""
 
-    error_code = Code.COMPRESSION_ERROR
 
-
-class DecompressionBomb(DenialOfServiceError):
+class DecompressionBomb(Exception):
     """The block decodes to far more than anybody may send."""
 
 
-class Decoder(hpack.Decoder):
+class Decoder:
     """The table of one connection's direction."""
 
-    def __init__(self, limit: int, *, of_responses: bool = False) -> None:
+    __slots__ = ("_blocks", "_bomb", "_entries", "_fields", "_maximum", "_size", "limit")
+
+    def __init__(self, limit: int) -> None:
         """`limit` bounds the fields of a block that are kept (bytes as `Fields.size`)."""
-        super().__init__(max_header_list_size=limit * BOMB)
         self.limit = limit
-        self.latest = Fields()
-        """What the last block says."""
-        self._of_responses = of_responses
+        self._bomb = limit * BOMB
+        self._entries: deque[Field] = deque()
+        """What is in the table, newest first."""
+        self._size = 0
+        self._maximum = TABLE_BYTES
         self._blocks: dict[bytes, Fields] = {}
         self._fields: dict[tuple[bytes, bytes], Field] = {}
 
-    def decode(self, data: bytes, raw: bool = False) -> Iterable[hpack.HeaderTuple]:  # noqa: ARG002, FBT001, FBT002 (hpack's signature)
-        """Read a block into `latest`; return what h2 has to know of it.
+    @property
+    def table_bytes(self) -> tuple[int, int]:
+        """What the table holds, and what its sender lets it hold (bytes)."""
+        return self._size, self._maximum
 
-        h2 judges heads, too, but can only end the connection where one is malformed, so that it
-        is shown no more than decides what may follow: whether a response is informational.
+    def decode(self, block: bytes) -> Fields:
+        """Return the fields of a block.
 
         Raises:
             CompressionError: it is not valid.
             DecompressionBomb: it decodes to many times the limit.
         """
-        fields = self._blocks.get(data)
-        if fields is None:
-            fields = self._read(data)
-        self.latest = fields
-        return _status(fields) if self._of_responses else _NOTHING
-
-    def _read(self, data: bytes) -> Fields:
-        entries = self.header_table.dynamic_entries
-        newest = entries[0] if entries else None
+        known = self._blocks.get(block)
+        if known is not None:
+            return known
         fields = Fields()
         try:
-            self._fill(fields, data)
-            self._assert_valid_table_size()
-        except hpack.HPACKError:
-            # The library's text may have bytes of the block in it.
+            changed = self._decode(block, fields)
+        except (IndexError, huffman.NotHuffman):
+            # Without its text: that could have bytes of the block in it.
             raise CompressionError("A header block cannot be decoded.") from None
-        # What is put into the table is a new object at its front.
-        if newest is not (entries[0] if entries else None) or (data and data[0] in _RESIZES):
+        if changed:
             self._blocks.clear()
-        elif len(data) <= _BLOCK_BYTES and not fields.oversize:
+        elif len(block) <= _BLOCK_BYTES and not fields.oversize:
             if len(self._blocks) >= _BLOCKS:
                 self._blocks.clear()
-            self._blocks[data] = fields
+            self._blocks[block] = fields
         return fields
 
-    def _fill(self, fields: Fields, data: bytes) -> None:
-        """Read all fields of a block: hpack's own loop, but for what it copies.
-
-        hpack copies all that is left of a block, three times, for each literal in it, which
-        takes a second for one of 100 KB, and makes two objects of each field of the table.
-        """
-        known, at, end, counted, number = self._fields, 0, len(data), 0, 0
+    def _decode(self, block: bytes, fields: Fields) -> bool:
+        """Fill `fields`; return whether the table has changed."""
         never: list[bytes] = []
+        at, number = self._resizes(block)
+        changed = at > 0
+        counted, end = 0, len(block)
         while at < end:
-            byte = data[at]
-            if 0x80 < byte < 0xFF:  # noqa: PLR2004 (RFC 7541, 6.1: an index of one byte)
-                pair, used = self.header_table.get_by_index(byte & 0x7F), 1
-            elif 0x20 <= byte < 0x40:  # noqa: PLR2004 (6.3: the size of the table)
-                if counted:
-                    raise hpack.HPACKDecodingError("A table size stands behind a field.")
-                at += self._update_encoding_context(data[at : at + _SHORT])
-                number += 1
-                if number > _MOST_DECODED:
-                    raise DecompressionBomb("A header block does nothing but change its table.")
-                continue
+            byte = block[at]
+            if byte & INDEXED:
+                index, at = _integer(block, at, INDEX_MASK)
+                field = self._at(index)
+            elif byte & LEARNT:
+                field, at = self._literal(block, at, LEARNT_MASK)
+                self._insert(field)
+                changed = True
+            elif byte & RESIZED:
+                raise CompressionError("A table size stands behind a field.")
             else:
-                pair, used = self._one(data, at)
-                if not pair.indexable:
-                    never.append(pair[0])
-            at += used
-            counted += len(pair[0]) + len(pair[1]) + ENTRY_BYTES
+                field, at = self._literal(block, at, LITERAL_MASK)
+                if byte & NEVER:
+                    never.append(field.name)
+            counted += len(field.name) + len(field.value) + ENTRY_BYTES
             number += 1
-            if counted > self.max_header_list_size or number > _MOST_DECODED:
+            if counted > self._bomb or number > _MOST_DECODED:
                 raise DecompressionBomb("A header block decodes to far more than we allow.")
             if not fields.oversize:
-                fields.add(known.get(pair) or self._field(pair), self.limit)
-        fields.work = number + (end >> _BYTES_SHIFT)
+                fields.add(field, self.limit)
+        fields.work = float(number + (end >> _BYTES_SHIFT))
         if never:
             fields.never_indexed = frozenset(never)
+        return changed
 
-    def _one(self, data: bytes, at: int) -> tuple[hpack.HeaderTuple, int]:
-        """Return the field at a place, and how many bytes it takes there."""
-        byte = data[at]
-        if byte & 0x80:
-            return self._decode_indexed(data[at : at + _SHORT])
-        read = self._decode_literal_index if byte & 0x40 else self._decode_literal_no_index
-        try:
-            return read(data[at : at + _SHORT])
-        except hpack.HPACKDecodingError:
-            # It is longer, or wrong; nothing was done yet.
-            return read(data[at:])
+    def _resizes(self, block: bytes) -> tuple[int, int]:
+        """Take the sizes of the table that a block begins with; return the place behind them.
 
-    def _field(self, pair: tuple[bytes, bytes]) -> Field:
-        field = Field(*pair)
+        And how many there are.
+        """
+        at = number = 0
+        while at < len(block) and block[at] & _FORM == RESIZED:
+            at = self._resize(block, at)
+            number += 1
+            if number > _MOST_DECODED:
+                raise DecompressionBomb("A header block does nothing but change its table.")
+        return at, number
+
+    def _at(self, index: int) -> Field:
+        if index < DYNAMIC:
+            if index == 0:
+                raise CompressionError("There is no field at index 0.")
+            return _STATIC[index]
+        return self._entries[index - DYNAMIC]
+
+    def _literal(self, block: bytes, at: int, mask: int) -> tuple[Field, int]:
+        """Return the literal field at a place, and the place behind it."""
+        index, at = _integer(block, at, mask)
+        if index:
+            name = self._at(index).name
+        else:
+            name, at = _string(block, at)
+        value, at = _string(block, at)
+        return self._fields.get((name, value)) or self._field(name, value), at
+
+    def _field(self, name: bytes, value: bytes) -> Field:
+        field = Field(name, value)
         if field.size <= _FIELD_BYTES:
             if len(self._fields) >= _FIELDS:
                 del self._fields[next(iter(self._fields))]
-            self._fields[pair] = field
+            self._fields[name, value] = field
         return field
 
+    def _insert(self, field: Field) -> None:
+        self._size += len(field.name) + len(field.value) + ENTRY_BYTES
+        self._entries.appendleft(field)
+        self._evict()
 
-def _status(fields: Fields) -> tuple[hpack.HeaderTuple, ...]:
-    """Return the status of an informational response, as h2 wants to see it."""
-    for field in fields.items:
-        if field.kind is not Kind.PSEUDO:
-            break
-        if field.name == b":status" and field.value.startswith(b"1"):
-            return (hpack.HeaderTuple(field.name, field.value),)
-    return _NOTHING
+    def _resize(self, block: bytes, at: int) -> int:
+        maximum, at = _integer(block, at, SIZE_MASK)
+        if maximum > TABLE_BYTES:
+            raise CompressionError("The table would be larger than we allow.")
+        self._maximum = maximum
+        self._evict()
+        return at
+
+    def _evict(self) -> None:
+        # An entry larger than the table empties it, which is no error (RFC 7541, 4.4).
+        while self._size > self._maximum:
+            oldest = self._entries.pop()
+            self._size -= len(oldest.name) + len(oldest.value) + ENTRY_BYTES
+
+
+def _integer(block: bytes, at: int, mask: int) -> tuple[int, int]:
+    """Return the integer whose prefix is `mask`, and the place behind it (RFC 7541, 5.1)."""
+    value = block[at] & mask
+    at += 1
+    if value < mask:
+        return value, at
+    for shift in range(0, _LONGEST_INTEGER + 1, 7):
+        byte = block[at]
+        at += 1
+        value += (byte & 0x7F) << shift
+        if byte < 0x80:  # noqa: PLR2004 (the last byte)
+            return value, at
+    raise CompressionError("An integer is too long.")
+
+
+def _string(block: bytes, at: int) -> tuple[bytes, int]:
+    """Return the string at a place, and the place behind it (RFC 7541, 5.2)."""
+    coded = block[at] & HUFFMAN
+    length, at = _integer(block, at, INDEX_MASK)
+    end = at + length
+    if end > len(block):
+        raise CompressionError("A string ends behind its block.")
+    raw = block[at:end]
+    return (huffman.decode(raw) if coded else raw), end

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import cast
+from typing import Final, cast
 
-from h2.settings import SettingCodes
-
+from proxy.errors import HeadersTooLarge, ProxyError, RequestMalformed
+from proxy.plane.codec import RequestSink
+from proxy.plane.head import ResponseHead
 from proxy.plane.host import Host
-from proxy.plane.http2.answering import AnsweringStream
-from proxy.plane.http2.endpoint import Endpoint
+from proxy.plane.http2.endpoint import ANY_LENGTH, Endpoint, Stream
 from proxy.plane.http2.fields import Fields
+from proxy.plane.http2.frames import MAX_CONCURRENT_STREAMS
+from proxy.plane.http2.heads import read_request, read_trailers, rest_of_request
 from proxy.plane.http2.standard import LAST_STREAM, Code, ConnectionFault
-from proxy.plane.http2.tolls import GIVEN_UP, GIVEN_UP_AT_ONCE, REFUSED_STREAM, TALK, Tolls
+from proxy.plane.http2.tolls import (
+    FAULT,
+    GIVEN_UP,
+    GIVEN_UP_AT_ONCE,
+    REFUSED_HEAD,
+    REFUSED_STREAM,
+    TALK,
+    Tolls,
+)
 
-MOST_STREAMS = 1000
+MOST_STREAMS: Final = 1000
 """Exchanges that a caller may have open on one connection.
 
 gRPC callers put all their calls on one; beyond the limit they would queue them, unseen.
@@ -25,6 +35,14 @@ HEAD_TIMEOUT = 30.0  # Seconds from the first byte of a head to its last: CONTRA
 IDLE_TIMEOUT = 600.0  # Seconds that a caller may keep a connection without a request.
 CLOSE_TIMEOUT = 2.0  # Seconds that what is written may take to leave a closed connection.
 DRAIN_TIMEOUT = 1.0  # Seconds that a caller may take to answer the ping behind a GOAWAY.
+STALL_TIMEOUT = 60.0  # Seconds that a finished response may wait for the caller's window.
+
+END_TIMEOUT = 2.0
+"""Seconds that the END_STREAM of an answered request may take once its whole body has come.
+
+Many clients send it as an empty DATA frame of its own, and take a reset that meets it for a
+failure, whatever its code.
+"""
 
 # Microseconds that it takes to begin an exchange, about.
 _REQUEST_WORK = 250.0
@@ -32,30 +50,206 @@ _REQUEST_WORK = 250.0
 _DRAIN_PING = b"draining"
 
 
-class Http2Downstream(Endpoint, asyncio.Protocol):
+class AnsweringStream(Stream):
+    """The downstream codec (see `proxy.plane.codec`)."""
+
+    protocol = "h2"
+
+    __slots__ = ("_connection", "_early_code", "_left", "_sink", "stalls_until")
+
+    def __init__(self, connection: Http2Downstream, number: int) -> None:
+        super().__init__(connection)
+        self.id = number
+        self._connection = connection
+        self._sink: RequestSink | None = None
+        self._early_code = Code.NO_ERROR
+        """What ends a request whose response is complete before it is."""
+        self.stalls_until = math.inf
+        """When a finished response is given up if the caller still takes nothing of it, or a
+        request is reset that was answered and does not end."""
+        self._left = 0
+        """Bytes of it when that was set."""
+
+    # --- the connection's side -----------------------------------------------------------
+
+    def take_head(self, fields: Fields, *, ended: bool) -> None:
+        """Begin with the request's head."""
+        self.has_head = True  # Whatever it says: a request has no informational ones.
+        host = self._connection.host
+        self.remote_ended = ended
+        try:
+            head = read_request(fields, ended=ended)
+        except ProxyError as error:
+            self.endpoint.tolls.charge(REFUSED_HEAD + fields.work)
+            if not isinstance(error, HeadersTooLarge):
+                self._early_code = Code.PROTOCOL_ERROR
+                self.remote_ended = False  # A malformed request gets a reset, ended or not.
+            host.reject(self, error, rest_of_request(fields))
+            return
+        self._expected = ANY_LENGTH if head.length is None else head.length
+        sink = self._sink = host.admit(self, head)
+        # May answer at once, and end the stream with that.
+        sink.start(ended=ended)
+        if not ended and not self.is_closed:
+            self.endpoint.touch(self)
+
+    def check_stall(self, now: float) -> None:
+        """Give up a finished response of which nothing was taken for a while."""
+        if self.stalls_until > now:
+            return
+        if self.local_ended:
+            self.reset(self._early_code)
+        elif self._queued < self._left:
+            self._left = self._queued
+            self.stalls_until = now + STALL_TIMEOUT
+        else:
+            self.reset(Code.CANCEL)
+
+    def take_trailers(self, fields: Fields) -> None:
+        """Take the block that ends the request (RFC 9113, 8.1)."""
+        try:
+            trailers = read_trailers(fields)
+        except ValueError as error:
+            self.fault(Code.PROTOCOL_ERROR, str(error))
+        else:
+            self.take_end(trailers)
+
+    def take_reset(self, code: int) -> None:  # noqa: ARG002 (a caller needs no reason)
+        """Take the caller's leave of one request."""
+        if not self.local_ended:
+            at_once = self.id > self._connection.older
+            self.endpoint.tolls.charge(GIVEN_UP_AT_ONCE if at_once else GIVEN_UP)
+        self.endpoint.forget(self)
+        self.lost(None)
+
+    def fault(self, code: Code, text: str) -> None:
+        """End the request because the caller broke the protocol on it."""
+        self.endpoint.tolls.charge(FAULT)
+        self._early_code = code
+        self.remote_ended = False
+        if self._sink is not None:
+            self._sink.broken(RequestMalformed(text))
+        self.reset(code)
+
+    def lost(self, error: ProxyError | None) -> None:  # noqa: ARG002 (a caller's end says all)
+        """Take the caller's leave."""
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            sink.gone()
+
+    def flush_sink(self) -> None:
+        """Let what was delivered leave towards the upstream."""
+        if self._sink is not None:
+            self._sink.request_flush()
+
+    def _deliver(self, data: bytes) -> None:
+        if self._sink is not None:
+            self._sink.request_data(data)
+
+    def _deliver_end(self, trailers: bytes) -> None:
+        if self._sink is not None:
+            self._sink.request_end(trailers)
+        elif self.local_ended:
+            self.endpoint.forget(self)
+
+    def _on_half_closed(self) -> None:
+        if self._expected == 0 and not self._early_code:
+            # All that was announced has come, and only its end is on the way.
+            self._stall(END_TIMEOUT)
+        else:
+            # RFC 9113, 8.1: the response does not depend on the rest of the request.
+            self.reset(self._early_code)
+
+    def _stall(self, timeout: float) -> None:
+        """Wait for the caller, so many seconds."""
+        self.stalls_until = self.endpoint.sweeper.clock() + timeout
+        self._connection.look_at(self.stalls_until)
+
+    def _on_slow(self) -> None:
+        if self._sink is not None:
+            self._sink.pause_response()
+
+    def _on_caught_up(self) -> None:
+        if self._sink is not None:
+            self._sink.resume_response()
+
+    # --- the exchange's side -------------------------------------------------------------
+
+    def write_informational(self, head: ResponseHead) -> None:
+        """Send a 1xx."""
+        if not self.is_closed:
+            lines = b"\r\n:status: %d%b" % (head.status, head.fields)
+            self.endpoint.send_head(self, lines)
+            self.endpoint.flush()
+
+    def write_head(self, head: ResponseHead) -> None:
+        """Send the final head; see `DownstreamCodec`."""
+        self._head = b"\r\n:status: %d%b" % (head.status, head.fields)
+        self.never_indexed = head.never_indexed
+
+    def write_whole(self, head: ResponseHead, body: bytes) -> None:
+        """Send a whole answer; see `DownstreamCodec`."""
+        self.write_head(head)
+        if body:
+            self.send_data(body)
+        self.write_end(b"")
+
+    def write_data(self, data: bytes) -> None:
+        """Send a part of the body; see `DownstreamCodec`."""
+        self.send_data(data)
+
+    def write_end(self, trailers: bytes) -> None:
+        """End the response; see `DownstreamCodec`."""
+        self._sink = None
+        self._ended = True
+        self._trailers = trailers
+        self.flush()
+        if self.is_stalled:
+            self._left = self._queued
+            self._stall(STALL_TIMEOUT)
+
+    def abort(self) -> None:
+        """Cut the response so that the caller sees it."""
+        self._sink = None
+        self.flush()
+        self.reset(self._early_code or Code.INTERNAL_ERROR)
+
+    def close(self) -> None:
+        """End both directions: only tunnels do, and HTTP/2 callers have none."""
+        self.abort()
+
+    def pause_request(self) -> None:
+        """Grant no more window."""
+        self.pause_receiving()
+
+    def resume_request(self) -> None:
+        """Grant it again."""
+        self.resume_receiving()
+
+
+class Http2Downstream(Endpoint[AnsweringStream], asyncio.Protocol):
     """A caller's connection; its streams are the downstream codecs."""
 
     __slots__ = (
-        "_accepted", "_block_until", "_final", "_highest", "_leaving", "_older", "deadline",
-        "host",
+        "_accepted", "_block_until", "_final", "_idle_until", "_leaving", "deadline", "host",
+        "older",
     )  # fmt: skip
 
     def __init__(self, host: Host) -> None:
-        ours = {SettingCodes.MAX_CONCURRENT_STREAMS: MOST_STREAMS}
         tolls = Tolls(host.sweeper.clock, host.allowance)
-        super().__init__(ours, host.head_limit, host.sweeper, tolls, client=False)
+        super().__init__(host.head_limit, host.sweeper, tolls, client=False)
         self.host = host
         self.deadline = math.inf
         self._block_until = math.inf
         """When the header block under way has to be complete."""
-        self._highest = 0
-        """The caller's latest stream."""
+        self._idle_until = math.inf
+        """When a connection without requests is closed."""
         self._accepted = LAST_STREAM
         """The last stream that a GOAWAY lets in."""
         self._leaving = False
         self._final = math.inf
         """When the GOAWAY comes that lets nobody in any more."""
-        self._older = 0
+        self.older = 0
         """The caller's latest stream before the segment that came last."""
 
     # --- the transport's side ------------------------------------------------------------
@@ -63,34 +257,16 @@ class Http2Downstream(Endpoint, asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet the caller."""
         self._transport = cast("asyncio.Transport", transport)
-        self.deadline = self.sweeper.clock() + IDLE_TIMEOUT
+        self.deadline = self._idle_until = self.sweeper.clock() + IDLE_TIMEOUT
         self.sweeper.add(self)
         self.host.opened(self)
-        self.begin()
+        self.begin({MAX_CONCURRENT_STREAMS: MOST_STREAMS})
 
     def data_received(self, data: bytes) -> None:
         """Take one segment."""
-        if self.is_closed:
-            return
-        self._older = self._highest
-        self.take_segment(data)
-        self._watch_head()
-
-    def _take_turn(self) -> None:
-        super()._take_turn()
-        self._watch_head()
-
-    def _watch_head(self) -> None:
-        """Set, or lift, the deadline of a head that has begun to come."""
-        if self._waits_for_turn:
-            return  # It may have come, and waits for us.
-        if self.in_head:
-            if self._block_until == math.inf:
-                self._block_until = self.sweeper.clock() + HEAD_TIMEOUT
-                self._set_deadline()
-        elif self._block_until != math.inf:
-            self._block_until = math.inf
-            self._set_deadline()
+        if not self.is_closed:
+            self.older = self.highest
+            self.take_segment(data)
 
     def eof_received(self) -> bool:
         """Take the caller's FIN: it has gone."""
@@ -112,10 +288,11 @@ class Http2Downstream(Endpoint, asyncio.Protocol):
             self.fail(ConnectionFault(Code.ENHANCE_YOUR_CALM, text))
         elif now >= self._final:
             self._leave_finally()
-        elif not self.streams:
+        elif now >= self._idle_until:
             self._close(Code.NO_ERROR)
         else:
-            self._reset_stalled(now)
+            for stream in list(self.streams.values()):
+                stream.check_stall(now)
         if not self.is_closed:
             self._set_deadline()
 
@@ -134,10 +311,10 @@ class Http2Downstream(Endpoint, asyncio.Protocol):
         if self._leaving or self.is_closed:
             return
         self._leaving = True
-        self.connection.close_connection(Code.NO_ERROR, last_stream_id=LAST_STREAM)
-        self.connection.ping(_DRAIN_PING)
+        self.send_goaway(LAST_STREAM, Code.NO_ERROR)
+        self.send_ping(_DRAIN_PING)
         self._final = self.sweeper.clock() + DRAIN_TIMEOUT
-        self._set_deadline()
+        self.look_at(self._final)
         self.flush()
 
     def shut(self) -> None:
@@ -146,7 +323,7 @@ class Http2Downstream(Endpoint, asyncio.Protocol):
             self._leave_finally()
             for stream in list(self.streams.values()):
                 if not stream.is_stalled:
-                    stream.reset(Code.NO_ERROR if stream.is_answered else Code.CANCEL)
+                    stream.reset(Code.NO_ERROR if stream.local_ended else Code.CANCEL)
                     stream.lost(None)
         if self.is_closed:
             self._transport.close()
@@ -162,41 +339,34 @@ class Http2Downstream(Endpoint, asyncio.Protocol):
 
     # --- streams -------------------------------------------------------------------------
 
-    def stalled(self, until: float) -> None:
-        """Note a stream that waits for nothing but the caller, and is given up then."""
-        self.deadline = min(self.deadline, until)
+    def look_at(self, deadline: float) -> None:
+        """See to it that `on_deadline` is called then, if not before."""
+        self.deadline = min(self.deadline, deadline)
 
-    def _on_fields(self, stream: int, fields: Fields, *, ended: bool) -> None:
-        found = self.streams.get(stream)
-        if found is not None:
-            cast("AnsweringStream", found).take_trailers(fields)
-        else:
-            self._open(stream, fields, ended=ended)
-
-    def _open(self, number: int, fields: Fields, *, ended: bool) -> None:
-        self._highest = number
+    def _accept(self, number: int) -> AnsweringStream | None:
         if number > self._accepted or len(self.streams) >= MOST_STREAMS:
             self.tolls.charge(REFUSED_STREAM)
-            self.connection.reset_stream(number, Code.REFUSED_STREAM)
-            self.remember(number, reset=True)
-            return
+            return None
         self.work += _REQUEST_WORK
-        stream = AnsweringStream(self, number)
-        if not self.streams:
-            self.deadline = min(self._block_until, self._final)
-        self.adopt(stream)
-        stream.open(fields, ended=ended)
         if self.host.draining:
             self.drain()
+        stream = AnsweringStream(self, number)
+        self._idle_until = math.inf
+        self.adopt(stream)
+        return stream
 
-    def _on_reset(self, stream: int, code: int) -> None:  # noqa: ARG002 (a caller needs no reason)
-        found = self.streams[stream]
-        if not found.is_answered:
-            self.tolls.charge(GIVEN_UP if stream <= self._older else GIVEN_UP_AT_ONCE)
-        self.forget(found)
-        found.lost(None)
+    def _on_segment(self) -> None:
+        """Begin or end the time that a head may take."""
+        if self._waits_for_turn:
+            return  # It may have come, and waits for us.
+        if self.in_head:
+            if self._block_until == math.inf:
+                self._block_until = self.sweeper.clock() + HEAD_TIMEOUT
+                self.look_at(self._block_until)
+        else:
+            self._block_until = math.inf
 
-    def _on_goaway(self, last: int) -> None:
+    def _on_goaway(self, last: int, code: int) -> None:
         """Ignore it: the caller opens no more streams, and closes when it is done."""
 
     def _on_pong(self, data: bytes) -> None:
@@ -213,37 +383,27 @@ class Http2Downstream(Endpoint, asyncio.Protocol):
         if self._accepted != LAST_STREAM:
             self._close(None)
         else:
-            self._set_deadline()
+            self._idle_until = self.sweeper.clock() + IDLE_TIMEOUT
+            self.look_at(self._idle_until)
 
     def _on_stream_limit(self, limit: int) -> None:
         """Ignore it: nothing is pushed."""
 
-    def is_idle(self, stream: int) -> bool:
-        """Tell whether a stream of this number was never opened."""
-        return stream > self._highest or not stream & 1
-
-    def _reset_stalled(self, now: float) -> None:
-        """Give up finished responses that the caller does not take."""
-        for stream in list(self.streams.values()):
-            cast("AnsweringStream", stream).check_stall(now)
+    def _on_settings(self) -> None:
+        """Do nothing more: whoever obeys them has."""
 
     def _set_deadline(self) -> None:
-        deadline = min(self._block_until, self._final)
-        if not self.streams:
-            deadline = min(deadline, self.sweeper.clock() + IDLE_TIMEOUT)
-        else:
-            stalls = [cast("AnsweringStream", s).stalls_until for s in self.streams.values()]
-            deadline = min(deadline, *stalls)
-        self.deadline = deadline
+        stalls = [stream.stalls_until for stream in self.streams.values()]
+        self.deadline = min(self._block_until, self._final, self._idle_until, *stalls)
 
     # --- ends ----------------------------------------------------------------------------
 
     def _leave_finally(self) -> None:
         """Let no more streams in; close once there are none."""
         self._final = math.inf
-        self._accepted = self._highest
+        self._accepted = self.highest
         if self.streams:
-            self.connection.close_connection(Code.NO_ERROR)
+            self.send_goaway(self.highest, Code.NO_ERROR)
             self.flush()
         else:
             self._close(Code.NO_ERROR)
@@ -260,7 +420,7 @@ class Http2Downstream(Endpoint, asyncio.Protocol):
         self._lose_streams()
         self._let_come()
         if code is not None:
-            self.connection.close_connection(code, text.encode())
+            self.send_goaway(self.highest, code, text)
         self.write_out()
         self.deadline = self.sweeper.clock() + CLOSE_TIMEOUT
         if self._transport.can_write_eof():

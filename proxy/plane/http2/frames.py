@@ -1,36 +1,98 @@
-"""How the frames are written that carry an exchange (RFC 9113, 4.1); h2 writes all others."""
+"""Frames as bytes (RFC 9113, 4.1 and 6): numbers, and how each one is written."""
 
 from __future__ import annotations
 
 import struct
-
-from hyperframe.frame import ContinuationFrame, DataFrame, HeadersFrame
+from typing import Final
 
 from proxy.plane.http2.standard import FRAME_BYTES
 
-_DATA, _HEADERS, _CONTINUATION = (
-    int(kind.type or 0) for kind in (DataFrame, HeadersFrame, ContinuationFrame)
-)
-_FLAGS = {flag.name: flag.bit for flag in HeadersFrame.defined_flags}
-_END_STREAM, _END_HEADERS = _FLAGS["END_STREAM"], _FLAGS["END_HEADERS"]
+DATA: Final = 0x0
+HEADERS: Final = 0x1
+PRIORITY: Final = 0x2
+RST_STREAM: Final = 0x3
+SETTINGS: Final = 0x4
+PUSH_PROMISE: Final = 0x5
+PING: Final = 0x6
+GOAWAY: Final = 0x7
+WINDOW_UPDATE: Final = 0x8
+CONTINUATION: Final = 0x9
 
-_head = struct.Struct(">IBI").pack  # Length and type in one number, flags, stream.
+END_STREAM: Final = 0x1
+ACK: Final = 0x1
+END_HEADERS: Final = 0x4
+PADDED: Final = 0x8
+WEIGHTED: Final = 0x20
+"""The flag PRIORITY of a HEADERS frame."""
+
+HEADER_TABLE_SIZE: Final = 0x1
+ENABLE_PUSH: Final = 0x2
+MAX_CONCURRENT_STREAMS: Final = 0x3
+INITIAL_WINDOW_SIZE: Final = 0x4
+MAX_FRAME_SIZE: Final = 0x5
+MAX_HEADER_LIST_SIZE: Final = 0x6
+
+HEAD_BYTES: Final = 9
+PING_BYTES: Final = 8
+PRIORITY_BYTES: Final = 5
+SETTING_BYTES: Final = 6
+
+_head = struct.Struct(">IBI")
+"""Length and type in one number, flags, stream."""
+_setting = struct.Struct(">HI")
+_word = struct.Struct(">I")
+_two_words = struct.Struct(">II")
+
+read_head = _head.unpack_from
+read_settings = _setting.iter_unpack
+read_word = _word.unpack
+read_two_words = _two_words.unpack_from
+
+SETTINGS_ACK: Final = _head.pack(SETTINGS, ACK, 0)
+
+
+def settings(values: dict[int, int]) -> bytes:
+    """Return a SETTINGS frame."""
+    payload = b"".join([_setting.pack(*item) for item in values.items()])
+    return _head.pack(len(payload) << 8 | SETTINGS, 0, 0) + payload
+
+
+def headers(stream: int, block: bytes, *, ended: bool) -> bytes:
+    """Return a HEADERS frame, with CONTINUATION where the block is too long for one."""
+    size = len(block)
+    if size <= FRAME_BYTES:
+        flags = END_HEADERS | END_STREAM if ended else END_HEADERS
+        return _head.pack(size << 8 | HEADERS, flags, stream) + block
+    flags = END_STREAM if ended else 0
+    pieces = [_head.pack(FRAME_BYTES << 8 | HEADERS, flags, stream), block[:FRAME_BYTES]]
+    for at in range(FRAME_BYTES, size, FRAME_BYTES):
+        piece = block[at : at + FRAME_BYTES]
+        last = END_HEADERS if at + FRAME_BYTES >= size else 0
+        pieces += _head.pack(len(piece) << 8 | CONTINUATION, last, stream), piece
+    return b"".join(pieces)
 
 
 def data_head(stream: int, size: int, *, ended: bool) -> bytes:
     """Return what stands before the payload of a DATA frame."""
-    return _head(size << 8 | _DATA, _END_STREAM if ended else 0, stream)
+    return _head.pack(size << 8, END_STREAM if ended else 0, stream)
 
 
-def frames_of(stream: int, block: bytes, *, ended: bool) -> bytes:
-    """Return a HEADERS frame, with CONTINUATION where the block is too long for one."""
-    flags = _END_STREAM if ended else 0
-    size = len(block)
-    if size <= FRAME_BYTES:
-        return _head(size << 8 | _HEADERS, flags | _END_HEADERS, stream) + block
-    pieces = [_head(FRAME_BYTES << 8 | _HEADERS, flags, stream), block[:FRAME_BYTES]]
-    for at in range(FRAME_BYTES, size, FRAME_BYTES):
-        piece = block[at : at + FRAME_BYTES]
-        last = _END_HEADERS if at + FRAME_BYTES >= size else 0
-        pieces += _head(len(piece) << 8 | _CONTINUATION, last, stream), piece
-    return b"".join(pieces)
+def reset(stream: int, code: int) -> bytes:
+    """Return a RST_STREAM frame."""
+    return _head.pack(4 << 8 | RST_STREAM, 0, stream) + _word.pack(code)
+
+
+def ping(data: bytes, *, ack: bool = False) -> bytes:
+    """Return a PING frame; `data` are 8 bytes."""
+    return _head.pack(PING_BYTES << 8 | PING, ACK if ack else 0, 0) + data
+
+
+def goaway(last: int, code: int, text: str = "") -> bytes:
+    """Return a GOAWAY frame: streams above `last` were not and will not be processed."""
+    payload = _two_words.pack(last, code) + text.encode()
+    return _head.pack(len(payload) << 8 | GOAWAY, 0, 0) + payload
+
+
+def window_update(stream: int, increment: int) -> bytes:
+    """Return a WINDOW_UPDATE frame; stream 0 is the connection."""
+    return _head.pack(4 << 8 | WINDOW_UPDATE, 0, stream) + _word.pack(increment)

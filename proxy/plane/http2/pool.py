@@ -9,8 +9,7 @@ from collections import deque
 from proxy.deadlines import Within
 from proxy.errors import Overloaded, ProxyError, UpstreamConnectFailed, UpstreamConnectTimedOut
 from proxy.plane.dial import Dialler
-from proxy.plane.http2.asking import AskingStream
-from proxy.plane.http2.upstream import USUAL_STREAMS, Http2Upstream, OnlyHttp1
+from proxy.plane.http2.upstream import USUAL_STREAMS, AskingStream, Http2Upstream, OnlyHttp1
 from proxy.plane.pool import IDLE_TIMEOUT, Pool
 from proxy.plane.stats import Connections, RouteStats
 from proxy.plane.sweeper import Sweeper

@@ -5,16 +5,23 @@ from __future__ import annotations
 import asyncio
 import math
 import select
-from typing import Protocol, cast
-
-from h2.events import RemoteSettingsChanged
+from typing import Final, Protocol, cast
 
 from proxy.deadlines import Within
-from proxy.errors import ProxyError, UpstreamConnectFailed, UpstreamMalformed, UpstreamReset
-from proxy.plane.http2.asking import AskingStream
-from proxy.plane.http2.endpoint import Endpoint
+from proxy.errors import (
+    ProxyError,
+    UpstreamConnectFailed,
+    UpstreamMalformed,
+    UpstreamRefused,
+    UpstreamReset,
+)
+from proxy.plane.codec import ResponseSink
+from proxy.plane.head import RequestHead
+from proxy.plane.http2.endpoint import ANY_LENGTH, Endpoint, Stream
 from proxy.plane.http2.fields import Fields
-from proxy.plane.http2.standard import LAST_STREAM, Code, ConnectionFault
+from proxy.plane.http2.frames import SETTINGS
+from proxy.plane.http2.heads import read_response, read_trailers, request_lines
+from proxy.plane.http2.standard import LAST_STREAM, Code, ConnectionFault, name_of
 from proxy.plane.http2.tolls import LENIENCY, TALK, Tolls
 from proxy.plane.sweeper import Sweeper
 from proxy.plane.tls import TlsTransport
@@ -25,7 +32,7 @@ _BUFFER = memoryview(bytearray(64 * 1024))
 
 # RFC 9113, 6.5.2: an upstream that names no limit has none, and should not name less than 100.
 # Beyond 100 another connection is better than one that everything depends on.
-USUAL_STREAMS = 100
+USUAL_STREAMS: Final = 100
 
 # Seconds of silence, while streams are open, before each ping. gRPC servers take offence at the
 # third ping within five minutes in which they had nothing to send, so the gaps grow.
@@ -33,10 +40,11 @@ _PING_AFTER = (10.0, 60.0, 240.0, 330.0)
 
 # Length and type of the first frame (RFC 9113, 4.1), which has to be SETTINGS.
 _KNOWN_AT = 4
-_SETTINGS = 4
 
 PING_TIMEOUT = 10.0
 """Seconds that an upstream may take to answer a ping before it is given up."""
+
+_UNUSED = "The upstream closed the connection before the request was sent."
 
 
 class OnlyHttp1(Exception):
@@ -61,27 +69,208 @@ class Keeper(Protocol):
         """Forget a connection that is closed."""
 
 
-class Http2Upstream(Endpoint, asyncio.BufferedProtocol):
+class AskingStream(Stream):
+    """The upstream codec (see `proxy.plane.codec`); has a number once its head has left."""
+
+    __slots__ = ("_connection", "_method", "_sink", "answered", "reused")
+
+    def __init__(self, connection: Http2Upstream) -> None:
+        super().__init__(connection)
+        self._connection = connection
+        self._sink: ResponseSink | None = None
+        self._method = b""
+        self.answered = False
+        """Whether anything of an answer came."""
+        self.reused = connection.is_reused
+        """Whether the connection had served others: then it may have died unnoticed."""
+
+    @property
+    def wrote(self) -> bool:
+        """Whether any byte left."""
+        return self.id != 0
+
+    # --- the exchange's side -------------------------------------------------------------
+
+    def send_head(
+        self,
+        sink: ResponseSink,
+        head: RequestHead,
+        *,
+        target: bytes,
+        authority: bytes,
+        fields: bytes,
+    ) -> None:
+        """Begin an attempt; see `UpstreamCodec`."""
+        self._sink = sink
+        self._method = head.method
+        self._head = request_lines(
+            head, self._connection.scheme, target=target, authority=authority, fields=fields
+        )
+        self.never_indexed = head.never_indexed
+
+    def flush(self) -> None:
+        """Let what was sent leave as far as the upstream's windows allow."""
+        if self.id == 0 and not self._connection.takes_streams:
+            # The connection ended between the promise of this stream and its use.
+            if not self.is_closed:
+                self.endpoint.forget(self)
+                asyncio.get_running_loop().call_soon(self._fail, UpstreamRefused(_UNUSED))
+            return
+        super().flush()
+
+    def send_end(self, trailers: bytes) -> None:
+        """End the request."""
+        self._ended = True
+        self._trailers = trailers
+        self.flush()
+
+    def begin_upload(self) -> None:
+        """Nobody else waits for this stream's end."""
+
+    def cancel(self) -> None:
+        """End the attempt at once; nothing more is delivered."""
+        self._sink = None
+        self.reset(Code.CANCEL)
+
+    def close(self) -> None:
+        """End both directions: only tunnels do, and HTTP/2 has none."""
+        self.cancel()
+
+    def pause_response(self) -> None:
+        """Grant no more window."""
+        self.pause_receiving()
+
+    def resume_response(self) -> None:
+        """Grant it again."""
+        self.resume_receiving()
+
+    # --- the connection's side -----------------------------------------------------------
+
+    def fault(self, code: Code, text: str) -> None:
+        """End the attempt because the upstream broke the protocol on it."""
+        self.reset(code)
+        self._fail(UpstreamMalformed(text))
+
+    def refused(self) -> None:
+        """Take the upstream's word that it has done nothing and will do nothing."""
+        self._end(UpstreamRefused("The upstream did not take the request."))
+
+    def take_reset(self, code: int) -> None:
+        """Take the upstream's end of the stream."""
+        if code == Code.REFUSED_STREAM:
+            self._connection.refused_one()
+            if not self.answered:
+                self.refused()
+                return
+        self.reused = False  # The connection lives: it is not what has failed.
+        when = "within its response" if self.answered else "without a response"
+        self._end(UpstreamReset(f"The upstream reset the stream {when} ({name_of(code)})."))
+
+    def lost(self, error: ProxyError | None) -> None:
+        """Take the end of the connection."""
+        when = "within its response" if self.answered else "without a response"
+        self._end(error or UpstreamReset(f"The upstream closed the connection {when}."))
+
+    def flush_sink(self) -> None:
+        """Let what was delivered leave towards the caller."""
+        if self._sink is not None:
+            self._sink.response_flush()
+
+    def take_head(self, fields: Fields, *, ended: bool) -> None:
+        """Take a head, or an informational one."""
+        self.answered = True
+        try:
+            head = read_response(fields, self._method, ended=ended)
+            if head.status < 200 and ended:  # noqa: PLR2004 (RFC 9113, 8.1)
+                raise UpstreamMalformed("An informational response ends the stream.")
+        except ProxyError as error:
+            self.reset(Code.PROTOCOL_ERROR)
+            self._fail(error)
+            return
+        sink = self._sink
+        if sink is None:
+            return
+        if head.status < 200:  # noqa: PLR2004 (RFC 9110, 15.2)
+            sink.informational(head)
+            return
+        self._expected = 0 if head.bodyless else ANY_LENGTH if head.length is None else head.length
+        # The exchange may cancel us within this call.
+        sink.response_head(head)
+        if ended:
+            self.take_end(b"")
+        elif not self.is_closed:
+            self.endpoint.touch(self)
+
+    def take_trailers(self, fields: Fields) -> None:
+        """Take the block that ends the response (RFC 9113, 8.1)."""
+        try:
+            trailers = read_trailers(fields)
+        except ValueError as error:
+            self.fault(Code.PROTOCOL_ERROR, str(error))
+        else:
+            self.take_end(trailers)
+
+    def _number(self) -> None:
+        self._connection.number(self)
+
+    def _deliver(self, data: bytes) -> None:
+        if self._sink is not None:
+            self._sink.response_data(data)
+
+    def _deliver_end(self, trailers: bytes) -> None:
+        # The place is free before the exchange hears of it, so that the caller's next request
+        # finds it.
+        sink, self._sink = self._sink, None
+        self._connection.served()
+        if self.local_ended:
+            self.endpoint.forget(self)
+        else:
+            self.reset(Code.CANCEL)
+        if sink is not None:
+            sink.response_end(trailers)
+
+    def _on_half_closed(self) -> None:
+        """Wait for the response."""
+
+    def _on_slow(self) -> None:
+        if self._sink is not None:
+            self._sink.pause_request()
+
+    def _on_caught_up(self) -> None:
+        if self._sink is not None:
+            self._sink.resume_request()
+
+    def _end(self, error: ProxyError) -> None:
+        self.endpoint.forget(self)
+        self._fail(error)
+
+    def _fail(self, error: ProxyError) -> None:
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            sink.failed(error)
+
+
+class Http2Upstream(Endpoint[AskingStream], asyncio.BufferedProtocol):
     """A connection to the upstream; its streams are the upstream codecs."""
 
     __slots__ = (
-        "_asked_at", "_greeting", "_keeper", "_next", "_pings", "_pongs", "_silence", "active",
-        "deadline", "heard_at", "idle_since", "is_doubtful", "is_leaving", "is_reused", "limit",
-        "most_streams", "ready", "scheme", "takes_streams",
+        "_asked_at", "_greeting", "_keeper", "_pings", "_pongs", "_silence", "active", "deadline",
+        "heard_at", "idle_since", "is_doubtful", "is_leaving", "is_reused", "limit", "most_streams",
+        "ready", "scheme", "takes_streams",
     )  # fmt: skip
 
     def __init__(self, keeper: Keeper, head_limit: int, sweeper: Sweeper, *, tls: bool) -> None:
         tolls = Tolls(sweeper.clock, leniency=LENIENCY)
-        super().__init__({}, head_limit, sweeper, tolls, client=True)
+        super().__init__(head_limit, sweeper, tolls, client=True)
         self._keeper = keeper
         self.scheme = b"https" if tls else b"http"
         self.ready: asyncio.Future[ProxyError | OnlyHttp1 | None] = (
             asyncio.get_running_loop().create_future()
         )
         """Done when the upstream has said how many streams it allows; or why there are none."""
-        self.limit = 0
+        self.limit = USUAL_STREAMS
         """How many streams the upstream says it allows at once."""
-        self.most_streams = 0
+        self.most_streams = USUAL_STREAMS
         """How many are opened at once: fewer, where it refused some."""
         self.active = 0
         """How many places are taken."""
@@ -97,7 +286,6 @@ class Http2Upstream(Endpoint, asyncio.BufferedProtocol):
         self.heard_at = 0.0
         """When something came."""
         self.deadline = math.inf
-        self._next = 1
         self._greeting = b""
         """The first bytes that came, until they tell whether the upstream speaks HTTP/2."""
         self._asked_at = -math.inf
@@ -165,7 +353,7 @@ class Http2Upstream(Endpoint, asyncio.BufferedProtocol):
             return
         self.heard_at = self.sweeper.clock()
         self.sweeper.add(self)
-        self.begin()
+        self.begin({})
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 (asyncio's signature)
         """Lend the process's read buffer."""
@@ -196,7 +384,7 @@ class Http2Upstream(Endpoint, asyncio.BufferedProtocol):
             return False
         self._greeting = (self._greeting + data)[:_KNOWN_AT]
         is_text = self._greeting[0] != 0
-        if not is_text and (len(self._greeting) < _KNOWN_AT or self._greeting[-1] == _SETTINGS):
+        if not is_text and (len(self._greeting) < _KNOWN_AT or self._greeting[-1] == SETTINGS):
             return False
         text = "it answered HTTP/2's preface in another protocol"
         self.ready.set_result(OnlyHttp1(text, is_certain=is_text))
@@ -236,10 +424,9 @@ class Http2Upstream(Endpoint, asyncio.BufferedProtocol):
 
     def number(self, stream: AskingStream) -> None:
         """Give a stream its number: its head is about to leave."""
-        stream.id = self._next
-        self._next += 2
+        stream.id = self.highest = self.highest + 2 if self.highest else 1
         self.adopt(stream)
-        if self._next > LAST_STREAM:
+        if stream.id == LAST_STREAM:
             self.retire()
 
     def served(self) -> None:
@@ -260,26 +447,21 @@ class Http2Upstream(Endpoint, asyncio.BufferedProtocol):
         self._end(UpstreamReset("The upstream does not read."))
         self._transport.abort()
 
-    def _on_fields(self, stream: int, fields: Fields, *, ended: bool) -> None:
-        found = self.streams.get(stream)
-        if found is None:
-            # h2 lets a server open a stream that it has not promised.
-            raise ConnectionFault(Code.PROTOCOL_ERROR, "The upstream opens a stream.")
-        cast("AskingStream", found).take_fields(fields, ended=ended)
+    def refused_one(self) -> None:
+        """Note that the upstream takes fewer streams than it says."""
+        # The others that are open now, for the time being.
+        self.most_streams = max(1, min(self.most_streams, self.active - 1))
 
-    def _on_reset(self, stream: int, code: int) -> None:
-        if code == Code.REFUSED_STREAM:
-            # It takes fewer than it says: the others that are open now, for the time being.
-            self.most_streams = max(1, min(self.most_streams, self.active - 1))
-        cast("AskingStream", self.streams[stream]).take_reset(code)
+    def _accept(self, number: int) -> AskingStream | None:  # noqa: ARG002 (the callers' side has use for it)
+        raise AssertionError("an upstream opens no streams")
 
-    def _on_goaway(self, last: int) -> None:
+    def _on_goaway(self, last: int, code: int) -> None:  # noqa: ARG002 (whatever the reason)
         """Open no more; what the upstream has not begun begins elsewhere (RFC 9113, 6.8)."""
         self.takes_streams = False
         self.retire()
         for number, stream in list(self.streams.items()):
             if number > last:
-                cast("AskingStream", stream).refused()
+                stream.refused()
 
     def _on_pong(self, data: bytes) -> None:
         pong = self._pongs.pop(data, None)
@@ -290,15 +472,11 @@ class Http2Upstream(Endpoint, asyncio.BufferedProtocol):
         if not pong.done():
             pong.set_result(True)
 
-    def _on_settings(self, event: RemoteSettingsChanged) -> None:
-        first = not self.ready.done()
-        if first:
-            self.limit = self.most_streams = USUAL_STREAMS
-        super()._on_settings(event)
-        if first:
-            self.ready.set_result(None)
-        else:
+    def _on_settings(self) -> None:
+        if self.ready.done():
             self._keeper.freed(self)
+        else:
+            self.ready.set_result(None)
 
     def _on_stream_limit(self, limit: int) -> None:
         self.limit = self.most_streams = limit
@@ -314,9 +492,8 @@ class Http2Upstream(Endpoint, asyncio.BufferedProtocol):
         else:
             self._keeper.freed(self)
 
-    def is_idle(self, stream: int) -> bool:
-        """Tell whether a stream of this number was never opened."""
-        return stream >= self._next or not stream & 1
+    def _on_segment(self) -> None:
+        """Do nothing: an upstream's time for a head is its exchange's to bound."""
 
     # --- silence and ends ----------------------------------------------------------------
 
@@ -333,7 +510,7 @@ class Http2Upstream(Endpoint, asyncio.BufferedProtocol):
         pong = self._pongs[data] = asyncio.get_running_loop().create_future()
         self._asked_at = self.sweeper.clock()
         self.deadline = self._asked_at + PING_TIMEOUT
-        self.connection.ping(data)
+        self.send_ping(data)
         self.flush()
         return pong
 
@@ -362,6 +539,6 @@ class Http2Upstream(Endpoint, asyncio.BufferedProtocol):
             stream.lost(error)
 
     def _say_goodbye(self, code: Code, text: str = "") -> None:
-        self.connection.close_connection(code, text.encode())
+        self.send_goaway(0, code, text)
         self.write_out()
         self._transport.close()

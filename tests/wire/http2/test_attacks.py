@@ -8,8 +8,7 @@ import tracemalloc
 import pytest
 
 from proxy.config.model import Limits, Protocol
-from proxy.plane.http2.answering import STALL_TIMEOUT
-from proxy.plane.http2.downstream import HEAD_TIMEOUT, IDLE_TIMEOUT, MOST_STREAMS
+from proxy.plane.http2.downstream import HEAD_TIMEOUT, IDLE_TIMEOUT, MOST_STREAMS, STALL_TIMEOUT
 from tests.fakes.framed import (
     ACK,
     END_HEADERS,
@@ -246,7 +245,7 @@ async def test_what_waits_for_its_turn_is_bounded_and_nothing_of_it_is_lost(
     caller.send_data(1, b"", end=True)
     upstream = await framed.framed.accept()
     while not upstream.seen(1).ended:
-        most = max(most, served.connection.incoming_buffer.waiting)
+        most = max(most, served.waiting)
         await framed.plane_turn()
 
     assert bytes(upstream.seen(1).body) == body

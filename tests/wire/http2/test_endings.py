@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from proxy.config.model import Limits, Protocol, Timeouts
-from proxy.plane.http2.answering import END_TIMEOUT
-from proxy.plane.http2.downstream import DRAIN_TIMEOUT
+from proxy.plane.http2.downstream import DRAIN_TIMEOUT, END_TIMEOUT
 from tests.fakes.framed import GET, GRPC, POST, PREFACE, FramedCaller, FramedUpstream, Pairs, Seen
 from tests.fakes.framed_world import Framed, frame_caller
 from tests.fakes.wired import Wired

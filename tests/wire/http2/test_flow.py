@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from proxy.config.model import Protocol
-from proxy.plane.http2.stream import HIGH_WATER, LARGEST_GRANT
+from proxy.plane.http2.endpoint import HIGH_WATER, LARGEST_GRANT
 from tests.fakes.framed import GET, POST, FramedUpstream
 from tests.fakes.framed_world import Framed
 

@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 
+from proxy.config.model import Protocol
 from proxy.plane.exchange import Exchange
 from proxy.plane.head import ResponseHead
 from proxy.plane.http1.chunked import MOST_CHUNKS
 from proxy.plane.http1.turns import STEPS
 from tests.fakes import tls
+from tests.fakes.framed import END_STREAM, GRPC, POST, frame
+from tests.fakes.framed_world import Framed, frame_caller
 from tests.fakes.raw import RawCaller
 from tests.fakes.wired import Wired
 
@@ -23,6 +26,9 @@ MEGABYTE = 1024 * 1024
 BUFFER = 256 * 1024
 """What is read at once: uvloop's own buffer, and ours."""
 
+
+MOST_FRAMES = 267
+"""Frames of HTTP/2 without heads that one turn takes."""
 
 COUNT = 64
 
@@ -204,3 +210,42 @@ async def test_an_answer_behind_small_chunks_is_read_to_its_end_when_the_connect
     upstream.finish()
     await caller.until(lambda: caller.received.endswith(b"\r\n0\r\n\r\n"), "the end")
     assert wired.refusals == {}
+
+
+@pytest.mark.parametrize("count", [MOST_FRAMES - 1, MOST_FRAMES + 1, 4 * MOST_FRAMES])
+async def test_small_frames_of_a_request(count: int) -> None:
+    async with Wired() as wired:
+        await wired.serve(protocol=Protocol.H1)
+        stats = wired.route_stats
+        async with await frame_caller(wired) as caller:
+            caller.send_headers(1, POST)
+            upstream = await wired.upstream.accept()
+            await upstream.head()
+            turns = Turns(lambda: stats.request_bytes)
+            caller.send(frame("DATA", 1, 0, b"x") * count + frame("DATA", 1, END_STREAM))
+            await upstream.until(lambda: upstream.received.endswith(b"\r\n0\r\n\r\n"), "the end")
+            assert turns.stop() <= MOST_FRAMES
+            upstream.send(OK)
+            assert (await caller.finished(1)).status == 200
+            assert stats.request_bytes == count
+
+
+@pytest.mark.parametrize("count", [MOST_FRAMES - 1, MOST_FRAMES + 1, 4 * MOST_FRAMES])
+async def test_small_frames_of_a_response(count: int) -> None:
+    async with Framed() as framed, await frame_caller(framed) as caller:
+        stats = framed.route_stats
+        caller.send_headers(1, GRPC, end=True)
+        upstream = await framed.framed.accept()
+        await upstream.request(1)
+        turns = Turns(lambda: stats.response_bytes)
+        upstream.send_headers(1, ((":status", "200"),))
+        upstream.send(frame("DATA", 1, 0, b"x") * count + frame("DATA", 1, END_STREAM))
+        await caller.finished(1)
+        assert turns.stop() <= MOST_FRAMES
+        assert len(caller.seen(1).body) == count
+
+        # Both are still read.
+        caller.send_headers(3, GRPC, end=True)
+        await upstream.request(3)
+        upstream.answer(3)
+        assert (await caller.finished(3)).status == 200
