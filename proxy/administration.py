@@ -14,8 +14,8 @@ from typing import Any
 
 from proxy import __version__
 from proxy.clock import Clocks
+from proxy.config import show
 from proxy.config.model import Address, Admin, Config, Route
-from proxy.ops import describe
 from proxy.ops.admin import AdminServer, AdminView
 from proxy.ops.lifecycle import Lifecycle
 from proxy.ops.numbers import Numbers
@@ -106,9 +106,9 @@ def _row(route: Route) -> dict[str, str]:
     """Return what the line at the start says of a route."""
     return {
         "name": route.name,
-        "matches": describe.matches(route),
-        "upstream": describe.upstream(route),
+        "matches": show.matches(route),
+        "upstream": show.upstream(route),
         "audience": route.audience or "",
         "auth": route.auth.value,
-        "credentials": describe.credentials(route.credentials),
+        "credentials": show.credentials(route.credentials),
     }

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields
+from functools import partial
 from typing import Any
 
 from proxy.config import addresses, values
-from proxy.config.credentials import CREDENTIALS
-from proxy.config.files import File, check_certificates
+from proxy.config.files import File, check_certificates, check_readable
 from proxy.config.kinds import (
+    BROKEN,
     Choice,
     Count,
     Flag,
@@ -23,8 +24,9 @@ from proxy.config.kinds import (
     or_variable,
     pattern,
 )
-from proxy.config.model import RETRY_CAUSES, Admin
-from proxy.config.sections import ABSENT, HeaderValues, Key, Section, WordOrSection
+from proxy.config.model import CREDENTIALS, RETRY_CAUSES, Admin
+from proxy.config.sections import ABSENT, HeaderValues, Key, Section, WordOrSection, join
+from proxy.config.show import credentials
 from proxy.config.tree import MapNode, ScalarNode
 
 _DURATION_OR_OFF = f"off|{values.DURATION}"
@@ -36,13 +38,15 @@ def section(cls: Any, build: Callable[..., Any] | None = None, **more: Any) -> S
     return Section(keys, cls if build is None else build, **more)
 
 
-def _key(field: Field[Any]) -> Key:
+def _key(field: Field[Any], name: str = "") -> Key:
+    """Return the key of a field, which is called as the field is unless it has another `name`."""
     kind = KINDS[field.metadata["kind"]](field.metadata)
     default = field.metadata.get("written", ABSENT)
     in_words = "shown" in field.metadata or isinstance(kind, Section)
     if default is ABSENT and not in_words and field.default is not MISSING:
         default = kind.show(field.default)
-    return Key(field.name, kind, field.metadata["help"], default, field.metadata.get("shown", ""))
+    shown = field.metadata.get("shown", "")
+    return Key(name or field.name, kind, field.metadata["help"], default, shown)
 
 
 def _word(label: str, parse: Callable[[str], Any], regex: str) -> Word:
@@ -106,6 +110,7 @@ _ORIGIN = Word(
     is_text=False,
 )
 _AUDIENCE = Word("a text", values.audience, or_variable({"type": "string", "minLength": 1}))
+_ACCOUNT = Word("a service account", values.account, pattern(values.ACCOUNT))
 
 
 class _AdminAddress(ScalarKind):
@@ -137,6 +142,52 @@ def _admin(metadata: Mapping[str, Any]) -> Kind:
     return WordOrSection(single, section(metadata["of"], dict), _finish_admin, write=single.show)
 
 
+def _credentials(*, source: bool = False) -> Kind:
+    """Return how credentials are written: those that may impersonate where they are a `source`."""
+    kinds = {name: kind for name, kind in CREDENTIALS.items() if not (source and kind.no_source)}
+    refused = {name: kind.no_source for name, kind in CREDENTIALS.items() if name not in kinds}
+    own = {name: fields(kind.cls) for name, kind in kinds.items()}
+    groups = {name: _group(name, *each) for name, each in own.items() if each}
+    return WordOrSection(
+        single=Choice({name: kinds[name].cls() for name in kinds if name not in groups}),
+        section=Section(tuple(key for keys in groups.values() for key in keys), elsewhere=refused),
+        finish=partial(_finish_credentials, groups),
+        alternatives=tuple(tuple(key.name for key in keys) for keys in groups.values()),
+        write=credentials,
+    )
+
+
+def _group(name: str, first: Field[Any], *more: Field[Any]) -> tuple[Key, ...]:
+    """Return the keys of one kind of credentials that is a mapping; `CredentialsKind.cls`."""
+    return _key(first, name), *map(_key, more)
+
+
+def _finish_credentials(
+    groups: Mapping[str, tuple[Key, ...]],
+    found: dict[str, Any],
+    node: MapNode,
+    path: str,
+    reader: Reader,
+) -> Any:
+    """Make the credentials; exactly one of the kinds in `groups` must have been written."""
+    written = [name for name in node.entries if name in groups]
+    if len(written) != 1:
+        place = node.entries[written[1]].place if written else node.place
+        reader.complain(place, path, f"write exactly one of {', '.join(groups)}")
+        return BROKEN
+    kind = written[0]
+    own = [key.name for key in groups[kind]]
+    for name in found:
+        if name not in own:
+            owner = next(each for each, keys in groups.items() if name in {k.name for k in keys})
+            message = f"goes with {owner} only; remove it"
+            reader.complain(node.entries[name].place, join(path, name), message)
+    if kind not in found:
+        return BROKEN
+    first, *more = own
+    return CREDENTIALS[kind].cls(found[first], **{k: found[k] for k in more if k in found})
+
+
 KINDS: Mapping[str, Callable[[Mapping[str, Any]], Kind]] = {
     "address": lambda _: ADDRESS,
     "addresses": lambda _: ADDRESSES,
@@ -150,7 +201,8 @@ KINDS: Mapping[str, Callable[[Mapping[str, Any]], Kind]] = {
     "causes": lambda _: ListOf(_CAUSE, "a list of failure classes and statuses"),
     "choice": _choice,
     "count": lambda metadata: Count(metadata["minimum"], metadata.get("maximum")),
-    "credentials": lambda _: CREDENTIALS,
+    "credentials": lambda _: _credentials(),
+    "credentials_source": lambda _: _credentials(source=True),
     "deadline": lambda _: _duration(values.deadline, _DURATION_OR_OFF),
     "field": lambda metadata: _choice(metadata, ignore_case=True),
     "file": lambda _: File(check_certificates),
@@ -174,8 +226,11 @@ KINDS: Mapping[str, Callable[[Mapping[str, Any]], Kind]] = {
     "path": lambda _: _word("a path such as /orders", addresses.path, addresses.PATH),
     "pause": lambda _: _duration(values.pause, values.DURATION),
     "period": lambda _: _duration(values.period, _DURATION_OR_OFF),
+    "readable": lambda _: File(check_readable),
     "section": lambda metadata: section(metadata["of"]),
     "service": lambda _: _word("a service's name", values.service, values.SERVICE),
+    "service_account": lambda _: _ACCOUNT,
+    "service_accounts": lambda _: ListOf(_ACCOUNT, "a list of service accounts"),
     "share": lambda _: _SHARE,
     "size": lambda _: _SIZE,
     "upstream": lambda _: _word(

@@ -10,54 +10,11 @@ Units: durations are seconds as float, ``math.inf`` for ``off``; sizes are bytes
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
-
-from proxy.config.words import (
-    Address,
-    Auth,
-    AutoCredentials,
-    Credentials,
-    ErrorFormat,
-    GcloudCredentials,
-    IdentityHeader,
-    Impersonate,
-    MetadataCredentials,
-    Protocol,
-    Service,
-    ServiceAccountFile,
-    TokenFile,
-    Upstream,
-)
-
-__all__ = [
-    "ANY_HOST",
-    "KIB",
-    "OFF",
-    "RETRY_CAUSES",
-    "Address",
-    "Admin",
-    "Auth",
-    "AutoCredentials",
-    "Config",
-    "Credentials",
-    "ErrorFormat",
-    "GcloudCredentials",
-    "IdentityHeader",
-    "Impersonate",
-    "Limits",
-    "Log",
-    "MetadataCredentials",
-    "Protocol",
-    "Retries",
-    "Route",
-    "Service",
-    "ServiceAccountFile",
-    "Timeouts",
-    "TokenFile",
-    "Upstream",
-]
 
 OFF = math.inf
 
@@ -75,6 +32,196 @@ def doc(text: str, **more: Any) -> dict[str, Any]:
     ``shown`` is the default in words.
     """
     return {"help": text, **more}
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Address:
+    """Where a listener listens: a TCP host and port (0 = any free one), or a Unix socket path."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    path: str = ""
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """A service that is called: ``scheme://host[:port][base]``."""
+
+    scheme: Literal["http", "https"]
+    host: str
+    """Lower case; an IPv6 address without brackets."""
+    port: int
+    base: str = ""
+    """Path prefix put before the forwarded path, without a trailing slash."""
+
+    @property
+    def tls(self) -> bool:
+        """Whether connections to it are encrypted."""
+        return self.scheme == "https"
+
+    @property
+    def authority(self) -> str:
+        """What ``Host`` says: the port only where it is not the scheme's own."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        own = 443 if self.tls else 80
+        return host if self.port == own else f"{host}:{self.port}"
+
+    @property
+    def origin(self) -> str:
+        """Scheme and authority (RFC 6454, 6.2)."""
+        return f"{self.scheme}://{self.authority}"
+
+    def __str__(self) -> str:
+        return self.origin + self.base
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A Cloud Run service by name; missing parts come from the metadata server."""
+
+    name: str
+    region: str = ""
+    project_number: str = ""
+
+    def __str__(self) -> str:
+        return ".".join(part for part in (self.name, self.region, self.project_number) if part)
+
+
+class Auth(Enum):
+    """Whether a route's requests carry an ID token; ``auto`` is resolved by the parser."""
+
+    ID_TOKEN = "id_token"  # noqa: S105 (a word of the configuration)
+    NONE = "none"
+
+
+class IdentityHeader(Enum):
+    """The headers that Google's front ends read an ID token from."""
+
+    SERVERLESS = "X-Serverless-Authorization"
+    AUTHORIZATION = "Authorization"
+    PROXY = "Proxy-Authorization"
+
+
+class Protocol(Enum):
+    """What is spoken to the upstream; ``auto`` is what the caller speaks."""
+
+    AUTO = "auto"
+    H1 = "h1"
+    H2 = "h2"
+
+
+class ErrorFormat(Enum):
+    """The language of the errors that the proxy makes."""
+
+    AUTO = "auto"
+    PROBLEM = "problem"
+    TRPC = "trpc"
+    CONNECT = "connect"
+    GRPC = "grpc"
+    GRPC_WEB = "grpc_web"
+    TWIRP = "twirp"
+    JSONRPC = "jsonrpc"
+
+
+# Credentials are hashable values: one token cache exists for each (credentials, audience).
+
+
+@dataclass(frozen=True, slots=True)
+class AutoCredentials:
+    """Application default credentials in Google's order, then the metadata server."""
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataCredentials:
+    """The metadata server of Cloud Run, GCE or GKE."""
+
+
+@dataclass(frozen=True, slots=True)
+class GcloudCredentials:
+    """The user who is logged in with gcloud; the token's audience cannot be chosen."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceAccountFile:
+    """A service account's key file."""
+
+    path: Path = field(metadata=doc("a service account's key file, as JSON", kind="readable"))
+
+
+@dataclass(frozen=True, slots=True)
+class Impersonate:
+    """Another service account, through the IAM Credentials API."""
+
+    service_account: str = field(
+        metadata=doc("the service account to act as", kind="service_account")
+    )
+    delegates: tuple[str, ...] = field(
+        default=(),
+        metadata=doc(
+            "accounts between the source and the one to act as, in order",
+            kind="service_accounts",
+            shown="",
+        ),
+    )
+    source: Credentials = field(
+        default=AutoCredentials(),
+        metadata=doc(
+            "credentials that may impersonate; default auto", kind="credentials_source", shown=""
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TokenFile:
+    """A file that somebody else keeps an ID token in; re-read when it changes."""
+
+    path: Path = field(
+        metadata=doc("a file that holds an ID token; re-read when it changes", kind="readable")
+    )
+
+
+Credentials = (
+    AutoCredentials
+    | MetadataCredentials
+    | GcloudCredentials
+    | ServiceAccountFile
+    | Impersonate
+    | TokenFile
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialsKind:
+    """One kind of credentials: the class that holds them, and what they cannot be used for."""
+
+    cls: type[Any]
+    """Without fields: a word of the file.  Else a mapping, in which the kind's own name holds the
+    first field and the others stand beside it by their own names."""
+    no_source: str = ""
+    """Why they cannot be the source of an impersonation, and what to write; empty if they can."""
+
+
+CREDENTIALS: Mapping[str, CredentialsKind] = {
+    "auto": CredentialsKind(AutoCredentials),
+    "metadata": CredentialsKind(MetadataCredentials),
+    "gcloud": CredentialsKind(GcloudCredentials),
+    "service_account_file": CredentialsKind(ServiceAccountFile),
+    "impersonate": CredentialsKind(
+        Impersonate, no_source="list the accounts in between as delegates"
+    ),
+    # It proves who calls, but grants no access to the IAM API.
+    "token_file": CredentialsKind(TokenFile, no_source="an ID token cannot be used to impersonate"),
+}
+"""Every kind of credentials by its name in the file.
+
+They are read (`keys`), shown (`show`) and described (`schema`) by this table.  How each is
+opened stands in `identity.tokens`, what is looked at before in `doctor.credentials`.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,12 +1,12 @@
-"""A configuration as `check` shows it: a table for people, plain data for programs."""
+"""A configuration in words: for `check`, `doctor`, the status page and the log at the start."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from typing import Any
 
-from proxy.config import credentials
-from proxy.config.model import Auth, Config, Route
+from proxy.config.model import CREDENTIALS, Auth, Config, Credentials, Route
 from proxy.config.problems import Problem
 
 _HEADINGS = (
@@ -35,24 +35,49 @@ def _row(route: Route) -> Sequence[str]:
     return (
         route.name,
         ", ".join(map(str, route.listen)),
-        _matches(route),
-        _upstream(route),
+        matches(route) + " (stripped)" * route.strip_path,
+        upstream(route) + " (unresolved)" * (route.upstream is None),
         (route.audience or "(unresolved)") if sends else _NONE,
         route.header.value if sends else _NONE,
-        credentials.show(route.credentials) if sends else _NONE,
+        credentials(route.credentials) if sends else _NONE,
         route.protocol.value,
     )
 
 
-def _matches(route: Route) -> str:
-    path = f"{route.path} (stripped)" if route.strip_path else route.path
-    return f"{', '.join(route.host)} {path}" if route.host else path
+def matches(route: Route) -> str:
+    """Say which requests a route serves: ``host/path`` for each of its hosts."""
+    path = route.path if route.path == "/" else f"{route.path}/…"
+    return ", ".join(f"{host}{path}" for host in route.host) or path
 
 
-def _upstream(route: Route) -> str:
-    if route.upstream is not None:
-        return str(route.upstream)
-    return f"service {route.service} (unresolved)"
+def upstream(route: Route) -> str:
+    """Say where a route leads: to a URL, or to a service whose URL is not known yet."""
+    return f"service {route.service}" if route.upstream is None else str(route.upstream)
+
+
+def credentials(value: Credentials) -> str:
+    """Say where ID tokens come from, on one line as the file has it: a word, or keys and values.
+
+    Keys that have their default are left out.
+    """
+    name = next(name for name, kind in CREDENTIALS.items() if kind.cls is type(value))
+    if not fields(value):
+        return name
+    first, *more = fields(value)
+    written: dict[str, Any] = {name: getattr(value, first.name)}
+    for field in more:
+        if (detail := getattr(value, field.name)) != field.default:
+            written[field.name] = detail
+    return ", ".join(f"{key}: {_detail(detail)}" for key, detail in written.items())
+
+
+def _detail(detail: Any) -> str:
+    if isinstance(detail, tuple):
+        return f"[{', '.join(detail)}]"
+    if type(detail) not in {kind.cls for kind in CREDENTIALS.values()}:
+        return str(detail)
+    said = credentials(detail)
+    return f"{{{said}}}" if fields(detail) else said
 
 
 def routes_as_json(config: Config) -> dict[str, Any]:
@@ -75,7 +100,7 @@ def _route_as_json(route: Route) -> dict[str, Any]:
         "audience": route.audience,
         "auth": route.auth.value,
         "header": route.header.value,
-        "credentials": credentials.show(route.credentials),
+        "credentials": credentials(route.credentials),
         "protocol": route.protocol.value,
     }
 

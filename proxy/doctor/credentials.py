@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from proxy.config.misplaced import no_file_name, shown_file
 from proxy.config.model import (
@@ -26,6 +27,7 @@ from proxy.identity.files import CredentialsFile, read_small
 from proxy.identity.metadata import NOT_HERE, Metadata, NoSuchKey
 from proxy.identity.quote import redact
 from proxy.identity.source import TokenSourceError
+from proxy.identity.tokens import Tokens
 
 EMAIL_KEY = "instance/service-accounts/default/email"
 
@@ -55,29 +57,45 @@ class Origin:
         )
 
 
-async def find_origin(
-    credentials: Credentials, environ: Mapping[str, str], metadata: Metadata, within: float
-) -> Origin:
-    """Look at what the credentials lead to; the metadata server has `within` seconds."""
-    match credentials:
-        case MetadataCredentials():
-            return await _server(metadata, within, ())
-        case GcloudCredentials():
-            return _file(well_known_file(environ), (), environ)
-        case ServiceAccountFile(path):
-            missing = "Put the key there, or correct its name."
-            return _file(CredentialsFile(path, missing), (), environ)
-        case TokenFile(path):
-            return _token_file(path, environ)
-        case Impersonate(source=source):
-            origin = await find_origin(source, environ, metadata, within)
-            return _impersonating(credentials, origin)
-        case AutoCredentials():
-            return await _automatic(environ, metadata, within)
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Where the doctor looks for credentials."""
+
+    environ: Mapping[str, str]
+    metadata: Metadata
+    tokens: Tokens
+    within: float
+    """Seconds that the metadata server has."""
 
 
-async def _automatic(environ: Mapping[str, str], metadata: Metadata, within: float) -> Origin:
+async def find_origin(credentials: Credentials, around: Surroundings) -> Origin:
+    """Look at what the credentials lead to; where there is no look, name what tokens come from."""
+    look = LOOKS.get(type(credentials))
+    if look is None:
+        source = around.tokens.source(credentials)
+        return Origin(Finding(step=Step.CREDENTIALS, text=source.describe()))
+    return await look(credentials, around)
+
+
+async def _login(credentials: GcloudCredentials, around: Surroundings) -> Origin:
+    del credentials
+    return _file(well_known_file(around.environ), (), around.environ)
+
+
+async def _key(credentials: ServiceAccountFile, around: Surroundings) -> Origin:
+    missing = "Put the key there, or correct its name."
+    return _file(CredentialsFile(credentials.path, missing), (), around.environ)
+
+
+async def _metadata(credentials: MetadataCredentials, around: Surroundings) -> Origin:
+    del credentials
+    return await _server(around, ())
+
+
+async def _automatic(credentials: AutoCredentials, around: Surroundings) -> Origin:
     """Follow Google's order (https://google.aip.dev/auth/4110)."""
+    del credentials
+    environ = around.environ
     if named := environ.get(VARIABLE):
         missing = f"Correct or unset {VARIABLE}, which names it."
         return _file(CredentialsFile(Path(named), missing), (f"{VARIABLE} names it",), environ)
@@ -86,7 +104,7 @@ async def _automatic(environ: Mapping[str, str], metadata: Metadata, within: flo
     if login.path.is_file():
         return _file(login, (unset,), environ)
     absent = f"no gcloud login in {_short(login.path, environ)}"
-    return await _server(metadata, within, (unset, absent))
+    return await _server(around, (unset, absent))
 
 
 def _short(path: Path, environ: Mapping[str, str]) -> str:
@@ -120,8 +138,9 @@ def _kind(content: bytes) -> str:
     return str(info.get("type"))
 
 
-def _token_file(path: Path, environ: Mapping[str, str]) -> Origin:
-    name = _short(path, environ)
+async def _token_file(credentials: TokenFile, around: Surroundings) -> Origin:
+    path = credentials.path
+    name = _short(path, around.environ)
     try:
         read_small(path, "Whatever renews the token has to keep one in this file.")
     except TokenSourceError as error:
@@ -147,8 +166,9 @@ def _broken(path: Path, name: str, error: TokenSourceError, notes: tuple[str, ..
     )
 
 
-def _impersonating(credentials: Impersonate, origin: Origin) -> Origin:
+async def _impersonating(credentials: Impersonate, around: Surroundings) -> Origin:
     """Say who impersonates; the account is the one to act as, whoever the source is."""
+    origin = await find_origin(credentials.source, around)
     through = f" through {', '.join(credentials.delegates)}" if credentials.delegates else ""
     found = origin.finding
     finding = Finding(
@@ -166,7 +186,8 @@ def _impersonating(credentials: Impersonate, origin: Origin) -> Origin:
 # The metadata server
 
 
-async def _server(metadata: Metadata, within: float, notes: tuple[str, ...]) -> Origin:
+async def _server(around: Surroundings, notes: tuple[str, ...]) -> Origin:
+    metadata, within = around.metadata, around.within
     server = f"metadata server at {metadata.host}"
     facts = {"source": "metadata", "host": metadata.host}
     finding = Finding(step=Step.CREDENTIALS, text=server, notes=notes, facts=facts)
@@ -216,3 +237,14 @@ def _no_account(error: TokenSourceError) -> Finding:
 def _account_untold(error: TokenSourceError) -> Finding:
     # Calls need the token, not the name; so this alone is no failure.
     return skipped(Step.ACCOUNT, f"not told: {error.detail}")
+
+
+LOOKS: Mapping[type[Credentials], Callable[[Any, Surroundings], Awaitable[Origin]]] = {
+    AutoCredentials: _automatic,
+    MetadataCredentials: _metadata,
+    GcloudCredentials: _login,
+    ServiceAccountFile: _key,
+    TokenFile: _token_file,
+    Impersonate: _impersonating,
+}
+"""How each kind of credentials is looked at before a token is asked for."""

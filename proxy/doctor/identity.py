@@ -12,7 +12,7 @@ from proxy.clock import Clocks
 from proxy.config.model import Auth, Route
 from proxy.doctor.again import again
 from proxy.doctor.clock import SHOW_CLOCKS
-from proxy.doctor.credentials import EMAIL_KEY, account_found, find_origin
+from proxy.doctor.credentials import EMAIL_KEY, Surroundings, account_found, find_origin
 from proxy.doctor.findings import Advice, Finding, Outcome, Step, failed, skipped
 from proxy.doctor.words import advice_in, email, sentence, span
 from proxy.errors import ProxyError, TokenTimedOut
@@ -70,7 +70,8 @@ async def identify(route: Route, world: World, within: float) -> Identity:
         return Identity((skipped(Step.TOKEN, "auth: none, requests carry no ID token"),))
     if route.audience is None:
         return Identity((skipped(Step.TOKEN, "not known yet for which audience"),))
-    origin = await find_origin(route.credentials, world.environ, world.metadata, within)
+    around = Surroundings(world.environ, world.metadata, world.tokens, within)
+    origin = await find_origin(route.credentials, around)
     if not origin.usable:
         accounts = (origin.account,) if origin.account else ()
         return Identity((origin.finding, *accounts, skipped(Step.TOKEN, "not asked for")))

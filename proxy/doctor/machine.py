@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from proxy import __version__
-from proxy.config import credentials
+from proxy.config import show
 from proxy.config.model import Auth, Route
 from proxy.doctor.findings import Finding, Report
 
@@ -28,7 +28,7 @@ def _route(route: Route) -> dict[str, Any]:
         "auth": route.auth.value,
         "audience": route.audience,
         "header": route.header.value if sends else None,
-        "credentials": credentials.show(route.credentials) if sends else None,
+        "credentials": show.credentials(route.credentials) if sends else None,
     }
 
 

@@ -7,10 +7,12 @@ again by their credentials and audience.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from random import Random
+from typing import Any
 
 from proxy.clock import Clocks
 from proxy.config.model import (
@@ -64,7 +66,7 @@ class Tokens:
         `environ` is where GCE_METADATA_HOST, GOOGLE_APPLICATION_CREDENTIALS, CLOUDSDK_CONFIG
         and HOME are looked up.
         """
-        self._environ = environ
+        self.environ = environ
         self._steady = clocks.steady
         self._endpoints = Endpoints.of(environ)
         self._build = partial(
@@ -99,34 +101,41 @@ class Tokens:
     def _open(self, credentials: Credentials) -> _Opened:
         opened = self._opened.get(credentials)
         if opened is None:
-            gate = asyncio.Semaphore(FETCHES_AT_ONCE)
-            opened = self._opened[credentials] = _Opened(self._source(credentials), gate)
+            source = OPEN[type(credentials)](self, credentials)
+            opened = _Opened(source, asyncio.Semaphore(FETCHES_AT_ONCE))
+            self._opened[credentials] = opened
         return opened
 
-    def _source(self, credentials: Credentials) -> TokenSource:
-        match credentials:
-            case AutoCredentials():
-                metadata = MetadataSource(self._metadata)
-                return AutoSource(self._environ, metadata, self._file)
-            case MetadataCredentials():
-                return MetadataSource(self._metadata)
-            case GcloudCredentials():
-                return self._file(well_known_file(self._environ))
-            case ServiceAccountFile(path):
-                missing = "Put the key there, or correct the route's service_account_file."
-                return self._file(CredentialsFile(path, missing, only="service_account"))
-            case TokenFile(path):
-                return TokenFileSource(path)
-            case Impersonate(source=source):
-                return ImpersonatedSource(credentials, self.source(source), self._asker())
+    def metadata(self) -> MetadataSource:
+        """Return a source that asks the metadata server."""
+        return MetadataSource(self._metadata)
 
-    def _file(self, file: CredentialsFile) -> FileSource:
-        return FileSource(file, self._asker())
+    def file(self, file: CredentialsFile) -> FileSource:
+        """Return a source for a credentials file of Google's."""
+        return FileSource(file, self.asker())
 
-    def _asker(self) -> Asker:
-        """Return what asks for one source, with threads of its own.
+    def asker(self) -> Asker:
+        """Return what runs google-auth for one source, with threads of its own.
 
         Looking up a name that no name server knows cannot be interrupted: one source's stuck
         threads must not be those of another.
         """
         return Asker(Workers(), self._steady, self._endpoints)
+
+
+def _key_file(path: Path) -> CredentialsFile:
+    missing = "Put the key there, or correct the route's service_account_file."
+    return CredentialsFile(path, missing, only="service_account")
+
+
+OPEN: Mapping[type[Credentials], Callable[[Tokens, Any], TokenSource]] = {
+    AutoCredentials: lambda tokens, _: AutoSource(tokens.environ, tokens.metadata(), tokens.file),
+    MetadataCredentials: lambda tokens, _: tokens.metadata(),
+    GcloudCredentials: lambda tokens, _: tokens.file(well_known_file(tokens.environ)),
+    ServiceAccountFile: lambda tokens, key: tokens.file(_key_file(key.path)),
+    TokenFile: lambda _, file: TokenFileSource(file.path),
+    Impersonate: lambda tokens, account: ImpersonatedSource(
+        account, tokens.source(account.source), tokens.asker()
+    ),
+}
+"""How each kind of credentials is opened; the kinds are those of `config.model.CREDENTIALS`."""

@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import proxy
 from proxy.clock import Clocks
+from proxy.config import show
 from proxy.config.model import Config, Route
 from proxy.errors import REASONS, DownstreamGone
-from proxy.ops import describe
 from proxy.ops.condition import condition
 from proxy.ops.history import SAMPLE_SECONDS, History, Span
 from proxy.ops.lifecycle import Lifecycle
@@ -160,13 +160,13 @@ def _settings(route: Route) -> Json:
     return {
         "name": route.name,
         "listen": [str(address) for address in route.listen],
-        "matches": describe.matches(route),
+        "matches": show.matches(route),
         "strip_path": route.strip_path,
-        "upstream": describe.upstream(route),
+        "upstream": show.upstream(route),
         "audience": route.audience,
         "auth": route.auth.value,
         "header": route.header.value,
-        "credentials": describe.credentials(route.credentials),
+        "credentials": show.credentials(route.credentials),
         "protocol": route.protocol.value,
     }
 

@@ -1,7 +1,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from proxy.config import show
+from proxy.config.model import (
+    CREDENTIALS,
+    Address,
+    AutoCredentials,
+    Credentials,
+    GcloudCredentials,
+    Impersonate,
+    MetadataCredentials,
+    Route,
+    Service,
+    ServiceAccountFile,
+    TokenFile,
+    Upstream,
+)
 from proxy.config.problems import Problem
 from proxy.config.show import problems_as_json, routes_as_json, table
 from tests.unit.config.reading import read
@@ -42,7 +60,7 @@ def test_the_table_is_aligned_and_shows_what_each_route_does() -> None:
         [
             "orders",
             "localhost:8081",
-            "/orders (stripped)",
+            "/orders/… (stripped)",
             "https://orders.example.com",
             "https://orders.example.com",
             "X-Serverless-Authorization",
@@ -52,7 +70,7 @@ def test_the_table_is_aligned_and_shows_what_each_route_does() -> None:
         [
             "billing",
             "localhost:8081",
-            "billing.internal, *.billing.internal /",
+            "billing.internal/, *.billing.internal/",
             "service billing (unresolved)",
             "(unresolved)",
             "Authorization",
@@ -113,3 +131,57 @@ def test_problems_are_data_too() -> None:
             {"file": "--listen", "line": None, "column": None, "message": "wrong"},
         ]
     }
+
+
+SHOWN: tuple[tuple[Credentials, str], ...] = (
+    (AutoCredentials(), "auto"),
+    (MetadataCredentials(), "metadata"),
+    (GcloudCredentials(), "gcloud"),
+    (ServiceAccountFile(Path("/k.json")), "service_account_file: /k.json"),
+    (TokenFile(Path("/t")), "token_file: /t"),
+    (Impersonate("a@x"), "impersonate: a@x"),
+    (Impersonate("a@x", (), GcloudCredentials()), "impersonate: a@x, source: gcloud"),
+    (
+        Impersonate("a@x", ("b@x", "c@x"), ServiceAccountFile(Path("/k.json"))),
+        "impersonate: a@x, delegates: [b@x, c@x], source: {service_account_file: /k.json}",
+    ),
+)
+
+
+@pytest.mark.parametrize(("value", "words"), SHOWN)
+def test_credentials_are_shown_as_the_file_has_them(value: Credentials, words: str) -> None:
+    assert show.credentials(value) == words
+
+
+def test_every_kind_of_credentials_is_shown_by_its_own_name() -> None:
+    assert {type(value) for value, _ in SHOWN} == {kind.cls for kind in CREDENTIALS.values()}
+    for value, words in SHOWN:
+        assert CREDENTIALS[words.partition(":")[0]].cls is type(value)
+
+
+def route(**keys: Any) -> Route:
+    return Route(name="orders", listen=(Address(),), **keys)
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (route(), "/"),
+        (route(path="/orders"), "/orders/…"),
+        (route(host=("a.internal",)), "a.internal/"),
+        (route(host=("a.x", "*.a.x"), path="/b"), "a.x/b/…, *.a.x/b/…"),
+    ],
+)
+def test_a_route_says_what_it_matches(made: Route, words: str) -> None:
+    assert show.matches(made) == words
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (route(upstream=Upstream("https", "x.run.app", 443, "/base")), "https://x.run.app/base"),
+        (route(service=Service("billing", "europe-west1")), "service billing.europe-west1"),
+    ],
+)
+def test_a_route_says_where_it_leads(made: Route, words: str) -> None:
+    assert show.upstream(made) == words

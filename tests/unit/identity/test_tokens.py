@@ -12,6 +12,7 @@ import pytest
 
 from proxy.clock import Clocks
 from proxy.config.model import (
+    CREDENTIALS,
     AutoCredentials,
     Credentials,
     GcloudCredentials,
@@ -22,7 +23,7 @@ from proxy.config.model import (
 )
 from proxy.errors import TokenUnavailable
 from proxy.identity.source import TokenSourceError
-from proxy.identity.tokens import Tokens
+from proxy.identity.tokens import OPEN, Tokens
 from proxy.identity.workers import THREADS
 from tests.fakes.steering import AUDIENCE, jitter, jwt, settle
 
@@ -55,6 +56,10 @@ def test_every_kind_of_credentials_has_a_source(
     tokens: Tokens, credentials: Credentials, said: str
 ) -> None:
     assert tokens.source(credentials).describe() == said
+
+
+def test_no_kind_of_credentials_is_opened_as_another() -> None:
+    assert set(OPEN) == {kind.cls for kind in CREDENTIALS.values()}
 
 
 def test_equal_credentials_and_audience_share_one_cache(tokens: Tokens) -> None:

@@ -98,7 +98,7 @@ def test_it_says_of_each_route_what_it_is() -> None:
     }
     assert (orders["audience"], orders["auth"]) == ("https://orders.run.app", "id_token")
     assert orders["header"] == "X-Serverless-Authorization"
-    assert orders["credentials"] == "impersonate a@x with service_account_file /key.json"
+    assert orders["credentials"] == "impersonate: a@x, source: {service_account_file: /key.json}"
     assert (local["auth"], local["audience"], local["token"]) == ("none", None, None)
 
 

@@ -19,8 +19,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from proxy.clock import Clocks
-from proxy.config.model import Route
-from proxy.config.words import Upstream
+from proxy.config.model import Route, Upstream
 from proxy.errors import DownstreamGone, ProxyError, TokenUnavailable, UpstreamReset
 from proxy.ops import tracing
 from proxy.ops.otel import Recorder
