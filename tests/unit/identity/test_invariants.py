@@ -150,12 +150,12 @@ class Invariants(RuleBasedStateMachine):
             if self.rig.source.running:
                 await self.rig.source.fail()
             caller = await self.rig.ask(patience=40)
-            for _ in range(3):
+            # In small steps: a fetch that is begun must not be given up before it is answered.
+            for _ in range(400):
                 if caller.done():
                     break
                 if not self.rig.source.running:
-                    await self.rig.time.advance(30)
-                    # Whoever woke has started a fetch, which may have been given up since.
+                    await self.rig.time.advance(0.1)
                     continue
                 token = self.rig.token()
                 self.accepted.add(token)
