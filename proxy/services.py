@@ -12,8 +12,8 @@ from dataclasses import replace
 from random import Random
 
 from proxy.clock import Clock
-from proxy.config.model import Auth, Config, Route
-from proxy.config.resolve import default_audience
+from proxy.config.model import Config, Route
+from proxy.config.resolve import with_upstream
 from proxy.identity.metadata import Metadata
 from proxy.identity.names import Names
 from proxy.identity.source import TokenSourceError
@@ -68,10 +68,7 @@ class Services:
             extra = {"route": route.name, "reason": "service_unresolved", "hint": error.hint}
             log.warning("%s", error.detail, extra=extra)
             return route
-        audience = route.audience
-        if route.auth is Auth.ID_TOKEN and audience is None:
-            audience = default_audience(upstream)
-        return replace(route, upstream=upstream, audience=audience)
+        return with_upstream(route, upstream)
 
     def _unresolved(self, route: Route) -> Unresolved:
         error = self._errors.get(route.name)

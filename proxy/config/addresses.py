@@ -1,4 +1,4 @@
-"""Words of the configuration that name a place: listeners, upstreams, hosts, paths, origins.
+"""Words of the configuration that name a place: listeners, upstreams, services, hosts, origins.
 
 Pure: text in, value out.  Every function raises `ValueError` with a sentence that says what was
 written and what to write instead.
@@ -10,11 +10,12 @@ import ipaddress
 import re
 from typing import Literal
 
-from proxy.config.model import ANY_HOST, Address, Upstream
+from proxy.config.model import ANY_HOST, Address, Service, Upstream
 from proxy.config.problems import quoted
 
 # What a schema can say; the functions below are stricter.
 ADDRESS = r"unix:/.+|[0-9]{1,5}|(\[[^\]\s]+\]|[^:/\[\]\s]*):[0-9]{1,5}"
+SERVICE = r"[a-z]([a-z0-9-]*[a-z0-9])?(\.[a-z]+(-[a-z]+)*[0-9]+(\.[0-9]+)?)?"
 UPSTREAM = r"[hH][tT][tT][pP][sS]?://[^/?#@\s]+(/[^?#\s]*)?"
 HOST = r"(\*\.)?[^*/:\[\]\s]+|\[[^\]\s]+\]"
 PATH = r"/[^?#\s]*"
@@ -23,6 +24,7 @@ ORIGIN = r"null|[A-Za-z][A-Za-z0-9+.-]*://[^/?#@\s]+"
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _PATH_CHARACTERS = re.compile(r"(%[0-9A-Fa-f]{2}|[!-$&->@-~])*")
+_LONGEST_LABEL = 63  # RFC 1035, 2.3.4.
 _LONGEST_HOST = 253  # RFC 1035, 2.3.4: 255 bytes on the wire.
 _LONGEST_SOCKET = 107  # unix(7): sun_path holds 108 bytes, one of them the final NUL.
 _LONGEST_PATH = 1024  # What matching costs at most grows with it (`routing`).
@@ -77,6 +79,38 @@ def upstream(text: str) -> Upstream:
     host, port = _authority(authority, text)
     base = "" if base in {"", "/"} else path(base)
     return Upstream(_scheme(scheme), host, own_port if port is None else port, base)
+
+
+def service(text: str) -> Service:
+    """Return the parts of ``NAME[.REGION[.PROJECT_NUMBER]]``."""
+    if not re.fullmatch(SERVICE, text):
+        raise ValueError(
+            f"{quoted(text)} is not NAME[.REGION[.PROJECT_NUMBER]]; write a Cloud Run service "
+            "such as billing, billing.us-central1 or billing.us-central1.123456789012"
+        )
+    found = Service(*text.split("."))
+    _service_label(found)
+    return found
+
+
+def service_upstream(service: Service) -> Upstream:
+    """Return where a service is whose parts are all known: at its deterministic URL.
+
+    ``https://SERVICE-PROJECT_NUMBER.REGION.run.app``:
+    https://cloud.google.com/run/docs/triggering/https-request#deterministic
+    """
+    return Upstream("https", f"{_service_label(service)}.{service.region}.run.app", 443)
+
+
+def _service_label(service: Service) -> str:
+    """Return the first label of a service's host, as far as its parts are known."""
+    label = f"{service.name}-{service.project_number}" if service.project_number else service.name
+    if len(label) > _LONGEST_LABEL:
+        raise ValueError(
+            f"{quoted(label)} is longer than {_LONGEST_LABEL} characters, so Cloud Run gives it "
+            "no such URL; write the service's own URL as upstream"
+        )
+    return label
 
 
 def _scheme(text: str) -> Literal["http", "https"]:

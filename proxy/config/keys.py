@@ -228,7 +228,7 @@ KINDS: Mapping[str, Callable[[Mapping[str, Any]], Kind]] = {
     "period": lambda _: _duration(values.period, _DURATION_OR_OFF),
     "readable": lambda _: File(check_readable),
     "section": lambda metadata: section(metadata["of"]),
-    "service": lambda _: _word("a service's name", values.service, values.SERVICE),
+    "service": lambda _: _word("a service's name", addresses.service, addresses.SERVICE),
     "service_account": lambda _: _ACCOUNT,
     "service_accounts": lambda _: ListOf(_ACCOUNT, "a list of service accounts"),
     "share": lambda _: _SHARE,

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from proxy.config.addresses import is_loopback
+from proxy.config.addresses import is_loopback, service_upstream
 from proxy.config.kinds import Reader
-from proxy.config.model import Address, Auth, Route, Service, Upstream
+from proxy.config.model import Address, Auth, Route, Upstream
 from proxy.config.problems import Place
 from proxy.config.sections import join
 from proxy.config.tree import Entry, ListNode, MapNode
@@ -43,30 +43,12 @@ def default_audience(upstream: Upstream) -> str:
     return replace(upstream, host=_REVISION_TAG.sub("", upstream.host)).origin
 
 
-def with_service(route: Route, *, region: str, project_number: str) -> Route:
-    """Return `route` with its service resolved; parts that the file names are kept.
-
-    A route with an upstream of its own is returned as it is.
-    """
-    if route.service is None or route.upstream is not None:
-        return route
-    service = Service(
-        route.service.name,
-        route.service.region or region,
-        route.service.project_number or project_number,
-    )
-    upstream = _service_url(service)
+def with_upstream(route: Route, upstream: Upstream) -> Route:
+    """Return `route` with `upstream`, and with its default audience where the file names none."""
     audience = route.audience
     if audience is None and route.auth is Auth.ID_TOKEN:
         audience = default_audience(upstream)
     return replace(route, upstream=upstream, audience=audience)
-
-
-def _service_url(service: Service) -> Upstream:
-    # https://cloud.google.com/run/docs/triggering/https-request#deterministic
-    return Upstream(
-        "https", f"{service.name}-{service.project_number}.{service.region}.run.app", 443
-    )
 
 
 def make_route(
@@ -91,10 +73,10 @@ def make_route(
     route = Route(name=name, **{"listen": listen, **values})
     if route.auth is Auth.NONE:
         route = replace(route, audience=None)
-    elif route.audience is None and route.upstream is not None:
-        route = replace(route, audience=default_audience(route.upstream))
-    if route.service is not None and route.service.project_number:
-        route = with_service(route, region="", project_number="")
+    if route.upstream is not None:
+        route = with_upstream(route, route.upstream)
+    elif route.service is not None and route.service.project_number:
+        route = with_upstream(route, service_upstream(route.service))
     matching = {"listen", "host", "path"} & node.entries.keys()
     written = Written(route, entry.place, node, matching_read=matching <= values.keys())
     _check_identity_header(written, path, reader)

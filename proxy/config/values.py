@@ -1,4 +1,4 @@
-"""Words of the configuration that stand alone: durations, sizes, names of headers and services.
+"""Words of the configuration that stand alone: durations, sizes, names of headers.
 
 Pure: text in, value out.  Every function raises `ValueError` with a sentence that says what was
 written and what to write instead.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 
-from proxy.config.model import OFF, RETRY_CAUSES, Service
+from proxy.config.model import OFF, RETRY_CAUSES
 from proxy.config.problems import quoted
 
 DURATION = r"[0-9]+(\.[0-9]+)?(ms|s|m|h)"
@@ -21,16 +21,12 @@ METHOD = r"[A-Z]+(-[A-Z]+)*"
 TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 (the RFC's word)
 # RFC 9110, 5.5, without obs-text: bytes beyond ASCII mean something else to every reader.
 FIELD_VALUE = r"([!-~]([\t -~]*[!-~])?)?"
-# https://cloud.google.com/run/docs/triggering/https-request#deterministic: the name and the
-# project number are one DNS label of the URL.
-SERVICE = r"[a-z]([a-z0-9-]*[a-z0-9])?(\.[a-z]+(-[a-z]+)*[0-9]+(\.[0-9]+)?)?"
 ACCOUNT = r"[^@\s/]+@[^@\s/]+"
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _MULTIPLES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 # Beyond a year it is a slip of the unit, and timers of the event loop overflow some day.
 _LONGEST = 366 * 24 * 3600.0
-_LONGEST_LABEL = 63  # RFC 1035, 2.3.4.
 
 # RFC 9110, 7.6.1 (fields of one connection), plus what frames a message or is ours to set.
 FRAMING_HEADERS = frozenset(
@@ -142,23 +138,6 @@ def audience(text: str) -> str:
     if not text.strip() or not text.isprintable():
         raise ValueError("an audience is one line of text, such as https://billing.example.com")
     return text
-
-
-def service(text: str) -> Service:
-    """Return the parts of ``NAME[.REGION[.PROJECT_NUMBER]]``."""
-    if not re.fullmatch(SERVICE, text):
-        raise ValueError(
-            f"{quoted(text)} is not NAME[.REGION[.PROJECT_NUMBER]]; write a Cloud Run service "
-            "such as billing, billing.us-central1 or billing.us-central1.123456789012"
-        )
-    found = Service(*text.split("."))
-    label = f"{found.name}-{found.project_number}" if found.project_number else found.name
-    if len(label) > _LONGEST_LABEL:
-        raise ValueError(
-            f"{quoted(label)} is longer than {_LONGEST_LABEL} characters, so Cloud Run gives it "
-            "no such URL; write the service's own URL as upstream"
-        )
-    return found
 
 
 def account(text: str) -> str:

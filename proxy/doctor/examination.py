@@ -7,10 +7,9 @@ is bounded by the route's own ``timeouts.connect``, the answer by ``timeouts.res
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 from proxy.config.model import Auth, Protocol, Route, Upstream
-from proxy.config.resolve import default_audience
+from proxy.config.resolve import with_upstream
 from proxy.doctor.again import again
 from proxy.doctor.answers import Answer
 from proxy.doctor.call import Call, by_hand, workload_of
@@ -62,10 +61,7 @@ async def _find_service(route: Route, world: World, within: float) -> tuple[Rout
         return route, [_unresolved(route, error)]
     except TokenSourceError as error:
         return route, [_unresolved(route, error)]
-    audience = route.audience
-    if route.auth is Auth.ID_TOKEN and audience is None:
-        audience = default_audience(upstream)
-    return replace(route, upstream=upstream, audience=audience), [_found(upstream)]
+    return with_upstream(route, upstream), [_found(upstream)]
 
 
 def _found(upstream: Upstream) -> Finding:

@@ -1,21 +1,18 @@
 """Cloud Run services by name: the URL that a name stands for.
 
-Deterministic URLs are ``https://[TAG---]SERVICE-PROJECT_NUMBER.REGION.run.app``
-(https://cloud.google.com/run/docs/triggering/https-request); what the configuration leaves
-out is read from the metadata server, once.
+What the configuration leaves out of a name is read from the metadata server, once.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
+from dataclasses import replace
 
+from proxy.config.addresses import service_upstream
 from proxy.config.model import Service, Upstream
 from proxy.identity.metadata import Metadata, NoSuchKey
 from proxy.identity.source import TokenSourceError
-
-LABEL_LENGTH = 63
-"""Characters of a DNS label (RFC 1035, 2.3.4); a longer one has no deterministic URL."""
 
 _PROJECT_NUMBER = "project/numeric-project-id"
 _REGION = "instance/region"
@@ -45,15 +42,14 @@ class Names:
                 region = service.region or await self._region()
             except TokenSourceError as error:
                 raise _unresolved(service, error) from error
-        label = f"{service.name}-{number}"
-        if len(label) > LABEL_LENGTH:
+        try:
+            return service_upstream(replace(service, region=region, project_number=number))
+        except ValueError as error:
             raise TokenSourceError(
-                f"service {service.name} has no deterministic URL: {label} is longer than "
-                f"{LABEL_LENGTH} characters",
+                f"service {service.name} has no deterministic URL: {error}",
                 hint="Set the route's upstream to the URL that "
                 f"`gcloud run services describe {service.name} --region={region}` prints.",
-            )
-        return Upstream("https", f"{label}.{region}.run.app".lower(), 443)
+            ) from None
 
     async def _region(self) -> str:
         try:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.config import addresses
-from proxy.config.model import Address, Upstream
+from proxy.config.model import Address, Service, Upstream
 from tests.unit.config.reading import refusal
 
 
@@ -328,3 +328,69 @@ def test_this_machine_is_loopback(host: str) -> None:
 )
 def test_every_other_host_is_not(host: str) -> None:
     assert not addresses.is_loopback(host)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("billing", Service("billing")),
+        ("b", Service("b")),
+        ("billing.us-central1", Service("billing", "us-central1")),
+        ("billing.europe-west12", Service("billing", "europe-west12")),
+        ("b-2.us-east1.123456789012", Service("b-2", "us-east1", "123456789012")),
+        ("a" * 63, Service("a" * 63)),
+        ("a" * 50 + ".us-east1.123456789012", Service("a" * 50, "us-east1", "123456789012")),
+    ],
+)
+def test_a_service_has_a_name_and_perhaps_a_region_and_a_project_number(
+    text: str, parts: Service
+) -> None:
+    assert addresses.service(text) == parts
+    assert str(parts) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "Billing",
+        "1billing",
+        "billing-",
+        "billing.",
+        "billing..123",
+        "billing.us-central1.my-project",
+        "billing.us-central1.123.x",
+        "billing.example.com",
+        "bil_ling",
+    ],
+)
+def test_what_is_no_service_is_refused(text: str) -> None:
+    assert refusal(addresses.service, text) == (
+        f"'{text}' is not NAME[.REGION[.PROJECT_NUMBER]]; write a Cloud Run service "
+        "such as billing, billing.us-central1 or billing.us-central1.123456789012"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [("a" * 64, "a" * 59), ("a" * 51 + ".us-east1.123456789012", "a" * 51 + "-1234567")],
+)
+def test_a_service_whose_url_cannot_exist_is_refused(text: str, label: str) -> None:
+    assert refusal(addresses.service, text) == (
+        f"'{label}…' is longer than 63 characters, so Cloud Run gives it no such URL; "
+        "write the service's own URL as upstream"
+    )
+
+
+def test_a_service_whose_parts_are_known_has_a_url() -> None:
+    whole = Service("billing", "us-central1", "123456789012")
+    host = "billing-123456789012.us-central1.run.app"
+    assert addresses.service_upstream(whole) == Upstream("https", host, 443)
+
+
+def test_the_name_and_the_number_of_a_service_are_one_label_of_its_url() -> None:
+    for letters in (59, 60):
+        service = Service("a" * letters, "us-east1", "42")
+        assert addresses.service_upstream(service).host.startswith("a" * letters + "-42.")
+    with pytest.raises(ValueError, match="longer than 63 characters"):
+        addresses.service_upstream(Service("a" * 61, "us-east1", "42"))

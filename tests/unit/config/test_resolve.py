@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from proxy.config.model import Auth, Route, Service, Upstream
-from proxy.config.resolve import default_audience, with_service
+from proxy.config.resolve import default_audience, with_upstream
 from tests.unit.config.reading import one_route, route, told, told_of_route
 
 
@@ -120,30 +120,22 @@ def test_a_service_with_all_its_parts_is_resolved() -> None:
 
 
 def resolved(only: Route) -> Route:
-    return with_service(only, region="europe-west1", project_number="42")
+    return with_upstream(only, Upstream("https", "billing-42.europe-west1.run.app", 443))
 
 
-def test_missing_parts_of_a_service_are_filled_in() -> None:
+def test_a_route_whose_service_was_found_has_its_url_as_audience() -> None:
     found = resolved(route("service: billing"))
 
     assert str(found.upstream) == "https://billing-42.europe-west1.run.app"
     assert found.audience == "https://billing-42.europe-west1.run.app"
 
 
-def test_written_parts_of_a_service_are_kept() -> None:
-    found = resolved(route("service: billing.us-central1, audience: me"))
-
-    assert str(found.upstream) == "https://billing-42.us-central1.run.app"
-    assert found.audience == "me"
+def test_an_audience_that_is_written_is_kept() -> None:
+    assert resolved(route("service: billing.us-central1, audience: me")).audience == "me"
 
 
 def test_a_service_without_tokens_gets_no_audience() -> None:
     assert resolved(route("service: billing, auth: none")).audience is None
-
-
-def test_a_route_with_an_upstream_has_nothing_to_resolve() -> None:
-    only = route("upstream: 'https://a.example'")
-    assert resolved(only) is only
 
 
 def test_the_default_audience_of_an_upstream_can_be_asked_for() -> None:

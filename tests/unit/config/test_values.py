@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.config import values
-from proxy.config.model import Service
 from tests.unit.config.reading import refusal
 
 NOT_A_DURATION = "is not a duration; write 250ms, 5s, 2m, 1h or off"
@@ -145,58 +144,6 @@ def test_an_audience_is_taken_as_it_stands(text: str) -> None:
 def test_what_is_no_audience_is_refused(text: str) -> None:
     message = "an audience is one line of text, such as https://billing.example.com"
     assert refusal(values.audience, text) == message
-
-
-@pytest.mark.parametrize(
-    ("text", "parts"),
-    [
-        ("billing", Service("billing")),
-        ("b", Service("b")),
-        ("billing.us-central1", Service("billing", "us-central1")),
-        ("billing.europe-west12", Service("billing", "europe-west12")),
-        ("b-2.us-east1.123456789012", Service("b-2", "us-east1", "123456789012")),
-        ("a" * 63, Service("a" * 63)),
-        ("a" * 50 + ".us-east1.123456789012", Service("a" * 50, "us-east1", "123456789012")),
-    ],
-)
-def test_a_service_has_a_name_and_perhaps_a_region_and_a_project_number(
-    text: str, parts: Service
-) -> None:
-    assert values.service(text) == parts
-    assert str(parts) == text
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "Billing",
-        "1billing",
-        "billing-",
-        "billing.",
-        "billing..123",
-        "billing.us-central1.my-project",
-        "billing.us-central1.123.x",
-        "billing.example.com",
-        "bil_ling",
-    ],
-)
-def test_what_is_no_service_is_refused(text: str) -> None:
-    assert refusal(values.service, text) == (
-        f"'{text}' is not NAME[.REGION[.PROJECT_NUMBER]]; write a Cloud Run service "
-        "such as billing, billing.us-central1 or billing.us-central1.123456789012"
-    )
-
-
-@pytest.mark.parametrize(
-    ("text", "label"),
-    [("a" * 64, "a" * 59), ("a" * 51 + ".us-east1.123456789012", "a" * 51 + "-1234567")],
-)
-def test_a_service_whose_url_cannot_exist_is_refused(text: str, label: str) -> None:
-    assert refusal(values.service, text) == (
-        f"'{label}…' is longer than 63 characters, so Cloud Run gives it no such URL; "
-        "write the service's own URL as upstream"
-    )
 
 
 def test_a_service_account_is_an_address() -> None:
