@@ -17,13 +17,12 @@ import math
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from email.utils import formatdate
 from http import HTTPStatus
 from typing import Final, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser, parse_url
 
-from proxy.clock import Clocks
+from proxy.clock import Clocks, http_date
 from proxy.config.model import Address
 from proxy.plane import listen
 from proxy.plane.listen import Listener, Sockets
@@ -153,7 +152,7 @@ class HttpServer:
         fields = {
             "Content-Type": response.content_type,
             "Content-Length": str(len(response.body)),
-            "Date": formatdate(self.wall(), usegmt=True),
+            "Date": http_date(self.wall()),
             "Connection": "keep-alive" if keep else "close",
             **self.headers,
             **response.headers,

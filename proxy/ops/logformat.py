@@ -11,7 +11,6 @@ import logging
 import re
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from proxy.ops.redact import redact
@@ -71,7 +70,8 @@ def _more(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def _rfc3339(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    whole, rest = divmod(round(seconds * 1_000_000), 1_000_000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{rest:06}Z"
 
 
 def http_request(http: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib import resources
 from typing import Final
 
 _SCRIPTS: Final = ("app.js", "dom.js", "failures.js", "format.js", "graphs.js", "routes.js")
@@ -26,4 +25,6 @@ def read(name: str) -> tuple[bytes, str] | None:
 
 @cache
 def _load(name: str) -> bytes:
+    from importlib import resources  # noqa: PLC0415 (10 ms, for whoever opens the page)
+
     return resources.files("proxy.ops").joinpath("static", name).read_bytes()

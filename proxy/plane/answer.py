@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from email.utils import formatdate
-
+from proxy.clock import http_date
 from proxy.config.model import ErrorFormat
 from proxy.dialects import Caller, render
 from proxy.errors import ProxyError
@@ -39,7 +38,7 @@ def dated(now: float) -> tuple[bytes, bytes]:
 
     RFC 9110, 6.6.1: whoever makes an answer must say when, and 5.6.7: how.
     """
-    return b"Date", formatdate(now, usegmt=True).encode()
+    return b"Date", http_date(now).encode()
 
 
 def write_error(
