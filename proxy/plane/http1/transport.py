@@ -80,7 +80,7 @@ class CallerTransport(Turns, asyncio.Protocol):
         self._resume()
 
     @property
-    def is_over(self) -> bool:
+    def is_closed(self) -> bool:
         """Whether nothing is read or written any more."""
         return self._closed
 

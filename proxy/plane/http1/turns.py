@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from typing import cast
+from typing import Final
 
 SEGMENT_BYTES = 192 * 1024
 """What comes in one piece of that size has filled a read buffer: more is there."""
 
 STEPS = 16
 """Heads, bodies and parts of bodies that are taken from one segment in one turn."""
+
+# Stands for a connection's transport until it has one.
+_NONE: Final = asyncio.Transport()
 
 
 class Turns(ABC):
@@ -25,7 +28,7 @@ class Turns(ABC):
     __slots__ = ("_partial", "_paused", "_resting", "_share", "_transport")
 
     def __init__(self) -> None:
-        self._transport: asyncio.Transport = cast("asyncio.Transport", None)
+        self._transport: asyncio.Transport = _NONE
         self._paused = False
         """Whether somebody has asked for a pause."""
         self._resting = False
@@ -37,12 +40,12 @@ class Turns(ABC):
         what was too much for one turn."""
 
     def _pause(self) -> None:
-        if not self._paused and not self.is_over:
+        if not self._paused and not self.is_closed:
             self._paused = True
             self._transport.pause_reading()
 
     def _resume(self) -> None:
-        if self._paused and not self.is_over:
+        if self._paused and not self.is_closed:
             self._paused = False
             if self._partial:
                 self._end_turn()  # That comes first.
@@ -51,7 +54,7 @@ class Turns(ABC):
 
     def _end_turn(self) -> None:
         """Take nothing more in this turn."""
-        if not self._resting and not self.is_over:
+        if not self._resting and not self.is_closed:
             self._resting = True
             self._transport.pause_reading()
             asyncio.get_running_loop().call_soon(self._go_on)
@@ -59,7 +62,7 @@ class Turns(ABC):
     def _go_on(self) -> None:
         """Take what was left, then read."""
         self._resting = False
-        if self._paused or self.is_over:
+        if self._paused or self.is_closed:
             return
         if self._partial:
             data, self._partial = self._partial, b""
@@ -67,12 +70,12 @@ class Turns(ABC):
         self._read_on()
 
     def _read_on(self) -> None:
-        if not (self._resting or self._paused or self.is_over):
+        if not (self._resting or self._paused or self.is_closed):
             self._transport.resume_reading()
 
     @property
     @abstractmethod
-    def is_over(self) -> bool:
+    def is_closed(self) -> bool:
         """Whether nothing is read or written any more."""
 
     @abstractmethod

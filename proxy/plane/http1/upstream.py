@@ -1,27 +1,25 @@
-"""HTTP/1.1 towards the upstream: one connection, one attempt at a time."""
+"""HTTP/1.1 towards the upstream: one connection, one attempt at a time.
+
+An exchange writes its request here and is told of the response; between two of them the connection
+is its pool's.  What has come is read by phase: a head, a body by its length or in chunks or to the
+end of the connection, the bytes of a tunnel.  What belongs to none of these ends the connection.
+"""
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol, cast
+import asyncio
+import enum
+import select
+from typing import Protocol, cast
 
 from proxy.errors import ProxyError, UpstreamMalformed, UpstreamReset
 from proxy.plane.codec import ResponseSink
-from proxy.plane.head import RequestHead, ResponseHead
-from proxy.plane.http1.asking import are_offered, connection_fields
+from proxy.plane.head import RequestHead, ResponseHead, tokens
 from proxy.plane.http1.begun import check_response
 from proxy.plane.http1.chunked import LARGE, ChunkedBody, chunk, framed, last_chunk
 from proxy.plane.http1.heads import ParsedResponse, parse_response
-from proxy.plane.http1.turns import SEGMENT_BYTES, STEPS
-from proxy.plane.http1.upstream_phase import (
-    CHUNKED,
-    CLOSED,
-    HEAD,
-    IDLE,
-    LENGTH,
-    TUNNEL,
-    UNTIL_CLOSE,
-)
-from proxy.plane.http1.upstream_transport import UpstreamTransport
+from proxy.plane.http1.turns import SEGMENT_BYTES, STEPS, Turns
+from proxy.plane.tls import TlsTransport
 from proxy.plane.unread import unread
 
 # One read buffer for the process: what was read is consumed before the callback returns.
@@ -33,8 +31,27 @@ _BUFFER = memoryview(bytearray(256 * 1024))
 _HEAD_END = b"\r\n\r\n"
 
 
-class Keeper(Protocol):
-    """Who owns the connection between attempts: the pool."""
+class Phase(enum.IntEnum):
+    """What the next bytes from the upstream are."""
+
+    IDLE = 0
+    """Nobody's: no request is under way."""
+    HEAD = 1
+    LENGTH = 2
+    """A body of as many bytes as its head says."""
+    CHUNKED = 3
+    UNTIL_CLOSE = 4
+    """A body that the end of the connection ends (RFC 9112, 6.3)."""
+    TUNNEL = 5
+    CLOSED = 6
+
+
+# Plain names for the hot path: see `proxy.plane.state`.
+IDLE, HEAD, LENGTH, CHUNKED, UNTIL_CLOSE, TUNNEL, CLOSED = Phase
+
+
+class Pool(Protocol):
+    """What a connection needs of the pool that it belongs to."""
 
     def release(self, connection: Http1Upstream) -> None:
         """Take back a connection that can serve another exchange."""
@@ -62,32 +79,41 @@ class Keeper(Protocol):
         """
 
 
-class Http1Upstream(UpstreamTransport):
+class Http1Upstream(Turns, asyncio.BufferedProtocol):
     """The upstream codec for HTTP/1.1 (see `proxy.plane.codec`)."""
 
     __slots__ = (
-        "_choked", "_chunked_body", "_chunked_request", "_keep_alive", "_keeper", "_limit",
-        "_method", "_offers", "_remaining", "_request_ended", "_sink", "answered",
-        "idle_since", "is_counted", "is_tunnel", "is_uploading", "reused",
+        "_choked", "_chunked_body", "_chunked_request", "_has_large", "_keep_alive", "_limit",
+        "_method", "_offers", "_out", "_phase", "_poll", "_pool", "_remaining", "_request_ended",
+        "_sink", "_tls", "answered", "idle_since", "is_counted", "is_tunnel", "is_uploading",
+        "reused", "wrote",
     )  # fmt: skip
 
-    def __init__(self, keeper: Keeper, head_limit: int) -> None:
+    def __init__(self, pool: Pool, head_limit: int) -> None:
+        """`head_limit` is the bytes of the largest response head."""
         super().__init__()
         # For the life of the connection
-        self._keeper = keeper
+        self._pool = pool
         self._limit = head_limit
+        self._tls: TlsTransport | None = None
+        """The transport, if it may have what the kernel does not have any more."""
         self.reused = False
         self.is_counted = False
-        """Whether the keeper has taken it in."""
+        """Whether the pool has taken it in."""
         self.is_tunnel = False
-        """Whether the keeper counts it as a tunnel."""
+        """Whether the pool counts it as a tunnel."""
         self.is_uploading = False
-        """Whether the keeper counts it as held by a request that is not whole."""
+        """Whether the pool counts it as held by a request that is not whole."""
         self.idle_since = 0.0
         self._choked = False
         """Whether the upstream does not read what was written."""
         # For one attempt
+        self._phase = IDLE
         self._sink: ResponseSink | None = None
+        self._out: list[bytes] = []
+        """What of the request is not written yet."""
+        self._has_large = False
+        """Whether a large chunk is in it."""
         self._method = b""
         self._remaining = 0
         self._chunked_body: ChunkedBody | None = None
@@ -98,6 +124,8 @@ class Http1Upstream(UpstreamTransport):
         """The protocols that the request offers to switch to."""
         self.answered = False
         """Whether any byte of an answer to the current attempt came."""
+        self.wrote = False
+        """Whether any byte of the current attempt left."""
 
     # --- the exchange's side -------------------------------------------------------------
 
@@ -124,7 +152,7 @@ class Http1Upstream(UpstreamTransport):
                 target,
                 authority,
                 fields,
-                connection_fields(head)
+                _connection_fields(head)
                 if self._chunked_request or head.upgrade or head.has_trailers_te
                 else b"",
             )
@@ -146,7 +174,7 @@ class Http1Upstream(UpstreamTransport):
             self._half_close()
             return
         if self.is_uploading:
-            self._keeper.upload_ended(self)
+            self._pool.upload_ended(self)
         if self._chunked_request:
             self._out.append(last_chunk(trailers))
         self._request_ended = True
@@ -154,7 +182,29 @@ class Http1Upstream(UpstreamTransport):
 
     def begin_upload(self) -> None:
         """Note that the request is not whole yet; see `UpstreamCodec`."""
-        self._keeper.upload_began(self)
+        self._pool.upload_began(self)
+
+    def flush(self) -> None:
+        """Write what was collected, as one piece: over TLS, one record."""
+        out = self._out
+        if not out or self._phase is CLOSED:
+            return
+        self.wrote = True
+        if self._has_large:
+            # Joined, it would be copied once more, into memory that is new each time.
+            self._has_large = False
+            self._transport.writelines(out)
+        else:
+            self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+        out.clear()
+
+    def pause_response(self) -> None:
+        """Stop reading."""
+        self._pause()
+
+    def resume_response(self) -> None:
+        """Go on reading."""
+        self._resume()
 
     def cancel(self) -> None:
         """Close at once: HTTP/1.1 has no other way to end an attempt."""
@@ -176,9 +226,27 @@ class Http1Upstream(UpstreamTransport):
             self._transport.abort()
         else:
             self._transport.close()
-        self._keeper.lost(self, ended=ended)
+        self._pool.lost(self, ended=ended)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it can serve nobody any more."""
+        return self._phase is CLOSED
+
+    def is_quiet(self) -> bool:
+        """Ask the kernel whether the far end has sent nothing meanwhile, a FIN included."""
+        return not (self._poll(0) or (self._tls is not None and self._tls.has_unread))
 
     # --- the transport's side ------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin idle."""
+        self._transport = cast("asyncio.Transport", transport)
+        poll = select.poll()
+        poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+        self._poll = poll.poll
+        if isinstance(transport, TlsTransport):
+            self._tls = transport
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 (asyncio's signature)
         """Lend the process's read buffer."""
@@ -211,7 +279,7 @@ class Http1Upstream(UpstreamTransport):
         if self._phase is CLOSED:
             return
         self._phase = CLOSED
-        self._keeper.lost(self, ended=True)
+        self._pool.lost(self, ended=True)
         sink, self._sink = self._sink, None
         if sink is not None:
             sink.failed(self._reset())
@@ -261,7 +329,10 @@ class Http1Upstream(UpstreamTransport):
         try:
             while data and self._share and self._sink is sink:
                 self._share -= 1
-                data = self._STEPS[self._phase](self, sink, data)
+                if self._phase is HEAD:
+                    data = self._take_head(sink, data)
+                else:
+                    data = self._take_body(sink, data)
         except ProxyError as error:
             self._fail(error)
             return
@@ -299,9 +370,9 @@ class Http1Upstream(UpstreamTransport):
         """Deliver a head and enter the phase of what follows it; return what is left of `rest`."""
         head, keep_alive, chunked, promise = parsed
         if head.status == 101:  # noqa: PLR2004 (RFC 9110, 15.2.2)
-            if not (self._request_ended and are_offered(head.switching, self._offers)):
+            if not (self._request_ended and _are_offered(head.switching, self._offers)):
                 raise UpstreamMalformed("The upstream switched protocols although nobody asked.")
-            self._keeper.tunnelled(self)
+            self._pool.tunnelled(self)
             self._phase = TUNNEL
             sink.response_head(head)
             return rest
@@ -310,7 +381,7 @@ class Http1Upstream(UpstreamTransport):
             return rest
         self._keep_alive = keep_alive
         if promise:
-            self._keeper.promised(promise)
+            self._pool.promised(promise)
         if chunked:
             return self._begin_chunks(sink, head, rest)
         length = 0 if head.bodyless else head.length
@@ -350,6 +421,19 @@ class Http1Upstream(UpstreamTransport):
             return self._pass_on_chunks(sink, body, parts)
         return b""
 
+    def _take_body(self, sink: ResponseSink, data: bytes) -> bytes:
+        """Take what follows a head; return what is left for the next phase."""
+        phase = self._phase
+        if phase is LENGTH:
+            return self._take_length(sink, data)
+        if phase is CHUNKED:
+            body = cast("ChunkedBody", self._chunked_body)
+            return self._pass_on_chunks(sink, body, body.feed(data))
+        if phase is UNTIL_CLOSE or phase is TUNNEL:
+            sink.response_data(data)
+            return b""
+        raise UpstreamMalformed("The upstream sent bytes that belong to no response.")
+
     def _take_length(self, sink: ResponseSink, data: bytes) -> bytes:
         size = len(data)
         if size < self._remaining:
@@ -366,10 +450,6 @@ class Http1Upstream(UpstreamTransport):
             self._complete(sink, rest)
         return b""
 
-    def _take_chunked(self, sink: ResponseSink, data: bytes) -> bytes:
-        body = cast("ChunkedBody", self._chunked_body)
-        return self._pass_on_chunks(sink, body, body.feed(data))
-
     def _pass_on_chunks(self, sink: ResponseSink, body: ChunkedBody, parts: list[bytes]) -> bytes:
         """Deliver what was read of the body, and act on its end; return what was not read."""
         for part in parts:
@@ -385,18 +465,6 @@ class Http1Upstream(UpstreamTransport):
         if self._sink is sink:
             self._complete(sink, body.rest, body.trailers)
         return b""
-
-    def _pass_on(self, sink: ResponseSink, data: bytes) -> bytes:
-        sink.response_data(data)
-        return b""
-
-    def _surplus(self, sink: ResponseSink, data: bytes) -> bytes:  # noqa: ARG002 (a step)
-        raise UpstreamMalformed("The upstream sent bytes that belong to no response.")
-
-    # What takes a segment, by phase.
-    _STEPS: ClassVar = (
-        _surplus, _take_head, _take_length, _take_chunked, _pass_on, _pass_on, _surplus,
-    )  # fmt: skip
 
     # --- ends ----------------------------------------------------------------------------
 
@@ -417,7 +485,7 @@ class Http1Upstream(UpstreamTransport):
             self.reused = True
             if self._paused:
                 self.resume_response()
-            self._keeper.release(self)
+            self._pool.release(self)
         else:
             self.close(abort=not self._request_ended)
 
@@ -440,3 +508,27 @@ class Http1Upstream(UpstreamTransport):
         if self.answered:
             return UpstreamReset("The upstream closed the connection within its response.")
         return UpstreamReset("The upstream closed the connection without a response.")
+
+
+def _are_offered(protocols: bytes, offers: bytes) -> bool:
+    """Tell whether a 101 may switch to `protocols` (RFC 9110, 7.8: only to what was named)."""
+    switched = tokens(protocols)
+    return bool(switched) and set(switched) <= set(tokens(offers))
+
+
+def _connection_fields(head: RequestHead) -> bytes:
+    """Return the fields that are about this connection: framing, upgrade, trailers."""
+    options = []
+    lines = b""
+    if head.length is None:
+        lines += b"\r\nTransfer-Encoding: chunked"
+    if head.has_trailers_te:
+        # RFC 9110, 10.1.4: a sender of TE must name it in Connection.
+        options.append(b"TE")
+        lines += b"\r\nTE: trailers"
+    if head.upgrade:
+        options.append(b"Upgrade")
+        lines += b"\r\nUpgrade: " + head.upgrade
+    if options:
+        lines += b"\r\nConnection: " + b", ".join(options)
+    return lines
