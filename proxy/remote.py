@@ -16,7 +16,7 @@ from typing import Any
 
 from proxy.clock import Clock
 from proxy.config.model import Address
-from proxy.identity.quote import redact
+from proxy.redact import redact_foreign
 
 PAUSE = 0.1
 """Seconds between looks at ``/startup``: a proxy starts within two or three of them."""
@@ -104,7 +104,7 @@ def ask(address: Address, method: str, path: str, timeout: float) -> Answer:
         response = connection.getresponse()
         first_line = response.read(_READ_AT_MOST).decode("utf-8", "replace").partition("\n")[0]
         is_ours = response.headers.get("Server") == PROGRAM
-        return Answer(response.status, redact(first_line), is_ours=is_ours)
+        return Answer(response.status, redact_foreign(first_line), is_ours=is_ours)
     except TimeoutError:
         return Answer(None, f"no answer within {timeout:g} s")
     except ConnectionRefusedError:

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 
-from proxy.identity.quote import redact
 from proxy.plane.refusal import DESCRIPTION
+from proxy.redact import redact_foreign
 
 
 class By(StrEnum):
@@ -70,7 +70,7 @@ class Answer:
     @property
     def server(self) -> str:
         """What it calls itself, on one line; empty where it does not say."""
-        return redact(self.fields.get("server", ""), _NAME)
+        return redact_foreign(self.fields.get("server", ""), _NAME)
 
     @property
     def date(self) -> float | None:

@@ -25,9 +25,9 @@ from proxy.doctor.words import advice_in, email, sentence
 from proxy.identity.adc import VARIABLE, well_known_file
 from proxy.identity.files import CredentialsFile, read_small
 from proxy.identity.metadata import NOT_HERE, Metadata, NoSuchKey
-from proxy.identity.quote import redact
 from proxy.identity.source import TokenSourceError
 from proxy.identity.tokens import Tokens
+from proxy.redact import redact_foreign
 
 EMAIL_KEY = "instance/service-accounts/default/email"
 
@@ -124,7 +124,7 @@ def _file(file: CredentialsFile, notes: tuple[str, ...], environ: Mapping[str, s
     except TokenSourceError as error:
         return Origin(_broken(file.path, name, error, notes))
     facts = {"source": "file", "file": file.shown, "kind": kind}
-    text = f"{name}: {_KINDS.get(kind, f'type {redact(kind)}')}"
+    text = f"{name}: {_KINDS.get(kind, f'type {redact_foreign(kind)}')}"
     return Origin(Finding(step=Step.CREDENTIALS, text=text, notes=notes, facts=facts))
 
 

@@ -10,8 +10,8 @@ from proxy.doctor import certificate
 from proxy.doctor.certificate import Certificate, Place
 from proxy.doctor.findings import Advice, Finding, Outcome, Reason, Step, failed
 from proxy.doctor.words import is_address, span
-from proxy.identity.quote import redact
 from proxy.plane.trust import hint_for, tls_context
+from proxy.redact import redact_foreign
 
 OFFERED = ("h2", "http/1.1")
 """What ALPN offers, to see what the upstream chooses."""
@@ -126,7 +126,7 @@ def _broken_off(upstream: Upstream, error: Exception) -> Finding:
         said = error.reason if isinstance(error, ssl.SSLError) else None
         text, reason = "the handshake was broken off", "tls_failed"
         if said:
-            text = f"the handshake failed: {redact(said.lower().replace('_', ' '))}"
+            text = f"the handshake failed: {redact_foreign(said.lower().replace('_', ' '))}"
         why = f"The upstream and this machine could not agree on TLS: {text}."
         fix = "The upstream needs TLS 1.2 or newer, and a certificate for this name."
     advice = Advice(reason=reason, why=why, fix=fix, command=command)

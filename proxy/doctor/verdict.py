@@ -14,8 +14,8 @@ from proxy.doctor.call import Call
 from proxy.doctor.findings import Advice, Finding, Outcome, Step
 from proxy.doctor.refusals import forbidden, unauthorized
 from proxy.doctor.words import printable, span
-from proxy.identity.quote import first_words
 from proxy.plane.explain import service_of
+from proxy.redact import first_words
 
 _WHO = {
     By.SERVICE: "answered by the service",

@@ -16,9 +16,9 @@ from urllib.parse import quote
 from proxy import __version__
 from proxy.deadlines import Within
 from proxy.identity.plain_http import HTTP_PORT, Answer, Broken, get
-from proxy.identity.quote import EXPLANATION, FIRST_WORDS, first_words
 from proxy.identity.source import ANSWER_WITHIN, Authority, TokenSourceError
 from proxy.identity.token import read_claims
+from proxy.redact import EXPLANATION, FIRST_WORDS, first_words
 from proxy.resolver import Resolver
 
 DEFAULT_HOST = "metadata.google.internal"

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NoReturn
 
-from proxy.identity.quote import first_words, redact
 from proxy.identity.source import TokenSourceError
+from proxy.redact import first_words, redact_foreign
 
 USE_MARGIN = 30.0
 """Seconds before ``exp`` from which a token is no longer used: the call needs time to arrive,
@@ -86,7 +86,7 @@ def _check_audience(claims: Mapping[str, Any], expected: str) -> None:
     actual = claims.get("aud")
     if actual in (expected, [expected]):
         return
-    came = redact(json.dumps(actual)) if "aud" in claims else "missing"
+    came = redact_foreign(json.dumps(actual)) if "aud" in claims else "missing"
     raise TokenSourceError(
         f"the token's aud is {came}, asked for was {json.dumps(expected)}",
         hint="Set the route's audience to what the called service accepts, "

@@ -13,8 +13,8 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
-from proxy.ops.redact import redact
 from proxy.ops.trace import read_trace
+from proxy.redact import redact
 
 _encode = json.JSONEncoder(separators=(",", ":"), default=str).encode
 

@@ -28,8 +28,8 @@ from opentelemetry.trace import (
 
 from proxy import __version__
 from proxy.errors import ProxyError
-from proxy.ops.redact import redact
 from proxy.ops.spans import Finished, attributes_of, name_of, parent_of, state_of
+from proxy.redact import redact
 
 _NAME: Final = "cloud-run-auth-proxy"
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 from proxy.errors import DownstreamGone, ProxyError
-from proxy.ops.redact import redact
 from proxy.ops.trace import Trace, read_trace
 from proxy.plane.head import RequestHead, values
 from proxy.plane.prepared import PreparedRoute
+from proxy.redact import redact
 
 Attributes = dict[str, str | int]
 

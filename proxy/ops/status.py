@@ -20,8 +20,8 @@ from proxy.ops.condition import condition
 from proxy.ops.history import SAMPLE_SECONDS, History, Span
 from proxy.ops.lifecycle import Lifecycle
 from proxy.ops.numbers import Numbers, TokenView
-from proxy.ops.redact import redact
 from proxy.plane.stats import Failure, RouteStats, Stats
+from proxy.redact import redact
 
 Json = dict[str, Any]
 

@@ -34,7 +34,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("routing", "retry"),
     ("config",),
     ("resolver",),
-    ("errors", "clock", "deadlines", "tasks"),
+    ("errors", "clock", "deadlines", "redact", "tasks"),
     ("emulator",),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

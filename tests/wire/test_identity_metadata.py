@@ -262,7 +262,7 @@ async def test_another_server_that_is_overloaded_may_be_asked_again(
         ("<html>Sign in</html>", "'<html>Sign in</html>'"),
         ("", "nothing"),
         ("hunter2", "one word of 7 characters"),
-        ('{"access_token": "ya29.abcdef"}', '\'{"access_token": "[hidden]"}\''),
+        ('{"access_token": "ya29.abcdef"}', '\'{"access_token": "[redacted]"}\''),
     ],
 )
 async def test_a_200_that_is_no_token_is_named(

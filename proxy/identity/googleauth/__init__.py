@@ -17,9 +17,9 @@ from proxy.identity.files import CredentialsFile, read_small
 from proxy.identity.googleauth import iam
 from proxy.identity.googleauth.principals import Info, Principal, principal_of
 from proxy.identity.googleauth.transport import BoundedRequest
-from proxy.identity.quote import redact
 from proxy.identity.source import ANSWER_WITHIN, Authority, TokenSourceError
 from proxy.identity.target import Target
+from proxy.redact import redact_foreign
 
 _HINTS = (
     (
@@ -84,7 +84,7 @@ def _load(file: CredentialsFile) -> Principal:
     info = _parse(read_small(file.path, file.if_missing))
     if file.only and info.get("type") != file.only:
         raise TokenSourceError(
-            f"its type is {redact(repr(info.get('type')))}, not {file.only!r}",
+            f"its type is {redact_foreign(repr(info.get('type')))}, not {file.only!r}",
             hint="For other credentials than a key set credentials: auto, and "
             "GOOGLE_APPLICATION_CREDENTIALS to the file.",
         )
@@ -117,7 +117,7 @@ def _asking(renewal: str, clock: Clock) -> Iterator[BoundedRequest]:
 
 
 def _explain(error: GoogleAuthError, renewal: str) -> TokenSourceError:
-    text = redact(str(error.args[0]) if error.args else type(error).__name__)
+    text = redact_foreign(str(error.args[0]) if error.args else type(error).__name__)
     if error.retryable:
         return TokenSourceError(f"Google is in trouble: {text}", retryable=True)
     # RFC 6749, 5.2: invalid_grant, invalid_client and others. A login may need a second factor.

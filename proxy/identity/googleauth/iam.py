@@ -12,9 +12,9 @@ from urllib.parse import quote, unquote
 
 from google.auth import transport
 
-from proxy.identity.quote import first_words, redact
 from proxy.identity.source import Authority, TokenSourceError
 from proxy.identity.target import Target
+from proxy.redact import first_words, redact_foreign
 
 CLOUD_PLATFORM = "https://www.googleapis.com/auth/cloud-platform"
 
@@ -139,7 +139,7 @@ def _message(body: bytes) -> str:
         message = json.loads(body)["error"]["message"]
     except (ValueError, KeyError, TypeError):
         return first_words(body)
-    return redact(str(message))
+    return redact_foreign(str(message))
 
 
 def _is_api_off(message: str) -> bool:

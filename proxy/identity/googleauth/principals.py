@@ -15,9 +15,9 @@ from google.oauth2 import credentials as user_credentials
 from google.oauth2 import service_account
 
 from proxy.identity.googleauth import iam
-from proxy.identity.quote import redact
 from proxy.identity.source import Authority, TokenSourceError
 from proxy.identity.target import Target
+from proxy.redact import redact_foreign
 
 Info = Mapping[str, Any]
 """The JSON object in a credentials file."""
@@ -246,7 +246,7 @@ def _principal(info: Info, token_endpoint: str, quota_project: str) -> Principal
             return _impersonated(info, token_endpoint, quota_project)
         case kind:
             raise TokenSourceError(
-                f"its type is {redact(repr(kind))}, which is of no use here",
+                f"its type is {redact_foreign(repr(kind))}, which is of no use here",
                 hint="Use a service account key, a login of gcloud's, or a file of workload "
                 "identity federation.",
             )

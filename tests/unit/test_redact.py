@@ -1,10 +1,12 @@
-"""What may be quoted of a stranger's answer."""
+"""Tokens never get through, and of a stranger's answer nothing that might be a secret."""
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from proxy.identity.quote import MESSAGE, first_words, redact
+from proxy.redact import MESSAGE, first_words, redact, redact_foreign
 from tests.fakes.steering import jwt
 
 JWT = jwt(1_800_000_000)
@@ -25,13 +27,13 @@ JWT = jwt(1_800_000_000)
     ],
 )
 def test_what_looks_like_a_secret_is_hidden(secret: str) -> None:
-    text = redact(f"token {secret} refused")
+    text = redact_foreign(f"token {secret} refused")
 
-    assert text == "token [hidden] refused"
+    assert text == "token [redacted] refused"
 
 
 def test_a_token_cut_by_the_limit_is_hidden_too() -> None:
-    text = redact("x " * (MESSAGE // 2 - 8) + JWT)
+    text = redact_foreign("x " * (MESSAGE // 2 - 8) + JWT)
 
     assert JWT[:8] not in text
     assert len(text) <= MESSAGE
@@ -49,16 +51,16 @@ def test_a_token_cut_by_the_limit_is_hidden_too() -> None:
     ],
 )
 def test_what_helps_is_kept(text: str) -> None:
-    assert redact(text) == text
+    assert redact_foreign(text) == text
 
 
 def test_text_becomes_one_line_without_control_characters() -> None:
-    assert redact(" a\r\nb\tc\x00d\x1b[31m ") == "a b c d [31m"
+    assert redact_foreign(" a\r\nb\tc\x00d\x1b[31m ") == "a b c d [31m"
 
 
 @pytest.mark.parametrize(("length", "cut"), [(239, False), (240, False), (241, True)])
 def test_long_text_is_cut(length: int, cut: bool) -> None:  # noqa: FBT001 (a table)
-    text = redact("ab " * (length // 3) + "abc"[: length % 3])
+    text = redact_foreign("ab " * (length // 3) + "abc"[: length % 3])
 
     assert text.endswith("…") == cut
     assert len(text) <= MESSAGE
@@ -86,3 +88,49 @@ def test_only_the_first_words_are_shown() -> None:
 
     assert len(said) <= 62
     assert said.endswith("…'")
+
+
+TOKEN = "eyJhbGciOiJSUzI1NiIsImtpZCI6IjEifQ.eyJhdWQiOiJodHRwczovL3gucnVuLmFwcCJ9.c2lnbmF0dXJl-_"
+
+
+@pytest.mark.parametrize(
+    ("text", "redacted"),
+    [
+        (f"got {TOKEN} back", "got [redacted] back"),
+        (f"({TOKEN})", "([redacted])"),
+        (f"Authorization: Bearer {TOKEN}", "Authorization: Bearer [redacted]"),
+        ("authorization: bearer opaque-123/+=", "authorization: bearer [redacted]"),
+        ("cut off: eyJhbGciOiJSUzI1NiIsImtpZCI6", "cut off: [redacted]"),
+        ("cut off: " + TOKEN[:-40], "cut off: [redacted]"),
+        ("access token ya29.a0AfH6SMBx-y_z", "access token [redacted]"),
+        ("refresh token 1//0gabc_DEF-1234", "refresh token [redacted]"),
+        (f"{TOKEN} and {TOKEN}", "[redacted] and [redacted]"),
+    ],
+)
+def test_what_looks_like_a_token_is_removed(text: str, redacted: str) -> None:
+    assert redact(text) == redacted
+    assert redact_foreign(text) == redacted
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "no ID token for https://orders.run.app",
+        "the bearer token was refused",
+        'www-authenticate: Bearer error="invalid_token"',
+        "Bearer realm=x",
+        "keyJson eyJ eyJhb",
+        "GET /a/1//b, /keyDocumentationPage",
+    ],
+)
+def test_what_only_speaks_of_tokens_stays(text: str) -> None:
+    assert redact(text) == text
+
+
+@pytest.mark.parametrize("gap", [" ", "\t", "\n", "  "])
+def test_a_line_of_json_stays_one(gap: str) -> None:
+    line = json.dumps({"message": f"Bearer{gap}{TOKEN}", "route": "orders"})
+
+    fields = json.loads(redact(line))
+
+    assert fields == {"message": f"Bearer{gap}[redacted]", "route": "orders"}
