@@ -14,7 +14,7 @@ from proxy.clock import Clocks
 from proxy.config.addresses import is_on_loopback
 from proxy.config.model import Address, Config
 from proxy.errors import TokenUnavailable
-from proxy.identity.tokens import Tokens
+from proxy.identity.caches import TokenCaches
 from proxy.ops.lifecycle import Lifecycle, State
 from proxy.ops.numbers import Numbers, TokenMetrics, token_view
 from proxy.ops.tracing import Tracing
@@ -59,7 +59,7 @@ class Server:
         self.lifecycle = Lifecycle(clocks)
         self.fetches = TokenMetrics()
         resolver = Resolver(clocks.steady)
-        self.tokens = Tokens(
+        self.token_caches = TokenCaches(
             clocks=clocks,
             environ=environ,
             resolver=resolver,
@@ -76,8 +76,8 @@ class Server:
             clocks=clocks,
         )
         self._sockets = sockets or OwnSockets()
-        self._builder = Builder(self.plane, self.tokens, resolver)
-        self._services = Services(self.tokens.names, clocks.steady, self._resolve_again)
+        self._builder = Builder(self.plane, self.token_caches, resolver)
+        self._services = Services(self.token_caches.names, clocks.steady, self._resolve_again)
         self._switching = asyncio.Lock()
         """Held by whoever changes the routes: that takes many turns of the loop."""
         self._hosts: _Hosts = {}
@@ -182,7 +182,7 @@ class Server:
         await self.plane.stop()
         await self._tracing.close()
         self._builder.close()
-        await self.tokens.close()
+        await self.token_caches.close()
         await self.admin.stop()
         if self.lifecycle.state is State.DRAINING:
             self.lifecycle.move_to(State.STOPPED)

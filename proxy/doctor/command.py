@@ -82,7 +82,7 @@ async def _examine(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await world.tokens.close()
+        await world.caches.close()
     if style is not None:
         _print(summary(reports, style))
     return reports

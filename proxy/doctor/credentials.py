@@ -23,10 +23,10 @@ from proxy.config.model import (
 from proxy.doctor.findings import Advice, Finding, Outcome, Step, failed, skipped
 from proxy.doctor.words import advice_in, email, sentence
 from proxy.identity.adc import VARIABLE, well_known_file
+from proxy.identity.caches import TokenCaches
 from proxy.identity.files import CredentialsFile, read_small
 from proxy.identity.metadata import NOT_HERE, Metadata, NoSuchKey
 from proxy.identity.source import TokenSourceError
-from proxy.identity.tokens import Tokens
 from proxy.redact import redact_foreign
 
 EMAIL_KEY = "instance/service-accounts/default/email"
@@ -63,7 +63,7 @@ class Surroundings:
 
     environ: Mapping[str, str]
     metadata: Metadata
-    tokens: Tokens
+    caches: TokenCaches
     within: float
     """Seconds that the metadata server has."""
 
@@ -72,7 +72,7 @@ async def find_origin(credentials: Credentials, around: Surroundings) -> Origin:
     """Look at what the credentials lead to; where there is no look, name what tokens come from."""
     look = LOOKS.get(type(credentials))
     if look is None:
-        source = around.tokens.source(credentials)
+        source = around.caches.source(credentials)
         return Origin(Finding(step=Step.CREDENTIALS, text=source.describe()))
     return await look(credentials, around)
 

@@ -55,7 +55,7 @@ async def _find_service(route: Route, world: World, within: float) -> tuple[Rout
         return route, [_found(route.upstream)]
     try:
         async with asyncio.timeout(within):
-            upstream = await world.tokens.names.resolve(route.service)
+            upstream = await world.caches.names.resolve(route.service)
     except TimeoutError:
         error = TokenSourceError(f"the metadata server did not answer within {within:g} s")
         return route, [_unresolved(route, error)]

@@ -17,10 +17,10 @@ from proxy.doctor.findings import Advice, Finding, Outcome, Step, failed, skippe
 from proxy.doctor.words import advice_in, email, sentence, span
 from proxy.errors import ProxyError, TokenTimedOut
 from proxy.identity.cache import TokenCache
+from proxy.identity.caches import TokenCaches
 from proxy.identity.metadata import Metadata
 from proxy.identity.source import FixedAudience, TokenSource
 from proxy.identity.token import IdToken
-from proxy.identity.tokens import Tokens
 
 PATIENCE = 30.0
 """Seconds that a token, or a connection, is waited for at most.  Whoever runs the doctor waits
@@ -35,7 +35,7 @@ class World:
     clocks: Clocks
     source: str
     """Where the configuration came from: `Config.source`."""
-    tokens: Tokens
+    caches: TokenCaches
     metadata: Metadata
 
 
@@ -46,7 +46,7 @@ def open_world(environ: Mapping[str, str], source: str = "") -> World:
         environ=environ,
         clocks=clocks,
         source=source,
-        tokens=Tokens(clocks=clocks, jitter=jitter, environ=environ),
+        caches=TokenCaches(clocks=clocks, jitter=jitter, environ=environ),
         metadata=Metadata(environ, jitter),
     )
 
@@ -70,12 +70,12 @@ async def identify(route: Route, world: World, within: float) -> Identity:
         return Identity((skipped(Step.TOKEN, "auth: none, requests carry no ID token"),))
     if route.audience is None:
         return Identity((skipped(Step.TOKEN, "not known yet for which audience"),))
-    around = Surroundings(world.environ, world.metadata, world.tokens, within)
+    around = Surroundings(world.environ, world.metadata, world.caches, within)
     origin = await find_origin(route.credentials, around)
     if not origin.usable:
         accounts = (origin.account,) if origin.account else ()
         return Identity((origin.finding, *accounts, skipped(Step.TOKEN, "not asked for")))
-    cache = world.tokens.cache(route.credentials, route.audience)
+    cache = world.caches.cache(route.credentials, route.audience)
     account = origin.account or await _account(cache.source, within)
     token, error = await _fetch(route, cache, within)
     if token is None:

@@ -99,22 +99,22 @@ async def _fetch(order: Order, environ: Mapping[str, str]) -> tuple[IdToken, boo
     try:
         async with asyncio.timeout(within):
             audience = order.audience or await _audience_of_service(order, world)
-            cache = world.tokens.cache(order.credentials, audience)
+            cache = world.caches.cache(order.credentials, audience)
             if (error := await cache.prefetch(name)) is not None:
                 raise error
             token = await cache.get(name, within)
     except TimeoutError:
-        source = world.tokens.source(order.credentials).describe()
+        source = world.caches.source(order.credentials).describe()
         raise TokenTimedOut(f"{source}: no answer within {within:g} s", hint="") from None
     finally:
-        await world.tokens.close()
+        await world.caches.close()
     return token, isinstance(cache.source, FixedAudience) and bool(cache.source.fixed_audience)
 
 
 async def _audience_of_service(order: Order, world: World) -> str:
     if order.route is None or order.route.service is None:
         raise AssertionError("only the audience of a route with a service is not known")
-    return default_audience(await world.tokens.names.resolve(order.route.service))
+    return default_audience(await world.caches.names.resolve(order.route.service))
 
 
 def _complain(detail: str, hint: str | None) -> int:

@@ -1,6 +1,6 @@
 """The one policy by which ID tokens are fetched, kept, refreshed and given out.
 
-Knows no protocol: a `TokenSource` fetches, this decides when.  Its promises:
+Knows no protocol: a `TokenSource` fetches, `fetch` runs it, this decides when.  Its promises:
 
 - at most one fetch runs, however many callers wait, and a caller that leaves cancels nobody;
 - a token is given out until 30 s before its own ``exp``, judged by the wall clock at each
@@ -12,6 +12,14 @@ Knows no protocol: a `TokenSource` fetches, this decides when.  Its promises:
 - nothing is fetched while nobody asks.
 
 Everything runs on one event loop, so the state needs no locks: it changes only between awaits.
+
+| state | a usable token | a fetch running | callers |
+|---|---|---|---|
+| none | no | no | start a fetch and wait for it |
+| fetching | no | yes | wait for it |
+| good | yes | no | are served |
+| refreshing | yes | yes | are served |
+| backing off | no | not before a set time | get the last error, or wait for the next attempt |
 """
 
 from __future__ import annotations
@@ -19,18 +27,17 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum
+from functools import partial
 from random import Random
 
-from proxy.clock import Clocks
+from proxy.clock import Clock, Clocks
+from proxy.deadlines import PatientTimer
 from proxy.errors import TokenTimedOut, TokenUnavailable
-from proxy.identity.flight import Flight, Landing
-from proxy.identity.pace import Pace
+from proxy.identity.fetch import Fetch, Later
 from proxy.identity.source import TokenSource, TokenSourceError, Watched
-from proxy.identity.states import Event, State, after
-from proxy.identity.timer import Bell, Later, on_the_loop
 from proxy.identity.token import USE_MARGIN, IdToken
 
 REFRESH_AHEAD = 225.0
@@ -41,6 +48,86 @@ earlier brings the same one."""
 CLOCK_SLACK = 60.0
 """Seconds that the wall clock may go back before a token is asked for anew: it may then
 expire earlier than the clock says."""
+
+BACKOFF_FIRST = 0.1
+BACKOFF_LAST = 30.0
+"""Bounds of the pause after a failed fetch, in seconds."""
+
+PAUSE = (10.0, 20.0)
+"""Bounds of the pause after a successful fetch, in seconds.  Cloud Run's metadata server may
+hand out the same token until 100 s before its ``exp``, so asking on is needed and asking at
+once is useless.  The spread keeps the containers of one instance from asking in step."""
+
+REFUSED_PAUSE = 30.0
+"""Seconds for which a refused token that came back unchanged is not fetched again."""
+
+REFUSALS = 5
+"""Refused tokens that are replaced in one `REFUSED_PAUSE`.  A source that signs a different
+token each time would otherwise be asked once for every call to a service that never accepts
+the audience."""
+
+
+class State(Enum):
+    """Where a cache stands; the values are words of ``/status``."""
+
+    NONE = "none"
+    FETCHING = "fetching"
+    GOOD = "good"
+    REFRESHING = "refreshing"
+    BACKING_OFF = "backing_off"
+
+    @property
+    def has_token(self) -> bool:
+        """Whether there is a token that may be used."""
+        return self is State.GOOD or self is State.REFRESHING
+
+    @property
+    def is_fetching(self) -> bool:
+        """Whether a fetch is running."""
+        return self is State.FETCHING or self is State.REFRESHING
+
+
+class Event(Enum):
+    """What can happen to a cache."""
+
+    START = "start"
+    """A fetch begins."""
+    ACCEPT = "accept"
+    """It brought a token."""
+    FAIL = "fail"
+    """It brought none."""
+    LAPSE = "lapse"
+    """The token may no longer be used: its time has come."""
+    HOLD = "hold"
+    """It lapsed while refreshes were failing, so the next attempt has to wait."""
+    REVIVE = "revive"
+    """The token may be used again: the wall clock was set back."""
+
+
+TRANSITIONS: Mapping[tuple[State, Event], State] = {
+    (State.NONE, Event.START): State.FETCHING,
+    (State.NONE, Event.HOLD): State.BACKING_OFF,
+    (State.NONE, Event.REVIVE): State.GOOD,
+    (State.FETCHING, Event.ACCEPT): State.GOOD,
+    (State.FETCHING, Event.FAIL): State.BACKING_OFF,
+    (State.FETCHING, Event.REVIVE): State.REFRESHING,
+    (State.GOOD, Event.START): State.REFRESHING,
+    (State.GOOD, Event.LAPSE): State.NONE,
+    (State.REFRESHING, Event.ACCEPT): State.GOOD,
+    # A failed refresh never displaces a token that is still good.
+    (State.REFRESHING, Event.FAIL): State.GOOD,
+    (State.REFRESHING, Event.LAPSE): State.FETCHING,
+    (State.BACKING_OFF, Event.START): State.FETCHING,
+    (State.BACKING_OFF, Event.REVIVE): State.GOOD,
+}
+"""Every pair that is missing here is impossible; meeting one is a bug and crashes."""
+
+
+def after(state: State, event: Event) -> State:
+    """Return the state that follows; raise AssertionError where the table has no entry."""
+    if (state, event) not in TRANSITIONS:
+        raise AssertionError(f"{event.value} cannot happen in {state.value}")
+    return TRANSITIONS[state, event]
 
 
 class Outcome(StrEnum):
@@ -69,14 +156,98 @@ class Failure:
     slow: bool
 
 
+class Pace:
+    """When the next fetch may begin: after a failure, a refresh, or a token that was refused.
+
+    Holds numbers only; knows no token and starts nothing.
+    """
+
+    __slots__ = ("_clock", "_failures", "_jitter", "_refusals", "_refused_at", "not_before")
+
+    def __init__(self, clock: Clock, jitter: Random) -> None:
+        self._clock = clock
+        self._jitter = jitter
+        self._failures = 0
+        self._refusals = 0
+        self._refused_at = -math.inf
+        self.not_before = -math.inf
+        """Steady clock."""
+
+    def wait(self) -> float:
+        """Return the seconds until the next fetch may begin; 0 or less: at once."""
+        return self.not_before - self._clock()
+
+    def failed(self) -> None:
+        """Hold the next fetch off for longer than the last time."""
+        # The exponent is bounded because 2.0 ** 1100 overflows; 30 s are reached at 8.
+        most = min(BACKOFF_LAST, 2 * BACKOFF_FIRST * 2.0 ** min(self._failures, 10))
+        self._failures += 1
+        self.not_before = self._clock() + self._jitter.uniform(most / 2, most)
+
+    def succeeded(self, usable: float) -> None:
+        """Hold the next refresh off; `usable` is how long the token may be used, in seconds."""
+        self._failures = 0
+        # Half of what is left, so that a short-lived token is refreshed in time.
+        self.not_before = self._clock() + min(self._jitter.uniform(*PAUSE), usable / 2)
+
+    def came_back(self) -> None:
+        """Hold off the next fetch because a refused token was fetched again unchanged."""
+        self.not_before = self._clock() + REFUSED_PAUSE
+
+    def may_replace(self) -> bool:
+        """Count one refused token; return whether it is to be replaced."""
+        now = self._clock()
+        if now - self._refused_at >= REFUSED_PAUSE:
+            self._refusals = 0
+        if self._refusals == REFUSALS:
+            return False
+        self._refusals += 1
+        self._refused_at = now
+        return True
+
+
+class Waiters:
+    """Callers that wait for a fetch to end; one that stops waiting disturbs nobody."""
+
+    __slots__ = ("_clock", "_later", "_waiting")
+
+    def __init__(self, clock: Clock, later: Later) -> None:
+        self._clock = clock
+        self._later = later
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    async def wait(self, until: float) -> None:
+        """Return once `wake` is called, at the time `until` of the clock at the latest."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiting.add(waiter)
+        timer = None
+        if until < math.inf:
+            timer = self._later(max(0.0, until - self._clock()), partial(_resolve, waiter))
+        try:
+            await waiter
+        finally:
+            self._waiting.discard(waiter)
+            if timer is not None:
+                timer.cancel()
+
+    def wake(self) -> None:
+        """Wake all who wait at this moment."""
+        for waiter in self._waiting:
+            _resolve(waiter)
+
+
+def _resolve(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
 class TokenCache:
     """The token for one audience from one source."""
 
     __slots__ = (
-        "_bell",
         "_closed",
         "_failure",
-        "_flight",
+        "_fetch",
         "_fresh_from",
         "_fresh_until",
         "_on_fetch",
@@ -86,6 +257,7 @@ class TokenCache:
         "_steady",
         "_token",
         "_unread",
+        "_waiters",
         "_wall",
         "_watched",
         "audience",
@@ -101,7 +273,7 @@ class TokenCache:
         clocks: Clocks,
         jitter: Random,
         gate: asyncio.Semaphore,
-        later: Later = on_the_loop,
+        later: Later = PatientTimer,
         on_fetch: OnFetch | None = None,
     ) -> None:
         """`gate` bounds how many fetches run at once over all caches of `source`."""
@@ -114,9 +286,9 @@ class TokenCache:
         self._wall = clocks.wall
         self._steady = clocks.steady
         self._watched = source if isinstance(source, Watched) else None
-        self._bell = Bell(clocks.steady, later)
+        self._waiters = Waiters(clocks.steady, later)
         self._pace = Pace(clocks.steady, jitter)
-        self._flight = Flight(audience, source, self._landed, clocks=clocks, later=later, gate=gate)
+        self._fetch = Fetch(audience, source, self._ended, clocks=clocks, later=later, gate=gate)
         self._closed = False
 
         # What is known
@@ -155,7 +327,7 @@ class TokenCache:
         while (token := self.current(route)) is None:
             self._pursue(route, deadline)
             retry_at = self._pace.not_before if self._state is State.BACKING_OFF else math.inf
-            await self._bell.wait(min(deadline, retry_at))
+            await self._waiters.wait(min(deadline, retry_at))
             if self._state.is_fetching and self._steady() >= deadline and not self._settles():
                 raise self._too_late()
         return token
@@ -171,7 +343,7 @@ class TokenCache:
             self._pursue(route, self._steady())
         except TokenUnavailable as error:
             return error
-        await self._bell.wait(math.inf)
+        await self._waiters.wait(math.inf)
         return None if self._usable() else self._unavailable()
 
     def refuse(self, token: IdToken, route: str) -> bool:
@@ -202,15 +374,15 @@ class TokenCache:
         Waits for one fetch at most, and up to `timeout` seconds for it; see `refuse`.
         """
         if self.refuse(refused, route):
-            await self._bell.wait(self._steady() + timeout)
+            await self._waiters.wait(self._steady() + timeout)
         token = self.current(route)
         return None if token is None or token.value == refused.value else token
 
     async def close(self) -> None:
         """End the running fetch; every waiting caller gets `TokenUnavailable`."""
         self._closed = True
-        await self._flight.close()
-        self._bell.ring()
+        await self._fetch.close()
+        self._waiters.wake()
 
     # --- what status, doctor and metrics use
 
@@ -290,19 +462,17 @@ class TokenCache:
 
     def _start(self, route: str) -> None:
         if not self._state.is_fetching and not self._closed:
-            self._flight.start(route)
+            self._fetch.start(route)
             self._move(Event.START)
 
-    def _landed(self, route: str, landing: Landing) -> None:
+    def _ended(self, route: str, result: IdToken | TokenSourceError, seconds: float) -> None:
+        """Take what a fetch brought, and wake whoever waits for it."""
         self._unread = False
-        if isinstance(landing.result, IdToken):
-            outcome = self._accept(landing.result)
-        else:
-            outcome = self._fail(landing.result)
-        self._bell.ring()
+        outcome = self._accept(result) if isinstance(result, IdToken) else self._fail(result)
+        self._waiters.wake()
         self.stats[route, outcome] += 1
         if self._on_fetch is not None:
-            self._on_fetch(route, outcome, landing.seconds)
+            self._on_fetch(route, outcome, seconds)
 
     def _accept(self, token: IdToken) -> Outcome:
         old, self._token = self._token, token
@@ -349,5 +519,5 @@ class TokenCache:
     def _too_late(self) -> TokenUnavailable | TokenTimedOut:
         if self._failure is not None and not self._failure.slow:
             return self._unavailable()  # The source has said what is wrong, one attempt ago.
-        waited = self._flight.seconds
+        waited = self._fetch.seconds
         return TokenTimedOut(f"{self.source.describe()}: no answer in {waited:.1f} s")

@@ -1,14 +1,17 @@
 """Sources that google-auth knows how to ask, off the event loop and bounded in time.
 
-google-auth itself is imported by the first fetch, in its worker thread: see `googleauth`.
+google-auth itself is imported by the first fetch, in its thread: see `googleauth`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from threading import Thread
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from proxy.clock import Clock
@@ -23,7 +26,6 @@ from proxy.identity.source import (
     TokenSourceError,
 )
 from proxy.identity.target import Endpoints, Target
-from proxy.identity.workers import Workers
 
 if TYPE_CHECKING:
     from proxy.identity.googleauth import Minted
@@ -33,25 +35,74 @@ log = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
+THREADS = 4
+"""Blocking calls that run at once; the caches ask for no more than that of one source."""
+
 GRACE = 1.0
 """Seconds beyond `ANSWER_WITHIN`: the thread knows better what it waits for, so it may speak
 first.  google-auth sleeps between attempts of its own, which only the loop can bound."""
 
 
-class Asker:
-    """Runs what needs google-auth in a worker thread."""
+class Threads:
+    """Runs blocking calls off the event loop, a few at a time.
 
-    def __init__(self, workers: Workers, clock: Clock, endpoints: Endpoints) -> None:
+    Not `asyncio.to_thread`: the interpreter waits at its exit for the threads of an executor, so
+    that one stuck call would delay the end of the process; daemon threads just end with it.
+    """
+
+    def __init__(self, most: int = THREADS) -> None:
+        self._free = asyncio.Semaphore(most)
+
+    async def run(self, name: str, call: Callable[[], T]) -> T:
+        """Return what `call` returns, or raise what it raises.
+
+        Whoever is cancelled here leaves the call running; its thread stays occupied until
+        the call ends, so that stuck calls cannot pile up.
+        """
+        await self._free.acquire()
+        loop = asyncio.get_running_loop()
+        result: asyncio.Future[T] = loop.create_future()
+
+        def end(value: T | None, error: Exception | None) -> None:
+            self._free.release()
+            if result.done():
+                return  # Nobody waits any more.
+            if error is not None:
+                result.set_exception(error)
+            else:
+                result.set_result(value)  # type: ignore[arg-type] # None only if T allows it
+
+        def work() -> None:
+            value, error = None, None
+            try:
+                value = call()
+            except Exception as raised:  # noqa: BLE001 (raised again where it is waited for)
+                error = raised
+            with suppress(RuntimeError):  # The loop was closed meanwhile.
+                loop.call_soon_threadsafe(end, value, error)
+
+        try:
+            Thread(target=work, name=name, daemon=True).start()
+        except RuntimeError:  # The system has no more threads.
+            self._free.release()
+            raise
+        return await result
+
+
+class Asker:
+    """Runs what needs google-auth in a thread, bounded in time."""
+
+    def __init__(self, threads: Threads, clock: Clock, endpoints: Endpoints) -> None:
         self.clock = clock
         self.endpoints = endpoints
-        self._workers = workers
+        self._threads = threads
 
     async def ask(self, call: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         """Return what `call` returns; raise `TokenSourceError` if it takes too long."""
         name = f"google-auth: {call.__name__.strip('_')}"
         try:
             async with Within(ANSWER_WITHIN + GRACE):
-                return await self._workers.run(name, partial(call, *arguments, **named))
+                return await self._threads.run(name, partial(call, *arguments, **named))
         except TimeoutError:
             raise TokenSourceError(f"no answer within {ANSWER_WITHIN:.0f} s", slow=True) from None
 
@@ -149,7 +200,7 @@ class ImpersonatedSource:
         )
 
 
-# What runs in the worker threads. Importing google-auth takes 0.2 s, so it is done there, and
+# What runs in the threads. Importing google-auth takes 0.2 s, so it is done there, and
 # only by those who need it.
 
 

@@ -37,7 +37,7 @@ class TokenView:
     """A route's ID token as others may see it: everything but the token."""
 
     state: str
-    """A word of `proxy.identity.states.State`."""
+    """A word of `proxy.identity.cache.State`."""
     expires_at: float | None = None
     """Wall clock; None where there is no usable token."""
     account: str = ""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proxy.config.model import Address, Auth, Config, Route, Upstream
-from proxy.identity.tokens import Tokens
+from proxy.identity.caches import TokenCaches
 from proxy.plane.destination import Destination
 from proxy.plane.dial import Dialler
 from proxy.plane.host import head_limit
@@ -56,7 +56,7 @@ class Built:
 class Builder:
     """Owns the pools; called once at start and once per reload."""
 
-    def __init__(self, plane: Plane, tokens: Tokens, resolver: Resolver) -> None:
+    def __init__(self, plane: Plane, tokens: TokenCaches, resolver: Resolver) -> None:
         """`resolver` finds the addresses of upstreams."""
         self._plane = plane
         self._tokens = tokens

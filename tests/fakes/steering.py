@@ -11,9 +11,8 @@ from random import Random
 from typing import Any
 
 from proxy.clock import Clocks
-from proxy.identity.cache import TokenCache
+from proxy.identity.cache import State, TokenCache
 from proxy.identity.source import TokenSourceError
-from proxy.identity.states import State
 
 AUDIENCE = "https://orders-abc123-uc.a.run.app"
 HOUR = 3600.0

@@ -20,8 +20,8 @@ import pytest
 from proxy.clock import Clocks
 from proxy.config.model import Address, Auth, Config, Route, Upstream
 from proxy.identity.cache import TokenCache
+from proxy.identity.caches import TokenCaches
 from proxy.identity.source import TokenSourceError
-from proxy.identity.tokens import Tokens
 from proxy.plane.build import Builder
 from proxy.plane.detect import Detector
 from proxy.plane.host import Host
@@ -214,7 +214,7 @@ class Wired:
         self.plane = Plane(self.time.clocks, self.stats, jitter=lambda: 0.5)
         self.tokens = _OneCache(self.time, self.source)
         self.resolver = Resolver(self.time.clocks.steady)
-        self.builder = Builder(self.plane, cast("Tokens", self.tokens), self.resolver)
+        self.builder = Builder(self.plane, cast("TokenCaches", self.tokens), self.resolver)
         self.host = _CutHost(self.plane, self)
         self.cut_requests: Cuts = whole
         self.half_open = False

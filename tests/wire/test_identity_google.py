@@ -31,10 +31,10 @@ from proxy.emulator.faults import Held
 from proxy.emulator.metadata import MetadataServer
 from proxy.errors import TokenUnavailable
 from proxy.identity.cache import TokenCache
+from proxy.identity.caches import TokenCaches
 from proxy.identity.googleauth.transport import BoundedRequest
 from proxy.identity.source import TokenSourceError
 from proxy.identity.token import IdToken
-from proxy.identity.tokens import Tokens
 from tests.fakes.google import (
     AWS,
     CLIENT_ID,
@@ -65,7 +65,7 @@ class World:
         self.folder = folder
         self.environ = google.environ(HOME=str(folder), **metadata.environ)
         self.subject = self.file("subject", google.subject_token)
-        self._opened: list[Tokens] = []
+        self._opened: list[TokenCaches] = []
 
     def file(self, name: str, content: Any) -> Path:
         """Write a file, as JSON unless it is text."""
@@ -91,7 +91,7 @@ class World:
 
     def cache(self, credentials: Credentials) -> TokenCache:
         """Return a cache as a started proxy has it."""
-        tokens = Tokens(clocks=Clocks(), jitter=jitter(), environ=self.environ)
+        tokens = TokenCaches(clocks=Clocks(), jitter=jitter(), environ=self.environ)
         self._opened.append(tokens)
         return tokens.cache(credentials, AUDIENCE)
 
@@ -496,7 +496,7 @@ async def test_a_federated_workload_asks_with_its_own_token_not_with_the_account
 
 
 async def test_at_most_four_tokens_are_fetched_at_once_from_one_source(world: World) -> None:
-    tokens = Tokens(clocks=Clocks(), jitter=jitter(), environ=world.environ)
+    tokens = TokenCaches(clocks=Clocks(), jitter=jitter(), environ=world.environ)
     caches = [tokens.cache(MetadataCredentials(), f"https://{n}.example") for n in range(30)]
     answer = asyncio.Event()
     world.metadata.inject(Held(answer), times=30)

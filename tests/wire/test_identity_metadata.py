@@ -18,11 +18,10 @@ from proxy.emulator.claims import CALLER, Instance
 from proxy.emulator.faults import Answer, Held, Minted, NoFlavor, Reset
 from proxy.emulator.metadata import MetadataServer
 from proxy.errors import TokenUnavailable
-from proxy.identity.cache import Outcome, TokenCache
+from proxy.identity.cache import Outcome, State, TokenCache
 from proxy.identity.metadata import Metadata, MetadataSource
 from proxy.identity.names import Names
 from proxy.identity.source import TokenSourceError
-from proxy.identity.states import State
 from proxy.identity.token import read_token
 from proxy.resolver import AddressInfo, Resolver
 from tests.fakes.raw_server import raw_server

@@ -1,6 +1,6 @@
 """Who a credentials file stands for, and how Google is asked for that one's tokens.
 
-Everything here blocks and runs in worker threads.  google-auth does the protocols; of what
+Everything here blocks and runs in threads of its own.  google-auth does the protocols; of what
 it cannot do, ID tokens of federated workloads, `iam` does the last step.
 """
 

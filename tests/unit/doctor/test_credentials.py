@@ -13,13 +13,13 @@ from proxy.config.model import CREDENTIALS, TokenFile
 from proxy.doctor import credentials
 from proxy.doctor.credentials import LOOKS, Surroundings, find_origin
 from proxy.doctor.findings import Outcome
+from proxy.identity.caches import TokenCaches
 from proxy.identity.metadata import Metadata
-from proxy.identity.tokens import Tokens
 from tests.fakes.steering import jitter
 
 
 def surroundings() -> Surroundings:
-    tokens = Tokens(clocks=Clocks(), jitter=jitter(), environ={})
+    tokens = TokenCaches(clocks=Clocks(), jitter=jitter(), environ={})
     return Surroundings({}, Metadata({}, Random()), tokens, 1.0)  # noqa: S311 (no secret)
 
 

@@ -8,10 +8,8 @@ import itertools
 import pytest
 
 from proxy.errors import TokenTimedOut, TokenUnavailable
-from proxy.identity.cache import Outcome
-from proxy.identity.flight import FETCH_LIMIT
-from proxy.identity.pace import REFUSALS
-from proxy.identity.states import State
+from proxy.identity.cache import REFUSALS, Outcome, State
+from proxy.identity.fetch import FETCH_LIMIT
 from proxy.identity.token import IdToken
 from tests.fakes.steering import HOUR, Rig, Source, jwt, settle
 

@@ -11,8 +11,8 @@ from proxy.clock import Clocks
 from proxy.config.model import TokenFile
 from proxy.errors import TokenUnavailable
 from proxy.identity.cache import TokenCache
+from proxy.identity.caches import TokenCaches
 from proxy.identity.files import MOST_BYTES
-from proxy.identity.tokens import Tokens
 from tests.fakes.steering import AUDIENCE, HOUR, jitter, jwt
 
 
@@ -23,7 +23,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def cache(path: Path) -> TokenCache:
-    tokens = Tokens(clocks=Clocks(), jitter=jitter(), environ={})
+    tokens = TokenCaches(clocks=Clocks(), jitter=jitter(), environ={})
     return tokens.cache(TokenFile(path), AUDIENCE)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.identity.pace import PAUSE, REFUSALS, REFUSED_PAUSE, Pace
+from proxy.identity.cache import PAUSE, REFUSALS, REFUSED_PAUSE, Pace
 from tests.fakes.steering import Time, jitter
 
 

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from proxy.identity.states import TRANSITIONS, Event, State, after
+from proxy.identity.cache import TRANSITIONS, Event, State, after
 
 PAIRS = list(itertools.product(State, Event))
 

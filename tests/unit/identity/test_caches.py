@@ -22,9 +22,9 @@ from proxy.config.model import (
     TokenFile,
 )
 from proxy.errors import TokenUnavailable
+from proxy.identity.caches import OPEN, TokenCaches
+from proxy.identity.google_source import THREADS
 from proxy.identity.source import TokenSourceError
-from proxy.identity.tokens import OPEN, Tokens
-from proxy.identity.workers import THREADS
 from tests.fakes.steering import AUDIENCE, jitter, jwt, settle
 
 ENVIRON = {"HOME": "/home/dev", "GCE_METADATA_HOST": "metadata.example:8"}
@@ -47,13 +47,13 @@ KINDS: list[tuple[Credentials, str]] = [
 
 
 @pytest.fixture
-def tokens() -> Tokens:
-    return Tokens(clocks=Clocks(), jitter=jitter(), environ=ENVIRON)
+def tokens() -> TokenCaches:
+    return TokenCaches(clocks=Clocks(), jitter=jitter(), environ=ENVIRON)
 
 
 @pytest.mark.parametrize(("credentials", "said"), KINDS, ids=lambda value: type(value).__name__)
 def test_every_kind_of_credentials_has_a_source(
-    tokens: Tokens, credentials: Credentials, said: str
+    tokens: TokenCaches, credentials: Credentials, said: str
 ) -> None:
     assert tokens.source(credentials).describe() == said
 
@@ -62,7 +62,7 @@ def test_no_kind_of_credentials_is_opened_as_another() -> None:
     assert set(OPEN) == {kind.cls for kind in CREDENTIALS.values()}
 
 
-def test_equal_credentials_and_audience_share_one_cache(tokens: Tokens) -> None:
+def test_equal_credentials_and_audience_share_one_cache(tokens: TokenCaches) -> None:
     cache = tokens.cache(Impersonate("a@b"), AUDIENCE)
 
     assert tokens.cache(Impersonate("a@b"), AUDIENCE) is cache
@@ -70,14 +70,14 @@ def test_equal_credentials_and_audience_share_one_cache(tokens: Tokens) -> None:
     assert tokens.cache(Impersonate("c@d"), AUDIENCE) is not cache
 
 
-def test_caches_of_the_same_credentials_share_one_source(tokens: Tokens) -> None:
+def test_caches_of_the_same_credentials_share_one_source(tokens: TokenCaches) -> None:
     first, second = (tokens.cache(MetadataCredentials(), aud) for aud in ("a", "b"))
 
     assert first.source is second.source is tokens.source(MetadataCredentials())
 
 
 async def test_a_source_whose_calls_hang_keeps_no_other_waiting(
-    tokens: Tokens, tmp_path: Path
+    tokens: TokenCaches, tmp_path: Path
 ) -> None:
     """A name server that does not answer hangs as this file does: nothing can interrupt it."""
     pipe = tmp_path / "key.json"
@@ -99,7 +99,7 @@ async def test_fetches_of_all_caches_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "token"
     path.write_text(jwt(Clocks().wall() + 3600))
     seen: list[tuple[str, str]] = []
-    tokens = Tokens(
+    tokens = TokenCaches(
         clocks=Clocks(),
         jitter=jitter(),
         environ={},
@@ -111,7 +111,7 @@ async def test_fetches_of_all_caches_are_reported(tmp_path: Path) -> None:
     assert seen == [("orders", "fetched"), ("billing", "failed")]
 
 
-async def test_closing_closes_every_cache(tokens: Tokens) -> None:
+async def test_closing_closes_every_cache(tokens: TokenCaches) -> None:
     cache = tokens.cache(TokenFile(Path("/missing")), AUDIENCE)
     await tokens.close()
 
@@ -121,8 +121,8 @@ async def test_closing_closes_every_cache(tokens: Tokens) -> None:
 
 def test_no_heavy_library_is_loaded_before_it_is_needed() -> None:
     check = (
-        "import sys, random, proxy.clock, proxy.config.model as m, proxy.identity.tokens as t;"
-        "tokens = t.Tokens(clocks=proxy.clock.Clocks(), jitter=random.Random(), environ={});"
+        "import sys, random, proxy.clock, proxy.config.model as m, proxy.identity.caches as t;"
+        "tokens = t.TokenCaches(clocks=proxy.clock.Clocks(), jitter=random.Random(), environ={});"
         "tokens.cache(m.AutoCredentials(), 'a'); tokens.cache(m.GcloudCredentials(), 'a');"
         "print([n for n in ('google.auth', 'requests', 'aiohttp', 'http.client',"
         " 'cryptography') if n in sys.modules])"

@@ -1,6 +1,6 @@
 """All token caches, one for each credentials and audience, and the sources behind them.
 
-One registry lives as long as the process: a reload of the configuration finds its tokens
+They live as long as the process: a reload of the configuration finds its tokens
 again by their credentials and audience.
 """
 
@@ -24,17 +24,17 @@ from proxy.config.model import (
     ServiceAccountFile,
     TokenFile,
 )
+from proxy.deadlines import PatientTimer
 from proxy.identity.adc import AutoSource, well_known_file
 from proxy.identity.cache import OnFetch, TokenCache
+from proxy.identity.fetch import Later
 from proxy.identity.files import CredentialsFile
-from proxy.identity.google_source import Asker, FileSource, ImpersonatedSource
+from proxy.identity.google_source import Asker, FileSource, ImpersonatedSource, Threads
 from proxy.identity.metadata import Metadata, MetadataSource
 from proxy.identity.names import Names
 from proxy.identity.source import TokenSource
 from proxy.identity.target import Endpoints
-from proxy.identity.timer import Later, on_the_loop
 from proxy.identity.token_file import TokenFileSource
-from proxy.identity.workers import Workers
 from proxy.resolver import Resolver
 
 FETCHES_AT_ONCE = 4
@@ -47,7 +47,7 @@ class _Opened:
     gate: asyncio.Semaphore
 
 
-class Tokens:
+class TokenCaches:
     """Builds sources and caches as they are asked for, and keeps them."""
 
     def __init__(
@@ -57,7 +57,7 @@ class Tokens:
         jitter: Random,
         environ: Mapping[str, str],
         resolver: Resolver | None = None,
-        later: Later = on_the_loop,
+        later: Later = PatientTimer,
         on_fetch: OnFetch | None = None,
     ) -> None:
         """Open nothing yet; `on_fetch` is told of every fetch that ended.
@@ -120,7 +120,7 @@ class Tokens:
         Looking up a name that no name server knows cannot be interrupted: one source's stuck
         threads must not be those of another.
         """
-        return Asker(Workers(), self._steady, self._endpoints)
+        return Asker(Threads(), self._steady, self._endpoints)
 
 
 def _key_file(path: Path) -> CredentialsFile:
@@ -128,14 +128,14 @@ def _key_file(path: Path) -> CredentialsFile:
     return CredentialsFile(path, missing, only="service_account")
 
 
-OPEN: Mapping[type[Credentials], Callable[[Tokens, Any], TokenSource]] = {
-    AutoCredentials: lambda tokens, _: AutoSource(tokens.environ, tokens.metadata(), tokens.file),
-    MetadataCredentials: lambda tokens, _: tokens.metadata(),
-    GcloudCredentials: lambda tokens, _: tokens.file(well_known_file(tokens.environ)),
-    ServiceAccountFile: lambda tokens, key: tokens.file(_key_file(key.path)),
+OPEN: Mapping[type[Credentials], Callable[[TokenCaches, Any], TokenSource]] = {
+    AutoCredentials: lambda caches, _: AutoSource(caches.environ, caches.metadata(), caches.file),
+    MetadataCredentials: lambda caches, _: caches.metadata(),
+    GcloudCredentials: lambda caches, _: caches.file(well_known_file(caches.environ)),
+    ServiceAccountFile: lambda caches, key: caches.file(_key_file(key.path)),
     TokenFile: lambda _, file: TokenFileSource(file.path),
-    Impersonate: lambda tokens, account: ImpersonatedSource(
-        account, tokens.source(account.source), tokens.asker()
+    Impersonate: lambda caches, account: ImpersonatedSource(
+        account, caches.source(account.source), caches.asker()
     ),
 }
 """How each kind of credentials is opened; the kinds are those of `config.model.CREDENTIALS`."""

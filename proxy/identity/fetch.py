@@ -6,11 +6,10 @@ import asyncio
 import logging
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from proxy.clock import Clocks
+from proxy.deadlines import Timer
 from proxy.identity.source import FixedAudience, TokenSource, TokenSourceError
-from proxy.identity.timer import Later, Timer
 from proxy.identity.token import IdToken, read_token
 
 log = logging.getLogger(__name__)
@@ -20,15 +19,15 @@ FETCH_LIMIT = 20.0
 their own, with better explanations."""
 
 
-@dataclass(frozen=True, slots=True)
-class Landing:
-    """How a fetch ended: with a token that was accepted, or with an error."""
+Later = Callable[[float, Callable[[], object]], Timer]
+"""Calls back after so many seconds; an argument, so that tests can hold time in their hand."""
 
-    result: IdToken | TokenSourceError
-    seconds: float
+OnEnd = Callable[[str, IdToken | TokenSourceError, float], object]
+"""Told how a fetch ended: the route that caused it, a token that was accepted or why there is
+none, and how long it took in seconds."""
 
 
-class Flight:
+class Fetch:
     """The fetch for one audience.  Its task belongs to nobody who waits for it."""
 
     __slots__ = (
@@ -37,9 +36,9 @@ class Flight:
         "_clocks",
         "_closed",
         "_gate",
-        "_landed",
         "_later",
         "_limit",
+        "_on_end",
         "_source",
         "_task",
     )
@@ -48,19 +47,19 @@ class Flight:
         self,
         audience: str,
         source: TokenSource,
-        landed: Callable[[str, Landing], object],
+        on_end: OnEnd,
         *,
         clocks: Clocks,
         later: Later,
         gate: asyncio.Semaphore,
     ) -> None:
-        """`landed` is called once for each `start`, with the route that caused it.
+        """`on_end` is called once for each `start`.
 
         `gate` bounds how many fetches of `source` run at once.
         """
         self._audience = audience
         self._source = source
-        self._landed = landed
+        self._on_end = on_end
         self._clocks = clocks
         self._later = later
         self._gate = gate
@@ -86,7 +85,7 @@ class Flight:
         self._task = task
 
     async def close(self) -> None:
-        """End the running fetch, if any; `landed` has been called when this returns."""
+        """End the running fetch, if any; `on_end` has been called when this returns."""
         self._closed = True
         task = self._task
         self._give_up()
@@ -111,7 +110,7 @@ class Flight:
         if self._limit is not None:
             self._limit.cancel()
         self._task = self._limit = None
-        self._landed(route, Landing(self._result(task), self.seconds))
+        self._on_end(route, self._result(task), self.seconds)
 
     def _result(self, task: asyncio.Task[IdToken]) -> IdToken | TokenSourceError:
         if task.cancelled():

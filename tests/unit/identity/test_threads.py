@@ -7,22 +7,22 @@ import threading
 
 import pytest
 
-from proxy.identity.workers import Workers
+from proxy.identity.google_source import Threads
 
 
 async def test_a_result_and_an_error_come_back() -> None:
-    workers = Workers()
+    threads = Threads()
 
     def fail() -> None:
         raise KeyError("x")
 
-    assert await workers.run("add", lambda: 1 + 1) == 2
+    assert await threads.run("add", lambda: 1 + 1) == 2
     with pytest.raises(KeyError):
-        await workers.run("fail", fail)
+        await threads.run("fail", fail)
 
 
 async def test_calls_run_in_named_threads_that_do_not_delay_the_exit() -> None:
-    thread = await Workers().run("fetch", threading.current_thread)
+    thread = await Threads().run("fetch", threading.current_thread)
 
     assert thread.name == "fetch"
     assert thread.daemon
@@ -30,7 +30,7 @@ async def test_calls_run_in_named_threads_that_do_not_delay_the_exit() -> None:
 
 
 async def test_no_more_calls_run_at_once_than_there_are_threads() -> None:
-    workers = Workers(2)
+    threads = Threads(2)
     running, release = threading.Semaphore(0), threading.Event()
     active = [0]
 
@@ -42,7 +42,7 @@ async def test_no_more_calls_run_at_once_than_there_are_threads() -> None:
         active[0] -= 1
         return seen
 
-    calls = [asyncio.get_running_loop().create_task(workers.run("call", call)) for _ in range(5)]
+    calls = [asyncio.get_running_loop().create_task(threads.run("call", call)) for _ in range(5)]
     for _ in range(2):
         assert await asyncio.to_thread(running.acquire, timeout=5)
     await asyncio.sleep(0)
@@ -53,12 +53,12 @@ async def test_no_more_calls_run_at_once_than_there_are_threads() -> None:
 
 
 async def test_a_call_that_nobody_waits_for_keeps_its_thread_until_it_ends() -> None:
-    workers = Workers(1)
+    threads = Threads(1)
     release = threading.Event()
-    first = asyncio.get_running_loop().create_task(workers.run("stuck", lambda: release.wait(5)))
+    first = asyncio.get_running_loop().create_task(threads.run("stuck", lambda: release.wait(5)))
     await asyncio.sleep(0)
     first.cancel()
-    second = asyncio.get_running_loop().create_task(workers.run("next", lambda: "done"))
+    second = asyncio.get_running_loop().create_task(threads.run("next", lambda: "done"))
     for _ in range(5):
         await asyncio.sleep(0)
     assert not second.done()
@@ -73,13 +73,13 @@ async def test_a_system_without_threads_is_an_error_that_occupies_nothing(
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    workers = Workers(1)
+    threads = Threads(1)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
         with pytest.raises(RuntimeError):
-            await workers.run("first", lambda: 1)
+            await threads.run("first", lambda: 1)
 
-    assert await workers.run("second", lambda: 2) == 2
+    assert await threads.run("second", lambda: 2) == 2
 
 
 def test_a_call_that_outlives_its_loop_harms_nobody() -> None:
@@ -93,7 +93,7 @@ def test_a_call_that_outlives_its_loop_harms_nobody() -> None:
     async def main() -> None:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01):
-                await Workers().run("late", call)
+                await Threads().run("late", call)
 
     asyncio.run(main())
     release.set()
