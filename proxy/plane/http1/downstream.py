@@ -1,23 +1,29 @@
-"""HTTP/1.x towards the caller: one connection, one exchange after the other."""
+"""HTTP/1.x towards the caller: one connection, one exchange after the other.
+
+Requests are read by phase: a head, a body by its length or in chunks, the bytes of a tunnel.  What
+comes while an exchange is under way waits for its end (pipelining), and what comes after the last
+response is thrown away.  Responses are collected and framed as this caller can read them.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import enum
 import logging
 import math
-from typing import ClassVar, cast
+import re
+from typing import Final, cast
 
 from proxy.errors import HeadersTooLarge, ProxyError, RequestMalformed
 from proxy.plane.codec import RequestSink
 from proxy.plane.head import RequestHead, ResponseHead
 from proxy.plane.host import Host
 from proxy.plane.http1.begun import check_request
-from proxy.plane.http1.chunked import ChunkedBody, last_chunk
-from proxy.plane.http1.downstream_phase import CHUNKED, CLOSED, DISCARD, HEAD, LENGTH, NEXT, TUNNEL
+from proxy.plane.http1.chunked import LARGE, ChunkedBody, chunk, framed, last_chunk
 from proxy.plane.http1.leaving import LINGER_TIMEOUT, Leaving
+from proxy.plane.http1.phrases import status_line
 from proxy.plane.http1.recall import Recall
-from proxy.plane.http1.transport import CallerTransport
-from proxy.plane.http1.turns import SEGMENT_BYTES, STEPS
+from proxy.plane.http1.turns import SEGMENT_BYTES, STEPS, Turns
 
 log = logging.getLogger("proxy.plane")
 
@@ -29,37 +35,73 @@ PIPELINE_BYTES = 64 * 1024  # Bytes of further requests that are read before rea
 _LINE_END = b"\r\n"
 _HEAD_END = b"\r\n\r\n"
 
+_LENGTH: Final = re.compile(rb"\r\n(?i:content-length):")
 
-class Http1Downstream(CallerTransport):
+
+class Phase(enum.IntEnum):
+    """What the next bytes from the caller are."""
+
+    HEAD = 0
+    LENGTH = 1
+    """A body of as many bytes as its head says."""
+    CHUNKED = 2
+    NEXT = 3
+    """The request is whole; what comes belongs to later ones and waits."""
+    TUNNEL = 4
+    DISCARD = 5
+    """The last response was sent; what still comes is read only to be thrown away."""
+    CLOSED = 6
+
+
+# Plain names for the hot path: see `proxy.plane.state`.
+HEAD, LENGTH, CHUNKED, NEXT, TUNNEL, DISCARD, CLOSED = Phase
+
+
+class Http1Downstream(Turns, asyncio.Protocol):
     """The downstream codec for HTTP/1.0 and HTTP/1.1 (see `proxy.plane.codec`)."""
 
     protocol = "h1"
 
     __slots__ = (
-        "_body", "_choked", "_exchange", "_host", "_leaving", "_phase", "_recall", "_remaining",
-         "_request_ended", "_rest", "_searched", "_taking", "deadline",
+        "_body", "_choked", "_chunk", "_delimited", "_exchange", "_expects", "_has_large", "_host",
+        "_keep_alive", "_leaving", "_out", "_phase", "_recall", "_remaining", "_request_ended",
+        "_rest", "_searched", "_taking", "_version", "deadline",
     )  # fmt: skip
 
     def __init__(self, host: Host) -> None:
         super().__init__()
         # For the life of the connection
         self._host = host
+        self._recall = Recall()
         self._searched = 0
         """Bytes of an incomplete head that hold no end."""
-        self._recall = Recall()
         self._taking = False
+        """Whether a segment is being taken: whoever else would go on with the next leaves it."""
         self._choked = False
         """Whether the caller does not read what was written."""
         self._leaving: Leaving | None = None
+        self._out: list[bytes] = []
+        """What of a response is not written yet."""
+        self._has_large = False
+        """Whether a large chunk is in it."""
         self.deadline = math.inf
-        # For one exchange
+        # For one exchange: the request
         self._phase = HEAD
         self._exchange: RequestSink | None = None
+        self._version = b"1.1"
+        self._expects = False
+        """Whether the caller may be waiting for a 100 before it sends the body."""
         self._remaining = 0
         self._body: ChunkedBody | None = None
         self._request_ended = True
         self._rest = 0
         """Bytes of a request that were thrown away because it was answered."""
+        # And its response
+        self._keep_alive = True
+        self._chunk = False
+        """Whether it is framed in chunks."""
+        self._delimited = False
+        """Whether only the close tells the caller where it ends."""
 
     # --- the transport's side ------------------------------------------------------------
 
@@ -93,7 +135,6 @@ class Http1Downstream(CallerTransport):
         """Take the end of the connection."""
         self._gone()
         self._phase = CLOSED
-        self._closed = True
         self._host.sweeper.discard(self)
         if self._leaving is not None:
             self._leaving.over()
@@ -125,6 +166,14 @@ class Http1Downstream(CallerTransport):
 
     # --- the exchange's side -------------------------------------------------------------
 
+    def write_informational(self, head: ResponseHead) -> None:
+        """Send a 1xx; RFC 9110, 15.2: not to an HTTP/1.0 caller."""
+        if self._version == b"1.1":
+            if head.status == 100:  # noqa: PLR2004 (RFC 9110, 10.1.1)
+                self._expects = False
+            self._out.append(b"%b%b\r\n\r\n" % (status_line(head.status, head.phrase), head.fields))
+            self.flush()
+
     def write_head(self, head: ResponseHead) -> None:
         """Send the final head; see `DownstreamCodec`."""
         if head.status == 101:  # noqa: PLR2004 (RFC 9110, 15.2.2)
@@ -132,15 +181,32 @@ class Http1Downstream(CallerTransport):
             return
         if self._host.draining or not (self._request_ended or self._rest_is_welcome()):
             self._keep_alive = False
-        self._write_head(head)
+        self._add_head(head)
 
-    def write_whole(self, head: ResponseHead, body: bytes) -> None:
-        """Send a whole answer; see `DownstreamCodec`.  May begin the next exchange."""
-        if self._host.draining:
-            self._keep_alive = False
-        self._write_whole(head, body)
-        self._exchange = None
-        self._next()
+    def _add_head(self, head: ResponseHead) -> None:
+        """Add the final head with the fields that are about this connection."""
+        extra = b""
+        if head.length is None and not head.bodyless:
+            if self._version == b"1.1":
+                self._chunk = True
+                extra = b"\r\nTransfer-Encoding: chunked"
+            else:
+                self._delimited = True
+                self._keep_alive = False
+        elif head.length == 0 and not (head.bodyless or _LENGTH.search(head.fields)):
+            # RFC 9112, 6.3: without it the body would go on until the connection is closed. Only
+            # HTTP/1.1 has to be told: in HTTP/2, and in a refusal of ours, the head can be all.
+            extra = b"\r\nContent-Length: 0"
+        extra += self._persistence()
+        self._out.append(
+            b"%b%b%b\r\n\r\n" % (status_line(head.status, head.phrase), head.fields, extra)
+        )
+
+    def _persistence(self) -> bytes:
+        """Return the field that tells whether the connection persists, where one must."""
+        if not self._keep_alive:
+            return b"\r\nConnection: close"
+        return b"\r\nConnection: keep-alive" if self._version == b"1.0" else b""
 
     def _rest_is_welcome(self) -> bool:
         """Tell whether a request that is answered early may be read to its end.
@@ -151,12 +217,42 @@ class Http1Downstream(CallerTransport):
         return not self._expects and self._remaining <= REST_BYTES
 
     def _begin_tunnel(self, head: ResponseHead) -> None:
+        """Switch protocols with a 101 (RFC 9110, 15.2.2)."""
+        if self._phase is CLOSED:
+            return
         self._phase = TUNNEL
-        self._write_switch(head)
+        self._keep_alive = False
+        self._out.append(
+            b"%b%b\r\nConnection: Upgrade\r\nUpgrade: %b\r\n\r\n"
+            % (status_line(101, head.phrase), head.fields, head.switching)
+        )
         if self._partial:
             data, self._partial = self._partial, b""
             self._take(data)
         self.resume_request()
+
+    def write_data(self, data: bytes) -> None:
+        """Send a part of the body; see `DownstreamCodec`."""
+        if not self._chunk:
+            self._out.append(data)
+        elif len(data) < LARGE:
+            self._out.append(chunk(data))
+        else:
+            self._out += framed(data)
+            self._has_large = True
+
+    def flush(self) -> None:
+        """Write what was collected, as one piece."""
+        out = self._out
+        if not out or self._phase is CLOSED:
+            return
+        if self._has_large:
+            # Joined, it would be copied once more, into memory that is new each time.
+            self._has_large = False
+            self._transport.writelines(out)
+        else:
+            self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+        out.clear()
 
     def write_end(self, trailers: bytes) -> None:
         """End the response; see `DownstreamCodec`.  May begin the next exchange."""
@@ -173,6 +269,28 @@ class Http1Downstream(CallerTransport):
         else:
             self._await_rest()
 
+    def write_whole(self, head: ResponseHead, body: bytes) -> None:
+        """Send a whole answer; see `DownstreamCodec`.  May begin the next exchange."""
+        if self._host.draining:
+            self._keep_alive = False
+        if head.length is None and not head.bodyless:
+            self._write_parts(head, body)
+        elif self._phase is not CLOSED:
+            extra = b"" if self._keep_alive and self._version == b"1.1" else self._persistence()
+            line = status_line(head.status, head.phrase)
+            self._transport.write(b"%b%b%b\r\n\r\n%b" % (line, head.fields, extra, body))
+        self._exchange = None
+        self._next()
+
+    def _write_parts(self, head: ResponseHead, body: bytes) -> None:
+        """Write a whole answer whose length was not said."""
+        self._add_head(head)
+        if body:
+            self.write_data(body)
+        if self._chunk:
+            self._out.append(last_chunk(b""))
+        self.flush()
+
     def abort(self) -> None:
         """Cut the response so that the caller sees it."""
         if self._phase is CLOSED:
@@ -187,6 +305,21 @@ class Http1Downstream(CallerTransport):
         else:
             end.cut()
 
+    def close(self) -> None:
+        """End a tunnel both of whose halves have ended."""
+        self._exchange = None
+        self.shut()
+
+    def pause_request(self) -> None:
+        """Stop reading."""
+        self._pause()
+
+    def resume_request(self) -> None:
+        """Go on reading."""
+        self._resume()
+
+    # --- the listener's side -------------------------------------------------------------
+
     @property
     def is_busy(self) -> bool:
         """Whether an exchange is under way."""
@@ -200,10 +333,10 @@ class Http1Downstream(CallerTransport):
         if self._phase is not CLOSED:
             self._end().close()
 
-    def close(self) -> None:
-        """End a tunnel both of whose halves have ended."""
-        self._exchange = None
-        self.shut()
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing is read or written any more."""
+        return self._phase is CLOSED
 
     # --- reading -------------------------------------------------------------------------
 
@@ -217,7 +350,7 @@ class Http1Downstream(CallerTransport):
         try:
             while data and self._share:
                 self._share -= 1
-                data = self._STEPS[self._phase](self, data)
+                data = self._take_head(data) if self._phase is HEAD else self._take_body(data)
             if data:
                 self._partial = data
                 self._end_turn()
@@ -282,6 +415,22 @@ class Http1Downstream(CallerTransport):
             self._phase = NEXT
             self._request_ended = True
 
+    def _take_body(self, data: bytes) -> bytes:
+        """Take what follows a head; return what is left for the next phase."""
+        phase = self._phase
+        if phase is LENGTH:
+            return self._take_length(data)
+        if phase is CHUNKED:
+            return self._take_chunked(data)
+        if phase is NEXT:
+            self._keep(data)
+        elif phase is TUNNEL:
+            if self._exchange is not None:
+                self._exchange.request_data(data)
+        elif self._leaving is not None:
+            self._leaving.take(len(data))
+        return b""
+
     def _take_length(self, data: bytes) -> bytes:
         size = len(data)
         rest = b""
@@ -326,31 +475,17 @@ class Http1Downstream(CallerTransport):
         else:
             self._next()
 
-    def _keep(self, data: bytes) -> bytes:
+    def _keep(self, data: bytes) -> None:
         """Let further requests wait until this one is answered."""
         self._partial = data
         if len(data) > PIPELINE_BYTES:
             self.pause_request()
-        return b""
-
-    def _tunnel(self, data: bytes) -> bytes:
-        if self._exchange is not None:
-            self._exchange.request_data(data)
-        return b""
-
-    def _drop(self, data: bytes) -> bytes:
-        if self._leaving is not None:
-            self._leaving.take(len(data))
-        return b""
-
-    # What takes a segment, by phase.
-    _STEPS: ClassVar = (_take_head, _take_length, _take_chunked, _keep, _tunnel, _drop, _drop)
 
     # --- ends ----------------------------------------------------------------------------
 
     def _next(self) -> None:
         """Go on to the next request on this connection, or end it."""
-        if not self._keep_alive:
+        if not self._keep_alive or self._phase is CLOSED:
             self._leave()
             return
         self.deadline = self._host.sweeper.clock() + IDLE_TIMEOUT
@@ -401,7 +536,6 @@ class Http1Downstream(CallerTransport):
     def _end(self) -> Leaving:
         """Write nothing any more; return what ends the connection."""
         self._phase = CLOSED
-        self._closed = True
         return self._farewell()
 
     def _farewell(self) -> Leaving:
