@@ -12,13 +12,14 @@ import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from typing import Final
 from urllib.parse import parse_qs
 
 from proxy.clock import Clocks
 from proxy.config.model import Address, Admin
-from proxy.ops import guard, page
+from proxy.ops import guard
 from proxy.ops.httpd import HttpServer, Request, Response
 from proxy.ops.lifecycle import Lifecycle, Truth
 from proxy.ops.numbers import Numbers, add_up
@@ -43,6 +44,14 @@ HEADERS: Final = {
 }
 
 _STATIC: Final = "/static/"
+_SCRIPTS: Final = ("app.js", "dom.js", "failures.js", "format.js", "graphs.js", "routes.js")
+_TYPES: Final = {
+    "index.html": "text/html; charset=utf-8",
+    "style.css": "text/css; charset=utf-8",
+    "icon.svg": "image/svg+xml",
+    **dict.fromkeys(_SCRIPTS, "text/javascript; charset=utf-8"),
+}
+"""The files of the page, with their content types."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +125,7 @@ class _Site:
             "/metrics": ("GET", self._metrics),
             "/status": ("GET", self._status),
             "/": ("GET", self._file),
-            **{_STATIC + name: ("GET", self._file) for name in page.NAMES},
+            **{_STATIC + name: ("GET", self._file) for name in _TYPES},
         }
         if admin.quit:
             self._pages[guard.QUIT] = ("POST", self._quit)
@@ -160,7 +169,7 @@ class _Site:
 
     async def _file(self, request: Request) -> Response:
         """Answer with a file of the page, its first at ``/``."""
-        found = page.read(request.path.removeprefix(_STATIC).strip("/") or "index.html")
+        found = read_page(request.path.removeprefix(_STATIC).strip("/") or "index.html")
         if found is None:
             raise AssertionError(f"{request.path} is no file of the page")
         return Response(body=found[0], content_type=found[1])
@@ -187,3 +196,15 @@ def _probe(truth: Truth) -> Response:
 
 def _text(text: str, status: int) -> Response:
     return Response(status=status, body=text.encode() + b"\n")
+
+
+def read_page(name: str) -> tuple[bytes, str] | None:
+    """Return a file of the page and its content type; None where the page has no such file."""
+    return (_load(name), _TYPES[name]) if name in _TYPES else None
+
+
+@cache
+def _load(name: str) -> bytes:
+    from importlib import resources  # noqa: PLC0415 (10 ms, for whoever opens the page)
+
+    return resources.files("proxy.ops").joinpath("static", name).read_bytes()

@@ -8,13 +8,12 @@ from __future__ import annotations
 import math
 from array import array
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from proxy.errors import REASONS
 from proxy.ops.numbers import Numbers
-from proxy.ops.quantiles import quantile
 from proxy.plane.stats import DURATION_BOUNDS, RouteStats
 
 SAMPLE_SECONDS: Final = 5.0
@@ -182,3 +181,23 @@ class History:
             # Only NaN differs from itself; this runs for every point of every route.
             series[word] = [value if value == value else None for value in seconds]  # noqa: PLR0124 (NaN)
         return series
+
+
+def quantile(share: float, bounds: Sequence[float], counts: Sequence[int]) -> float | None:
+    """Return the value below which `share` (0 to 1) of the observations lie; None without any.
+
+    `counts` has one more entry than `bounds`, for what lies beyond them.  Observations are
+    taken as spread evenly over their bucket, as Prometheus' ``histogram_quantile`` does; beyond
+    the bounds nothing is known but the last bound.
+    """
+    total = sum(counts)
+    if not total:
+        return None
+    rank = share * total
+    seen = 0
+    for index, (bound, count) in enumerate(zip(bounds, counts, strict=False)):
+        if count and seen + count >= rank:
+            low = bounds[index - 1] if index else 0.0
+            return low + (bound - low) * (rank - seen) / count
+        seen += count
+    return bounds[-1]

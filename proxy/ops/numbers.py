@@ -1,19 +1,22 @@
 """Everything that metrics and the status page count, in one place, and sums of it.
 
-One process has one `Numbers`; with workers the parent adds up theirs (`transfer` carries them).
-Nothing in here formats anything.
+One process has one `Numbers`; with workers each sends its own to the parent as JSON (`dump`,
+`load`), which adds them up (`add_up`).  Counters, histograms and sums are added and sent because
+they are fields of `RouteStats` or `TokenMetrics`: nothing here knows their names.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import Enum
-from typing import Protocol
+from types import GetSetDescriptorType, MemberDescriptorType
+from typing import Any, Protocol
 
-from proxy.plane.stats import Connections, Histogram, RouteStats, Stats
+from proxy.plane.stats import Connections, Failure, Histogram, RouteStats, Stats
 
 
 class TokenMetrics:
@@ -116,9 +119,8 @@ def add_up(parts: Sequence[Numbers]) -> Numbers:
     stats, fetches = Stats(), TokenMetrics()
     for part in parts:
         for name, route in part.stats.routes.items():
-            _add_route(stats.route(name), route)
-        fetches.fetches.update(part.fetches.fetches)
-        _add_histogram(fetches.seconds, part.fetches.seconds)
+            _add_fields(stats.route(name), route)
+        _add_fields(fetches, part.fetches)
     failures = sorted((f for part in parts for f in part.stats.failures), key=lambda f: f.at)
     stats.failures.extend(failures)
     return Numbers(
@@ -129,23 +131,36 @@ def add_up(parts: Sequence[Numbers]) -> Numbers:
     )
 
 
-def _add_route(total: RouteStats, route: RouteStats) -> None:
-    for name in ("requests", "errors", "retries", "dials"):
-        getattr(total, name).update(getattr(route, name))
-    for name in ("in_flight", "request_bytes", "response_bytes"):
-        setattr(total, name, getattr(total, name) + getattr(route, name))
-    _add_histogram(total.duration, route.duration)
-    _add_histogram(total.upstream_head, route.upstream_head)
-    a, b = total.connections(), route.connections()
-    both = Connections(
-        a.idle + b.idle, a.busy + b.busy, a.dialling + b.dialling, a.waiting + b.waiting
-    )
-    total.connections = lambda: both
+def counted(owner: RouteStats | TokenMetrics) -> Iterator[str]:
+    """Yield the names of the fields that hold numbers: all but the name of a route."""
+    for name, field_ in vars(type(owner)).items():
+        # As slots have it, and as a compiled class has it, which keeps no list of them.
+        if isinstance(field_, MemberDescriptorType | GetSetDescriptorType) and name != "name":
+            yield name
 
 
-def _add_histogram(total: Histogram, part: Histogram) -> None:
-    total.counts = [a + b for a, b in zip(total.counts, part.counts, strict=True)]
-    total.sum += part.sum
+def _add_fields(total: RouteStats | TokenMetrics, part: RouteStats | TokenMetrics) -> None:
+    for name in counted(total):
+        setattr(total, name, _sum(getattr(total, name), getattr(part, name)))
+
+
+def _sum(total: Any, part: Any) -> Any:
+    """Return `total` and `part` together, and leave `part` as it is."""
+    match total:
+        case int():
+            return total + part
+        case Counter():
+            total.update(part)
+        case Histogram():
+            total.counts = [a + b for a, b in zip(total.counts, part.counts, strict=True)]
+            total.sum += part.sum
+        case Connections():
+            each = (getattr(total, f.name) + getattr(part, f.name) for f in fields(total))
+            return Connections(*each)
+        case _:  # What is asked when somebody looks.
+            both = _sum(total(), part())
+            return lambda: both
+    return total
 
 
 def _worst_tokens(parts: Iterable[Mapping[str, TokenView]]) -> dict[str, TokenView]:
@@ -162,3 +177,82 @@ def _worse(a: TokenView, b: TokenView) -> TokenView:
     shown = min(a, b, key=lambda token: token.expires_at or float("inf"))
     failed = max(a, b, key=lambda token: token.failed_at or 0.0)
     return replace(shown, error=failed.error, hint=failed.hint, failed_at=failed.failed_at)
+
+
+# The way from a worker process to its parent. Both ends are the same program of the same version,
+# so the form carries no version and is read without doubt; it is nobody else's interface.
+
+
+def dump(numbers: Numbers) -> str:
+    """Return the numbers as one line of JSON."""
+    stats = numbers.stats
+    values = {
+        "stats": {
+            "routes": {name: _dump_fields(route) for name, route in stats.routes.items()},
+            "failures": [asdict(failure) for failure in stats.failures],
+        },
+        "tokens": {name: asdict(token) for name, token in numbers.tokens.items()},
+        "fetches": _dump_fields(numbers.fetches),
+        "pids": numbers.pids,
+    }
+    return json.dumps(values, separators=(",", ":"))
+
+
+def load(text: str) -> Numbers:
+    """Return what `dump` was given."""
+    values = json.loads(text)
+    stats, fetches = Stats(), TokenMetrics()
+    for name, route in values["stats"]["routes"].items():
+        _load_fields(stats.route(name), route)
+    stats.failures.extend(Failure(**failure) for failure in values["stats"]["failures"])
+    _load_fields(fetches, values["fetches"])
+    return Numbers(
+        stats=stats,
+        fetches=fetches,
+        tokens={name: TokenView(**token) for name, token in values["tokens"].items()},
+        pids=tuple(values["pids"]),
+    )
+
+
+def _dump_fields(owner: RouteStats | TokenMetrics) -> dict[str, Any]:
+    return {name: _as_json(getattr(owner, name)) for name in counted(owner)}
+
+
+def _as_json(value: Any) -> Any:
+    match value:
+        case int():
+            return value
+        case Counter():
+            return list(value.items())  # A list of pairs, because a key may be a tuple.
+        case Histogram():
+            return [value.counts, value.sum]
+        case Connections():
+            return asdict(value)
+        case _:  # What is asked when somebody looks.
+            return _as_json(value())
+
+
+def _load_fields(owner: RouteStats | TokenMetrics, values: Mapping[str, Any]) -> None:
+    for name in counted(owner):
+        setattr(owner, name, _from_json(getattr(owner, name), values[name]))
+
+
+def _from_json(empty: Any, value: Any) -> Any:
+    """Return what `_as_json` was given, which was of the kind of `empty`."""
+    match empty:
+        case int():
+            return value
+        case Counter():
+            empty.update({_key(key): count for key, count in value})
+        case Histogram():
+            empty.counts, empty.sum = value
+        case Connections():
+            return Connections(**value)
+        case _:  # What is asked when somebody looks.
+            there = _from_json(empty(), value)
+            return lambda: there
+    return empty
+
+
+def _key(key: Any) -> Any:
+    return tuple(key) if isinstance(key, list) else key

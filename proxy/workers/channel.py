@@ -66,7 +66,7 @@ class Serving:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """From the worker: its numbers, as `ops.transfer` writes them."""
+    """From the worker: its numbers, as `ops.numbers.dump` writes them."""
 
     numbers: str
     config: Config

@@ -14,8 +14,7 @@ from typing import Final, TypeVar
 
 import proxy
 from proxy.config.model import Address, Config
-from proxy.ops import transfer
-from proxy.ops.numbers import Numbers
+from proxy.ops.numbers import Numbers, load
 from proxy.plane.listen import Sockets
 from proxy.workers.channel import (
     Ask,
@@ -166,7 +165,7 @@ class WorkerProcess:
                 _answer(self._serving, result=failure)
             case Report(numbers, config):
                 self.config = config
-                self.numbers = transfer.load(numbers)
+                self.numbers = load(numbers)
                 self._reported()
             case Idle(at_once):
                 _answer(self._idle, result=at_once)

@@ -17,8 +17,8 @@ from typing import Final
 import uvloop
 
 from proxy.config.model import Address, Config, Log
-from proxy.ops import transfer
 from proxy.ops.logs import Logs, configure
+from proxy.ops.numbers import dump
 from proxy.plane.listen import Sockets
 from proxy.server import Server
 from proxy.tasks import Tasks
@@ -161,7 +161,7 @@ class _Worker:
     def _report(self) -> None:
         if self._server is not None:
             self._channel.send(
-                Report(transfer.dump(self._server.numbers()), self._server.config),
+                Report(dump(self._server.numbers()), self._server.config),
             )
 
     def _drain(self) -> None:

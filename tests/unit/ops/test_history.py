@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.ops.history import POINTS, RECENT_POINTS, SAMPLE_SECONDS, History, mark, span
+from proxy.ops.history import POINTS, RECENT_POINTS, SAMPLE_SECONDS, History, mark, quantile, span
 from proxy.ops.numbers import Numbers
 from proxy.plane.stats import RouteStats, Stats
 
@@ -211,3 +211,31 @@ def test_a_sum_that_fell_because_a_worker_ended_is_no_negative_count() -> None:
     found = span(mark(before, 0.0), mark(after, 5.0))
 
     assert (found.requests, found.percentiles["p50"]) == (0, None)
+
+
+BOUNDS = (1.0, 2.0, 4.0)
+
+
+@pytest.mark.parametrize(
+    ("share", "counts", "value"),
+    [
+        (0.5, [10, 0, 0, 0], 0.5),
+        (0.99, [10, 0, 0, 0], 0.99),
+        (1.0, [10, 0, 0, 0], 1.0),
+        (0.5, [5, 5, 0, 0], 1.0),
+        (0.75, [5, 5, 0, 0], 1.5),
+        (0.5, [0, 0, 10, 0], 3.0),
+        (0.0, [0, 0, 10, 0], 2.0),
+        (0.5, [4, 0, 4, 0], 1.0),
+        (0.9, [0, 0, 0, 10], 4.0),
+        (0.99, [9, 0, 0, 1], 4.0),
+    ],
+)
+def test_a_quantile_is_interpolated_within_its_bucket(
+    share: float, counts: list[int], value: float
+) -> None:
+    assert quantile(share, BOUNDS, counts) == pytest.approx(value)
+
+
+def test_of_nothing_there_is_no_quantile() -> None:
+    assert quantile(0.5, BOUNDS, [0, 0, 0, 0]) is None

@@ -1,14 +1,26 @@
-"""Sums over several processes."""
+"""Sums over several processes, and the way there."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import json
+from collections import Counter
+from dataclasses import dataclass, fields, replace
 from enum import Enum
 
 import pytest
 
-from proxy.ops.numbers import Numbers, TokenMetrics, TokenView, add_up, token_view
-from proxy.plane.stats import Connections, Stats
+from proxy.ops.metrics import render
+from proxy.ops.numbers import (
+    Numbers,
+    TokenMetrics,
+    TokenView,
+    add_up,
+    counted,
+    dump,
+    load,
+    token_view,
+)
+from proxy.plane.stats import Connections, Histogram, RouteStats, Stats
 from tests.unit.ops.builders import RESET, busy_numbers
 
 
@@ -138,3 +150,75 @@ def test_a_cache_without_trouble_has_no_error() -> None:
         state="good", expires_at=2000.0, source="the metadata server"
     )
     assert token_view(_Cache(last_error=_Error())).hint == ""
+
+
+def test_what_arrives_renders_as_what_was_sent() -> None:
+    sent = busy_numbers()
+
+    arrived = load(dump(sent))
+
+    assert render(arrived) == render(sent)
+    assert arrived.tokens == sent.tokens
+    assert arrived.stats.failures == sent.stats.failures
+
+
+def test_pids_and_the_bound_of_failures_survive() -> None:
+    arrived = load(dump(busy_numbers((7, 8))))
+
+    assert arrived.pids == (7, 8)
+    assert arrived.stats.failures.maxlen == Stats().failures.maxlen
+
+
+def test_it_is_one_line() -> None:
+    assert len(dump(busy_numbers()).splitlines()) == 1
+
+
+def test_nothing_survives_too() -> None:
+    arrived = load(dump(Numbers(stats=Stats(), pids=())))
+
+    assert (arrived.stats.routes, arrived.tokens, arrived.pids) == ({}, {}, ())
+
+
+def observe(owner: RouteStats | TokenMetrics, name: str) -> None:
+    """Count something in the field `name`, whatever is counted there."""
+    match getattr(owner, name):
+        case Counter() as counter:
+            # By the labels that it has: a pair of them, or one.
+            pairs = {"requests": ("h1", 200), "fetches": ("orders", "fetched")}
+            counter[pairs.get(name, "reset")] += 3
+        case Histogram() as histogram:
+            histogram.observe(0.25)
+        case int():
+            setattr(owner, name, 7)
+        case _:
+            setattr(owner, name, lambda: Connections(1, 2, 3, 4))
+
+
+def one_field(name: str) -> Numbers:
+    """Return numbers in which something is counted in one field."""
+    stats, fetches = Stats(), TokenMetrics()
+    route = stats.route("orders")
+    observe(route if name in set(counted(route)) else fetches, name)
+    return Numbers(stats=stats, fetches=fetches, pids=())
+
+
+FIELDS = [*counted(RouteStats("")), *counted(TokenMetrics())]
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_whatever_is_counted_is_a_metric_added_up_and_sent_because_it_is_a_field(name: str) -> None:
+    quiet = Stats()
+    quiet.route("orders")
+    once = one_field(name)
+
+    assert render(once) != render(Numbers(stats=quiet, pids=()))
+    assert render(load(dump(once))) == render(once)
+    assert render(add_up([once])) == render(once)
+    assert render(add_up([once, once])) != render(once)
+
+
+def test_every_part_of_the_numbers_is_sent() -> None:
+    sent = json.loads(dump(busy_numbers()))
+
+    assert set(sent) == {field.name for field in fields(Numbers)}
+    assert set(sent["stats"]) == set(vars(Stats()))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.ops.condition import condition
 from proxy.ops.history import Span
 from proxy.ops.numbers import TokenView
+from proxy.ops.status import condition
 from proxy.plane.stats import Connections
 
 GOOD = TokenView(state="good", expires_at=2000.0)
