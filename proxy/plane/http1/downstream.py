@@ -18,11 +18,9 @@ from proxy.errors import HeadersTooLarge, ProxyError, RequestMalformed
 from proxy.plane.codec import RequestSink
 from proxy.plane.head import RequestHead, ResponseHead
 from proxy.plane.host import Host
-from proxy.plane.http1.begun import check_request
 from proxy.plane.http1.chunked import LARGE, ChunkedBody, chunk, framed, last_chunk
+from proxy.plane.http1.heads import Recall, check_request, status_line
 from proxy.plane.http1.leaving import LINGER_TIMEOUT, Leaving
-from proxy.plane.http1.phrases import status_line
-from proxy.plane.http1.recall import Recall
 from proxy.plane.http1.turns import SEGMENT_BYTES, STEPS, Turns
 
 log = logging.getLogger("proxy.plane")

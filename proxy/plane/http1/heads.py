@@ -1,4 +1,4 @@
-"""Reading HTTP/1.x heads: llhttp validates, a few compiled expressions look things up.
+"""Reading and writing HTTP/1.x heads: llhttp validates, a few compiled expressions look things up.
 
 A head is given to llhttp whole, up to and including its empty line, and is only looked at
 after llhttp accepted all of it.  llhttp in its strict default refuses (tests/wire holds
@@ -8,6 +8,11 @@ left every line ends in CRLF and begins with a token and a colon, and cutting wh
 of it by a regular expression cannot change the meaning of another line.
 
 What llhttp lets through and this module decides is marked by "we".
+
+Peers repeat themselves, and what they repeat is read once: the field block of a connection's last
+request, and the lines of responses.  A head that does not come in one segment is looked at before
+it is whole: what can never become one (bare LFs, a TLS handshake, a line of HTTP/0.9) might never
+come to its empty line.
 """
 
 from __future__ import annotations
@@ -15,6 +20,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from http import HTTPStatus
+from typing import Final, final
 
 from httptools import (
     HttpParserError,
@@ -23,11 +30,9 @@ from httptools import (
     HttpResponseParser,
 )
 
-from proxy.errors import RequestMalformed, UpstreamMalformed
+from proxy.errors import RequestMalformed, UpstreamLoops, UpstreamMalformed
 from proxy.plane.guard import is_from_browser, notable
-from proxy.plane.head import RequestHead, ResponseHead, join_repeated, tokens
-from proxy.plane.http1.begun import check_frame
-from proxy.plane.http1.lines import take_specials
+from proxy.plane.head import LOOP, OURS, RequestHead, ResponseHead, join_repeated, tokens
 from proxy.plane.message import (
     FRAMING_IN_DISGUISE,
     are_same,
@@ -37,26 +42,20 @@ from proxy.plane.message import (
     is_host_field,
 )
 
-_REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/1\.([01])(?=\r\n)")
-_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t -~\x80-\xff]*))?")
-_ABSOLUTE = re.compile(rb"(?i:(https?))://([^/?#]*)(.*)", re.DOTALL)
+_LINE_END = b"\r\n"
 
-_REQUEST_LOOKUP = re.compile(
-    rb"\r\n(?i:(host|connection|content[-_]length|transfer[-_]encoding|te|upgrade|expect"
-    rb"|origin|sec-fetch-[a-z-]+|x-auth-proxy-via)):[ \t]*([^\r]*)"
-)
-_LENGTH_LINE = re.compile(rb"\r\n(?i:content-length):[^\r]*")
-
-_METHODS = frozenset(
-    (b"CONNECT", b"DELETE", b"GET", b"HEAD", b"OPTIONS", b"PATCH", b"POST", b"PUT", b"TRACE")
-)
+# RFC 9112, 2.2 and RFC 9110, 5.5. A CR at the end may be half of a line end.
+_BROKEN = re.compile(rb"(?<!\r)\n|\r(?=[^\n])|\0")
 
 # Members of Connection that name no other field, or one that is handled anyway.
 _OBEYED = frozenset((b"close", b"keep-alive", b"upgrade", b"te"))
 
-
 # What Connection says almost always, and whether the connection persists then.
 _PLAIN = {b"keep-alive": True, b"close": False, b"Keep-Alive": True, b"Close": False}
+
+# A peer that names one of these in Connection does not get it removed: they frame and route
+# the message, and without them it would end or go elsewhere than its sender meant.
+_UNREMOVABLE = frozenset((b"content-length", b"host"))
 
 
 class _Probe:
@@ -70,6 +69,89 @@ class _Probe:
 
 # One for the process: feeding a head is one synchronous call.
 _PROBE = _Probe()
+
+
+def without(fields: bytes, names: list[bytes]) -> bytes:
+    """Return the field block without the fields that Connection named (lower case)."""
+    dropped = frozenset(names) - _UNREMOVABLE
+    kept = [
+        line for line in fields.split(b"\r\n")[1:] if line.partition(b":")[0].lower() not in dropped
+    ]
+    return b"".join([b"\r\n" + line for line in kept])
+
+
+# --- requests --------------------------------------------------------------------------------
+
+_REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/1\.([01])(?=\r\n)")
+_ABSOLUTE = re.compile(rb"(?i:(https?))://([^/?#]*)(.*)", re.DOTALL)
+
+_REQUEST_LOOKUP = re.compile(
+    rb"\r\n(?i:(host|connection|content[-_]length|transfer[-_]encoding|te|upgrade|expect"
+    rb"|origin|sec-fetch-[a-z-]+|x-auth-proxy-via)):[ \t]*([^\r]*)"
+)
+
+# Methods that llhttp knows, out of those that somebody sends.
+_METHODS = frozenset(
+    (b"CONNECT", b"DELETE", b"GET", b"HEAD", b"OPTIONS", b"PATCH", b"POST", b"PUT", b"TRACE")
+)
+
+# How a request begins, its method at least in part; behind an empty line, if need be.
+_BEGIN = re.compile(rb"\r?|(?:\r\n)?(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+(?: .*)?)?", re.DOTALL)
+_LONGEST_METHOD = 64
+
+# A target in origin form, every byte of which llhttp takes for a part of it (tests/unit holds
+# them equal); a fragment is left to `parse_request`, which refuses it.
+_REPEATED_LINE = re.compile(rb"([A-Z]+) (/[!\"$-~]*) HTTP/(1\.[01])")
+
+# Longer blocks are rare, and an idle connection keeps its last block, and the head it was in.
+_LONGEST_BLOCK = 4096
+
+
+@final
+class Recall:
+    """Reads the request heads of one connection, fields that repeat only once.
+
+    A client sends most of its requests with the same fields, down to the byte, and another target.
+    What a field block means depends on nothing else in the head but the method and the version, so
+    the meaning of a connection's last one is kept, and only the new request line is looked at: a
+    seventh of an exchange's work in Python.  llhttp has accepted that very block behind that
+    method.
+    """
+
+    __slots__ = ("_block", "_head", "_known")
+
+    def __init__(self) -> None:
+        self._head = b""
+        """The last head that was parsed, if it was short."""
+        self._block = b""
+        """The last head's lines behind its request line."""
+        self._known: RequestHead | None = None
+        """What it said."""
+
+    def read(self, head: bytes) -> RequestHead:
+        """Return what `parse_request` returns, and raise what it raises."""
+        known = self._known
+        if known is None:
+            return self._learn(head)
+        if head == self._head:
+            return known  # Nobody changes what a head says.
+        if head.endswith(self._block):
+            line = _REPEATED_LINE.fullmatch(head, 0, len(head) - len(self._block))
+            if line is not None:
+                method, target, version = line.groups()
+                if method == known.method and version == known.version:
+                    return known.again(target, len(head))
+        return self._learn(head)
+
+    def _learn(self, head: bytes) -> RequestHead:
+        result = parse_request(head)
+        end = head.index(b"\r\n")
+        # What an absolute target says comes before the fields; CONNECT has no target to vary.
+        if len(head) - end <= _LONGEST_BLOCK and _REPEATED_LINE.fullmatch(head, 0, end):
+            self._head = head if len(head) <= _LONGEST_BLOCK else b""
+            self._block = head[end:]
+            self._known = result
+        return result
 
 
 def parse_request(head: bytes) -> RequestHead:
@@ -221,6 +303,60 @@ def _set_absolute(head: RequestHead, target: bytes, host: bytes | None) -> None:
     head.path = head.target.partition(b"?")[0]
 
 
+def check_request(data: bytes, searched: int) -> None:
+    """Look at an incomplete request head; before `searched` it was looked at already.
+
+    What passes is still parsed when it is whole.
+
+    Raises:
+        RequestMalformed: it cannot become a request.
+    """
+    if _BROKEN.search(data, searched):
+        raise RequestMalformed("The request head has a bare CR or LF, or a NUL.")
+    start = 2 if data.startswith(_LINE_END) else 0
+    if _BEGIN.fullmatch(data[:_LONGEST_METHOD]) is None:
+        raise RequestMalformed("The request does not begin with a method.")
+    if data.find(_LINE_END, start) >= searched and not _REQUEST_LINE.match(data, start):
+        raise RequestMalformed("The request line is not `METHOD TARGET HTTP/1.1`.")
+
+
+# --- responses -------------------------------------------------------------------------------
+
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t -~\x80-\xff]*))?")
+_LENGTH_LINE = re.compile(rb"\r\n(?i:content-length):[^\r]*")
+_PROTOCOL = b"HTTP/1."
+
+# What an upstream that speaks only HTTP/2 says before it reads a word: SETTINGS, or GOAWAY where
+# it has read one (RFC 9113, 3.4 and 4.1). The length of either is below 65,536.
+_FRAME = b"\0"
+_FRAME_HEAD = re.compile(rb"\0..[\x04\x07]\0\0\0\0\0", re.DOTALL)
+_FRAME_HEAD_BYTES = 9
+
+# RFC 9110, 7.6.1, and what older specifications and Go's and nginx' practice add to it.
+_HOP_BY_HOP = frozenset(
+    (
+        b"connection", b"proxy-connection", b"keep-alive", b"te", b"transfer-encoding", b"upgrade",
+        b"proxy-authenticate", b"proxy-authentication-info",
+    )
+)  # fmt: skip
+
+# Lines are remembered up to this length and number; then all are forgotten, so that lines which
+# no other response has (a date, a trace) cannot fill memory.
+_LONGEST_LINE = 128
+_MOST_LINES = 1024
+
+# So many lines are taken out of the list one by one, which is quickest for what is usual.
+_FEW = 8
+
+_PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
+# RFC 9110, 15.5.14 and others, of which Python before 3.13 has the names of earlier RFCs.
+_PHRASES |= {
+    413: b"Content Too Large",
+    414: b"URI Too Long",
+    416: b"Range Not Satisfiable",
+    422: b"Unprocessable Content",
+}
+
 ParsedResponse = tuple[ResponseHead, bool, bool, bytes]
 """A head; whether the connection persists after it; whether its body is chunked; and the value of
 Keep-Alive, empty where there is none."""
@@ -246,6 +382,121 @@ def parse_response(head: bytes, method: bytes) -> ParsedResponse:
         _set_bodyless(result)
         chunked = False
     return result, keep_alive, chunked, promise
+
+
+def _validate_response(head: bytes) -> None:
+    _PROBE.complete = False
+    try:
+        HttpResponseParser(_PROBE).feed_data(head)
+    except HttpParserUpgrade:
+        pass
+    except HttpParserError as error:
+        if head.startswith(b"\0"):
+            _check_frame(head)
+        raise UpstreamMalformed(f"The response head is malformed: {error}.") from None
+    if not _PROBE.complete:
+        raise UpstreamMalformed("The response head ends before its fields do.")
+
+
+# The upstream picks the phrase; the bound keeps a hostile one from filling memory.
+@lru_cache(maxsize=256)
+def _status_line(line: bytes) -> tuple[bool, int, bytes, bool]:
+    """Return whether it is HTTP/1.1, status, phrase, and whether no body can follow."""
+    found = _STATUS_LINE.fullmatch(line)
+    if found is None:
+        raise UpstreamMalformed("The status line is not `HTTP/1.1 NNN REASON`.")
+    minor, digits, phrase = found.groups()
+    status = int(digits)
+    bodyless = status < 200 or status in (204, 304)  # noqa: PLR2004 (RFC 9110, 15.2 to 15.4.5)
+    return minor == b"1", status, phrase or b"", bodyless
+
+
+@final
+class _Line:
+    """What a field line of responses means, which depends on nothing else: so it is kept.
+
+    Most lines of a response stood in others before: the server's name, the content's type, what
+    Connection says.  To look a line up costs a fraction of what an expression takes to search for
+    the ten names that matter.
+    """
+
+    __slots__ = ("length", "name", "value")
+
+    def __init__(self, name: bytes = b"", value: bytes = b"", length: int | None = None) -> None:
+        self.name = name
+        """In lower case, of a field that is not passed on as it came; else empty."""
+        self.value = value
+        self.length = length
+        """Bytes of the body, where the line says so."""
+
+
+_ORDINARY: Final = _Line()
+
+_known: dict[bytes, _Line] = {}
+_NONE: Final[Mapping[bytes, bytes]] = {}
+
+
+def take_specials(lines: list[bytes]) -> tuple[int | None, Mapping[bytes, bytes]]:
+    """Return the length of the body, and the fields that are not passed on.
+
+    Those are about the connection, or in the proxy's own name.  `lines` are those of a head that
+    llhttp has accepted: a name, a colon, a value, and one length at most.  Afterwards they are
+    without those fields.  Of such a field that is repeated the values are joined (RFC 9110, 5.3).
+
+    Raises:
+        UpstreamMalformed: a length that not everybody reads alike.
+        UpstreamLoops: the upstream is a proxy, and the request went round in a circle.
+    """
+    length: int | None = None
+    hops: list[tuple[bytes, _Line]] = []
+    look_up = _known.get
+    for line in lines:
+        known = look_up(line)
+        if known is None:
+            known = _learn(line)
+        if known is _ORDINARY:
+            continue
+        if known.length is not None:
+            length = known.length
+        else:
+            hops.append((line, known))
+    if not hops:
+        return length, _NONE
+    if len(hops) > _FEW:
+        return length, _take_many(lines, hops)
+    found: dict[bytes, bytes] = {}
+    for line, known in hops:
+        lines.remove(line)
+        name, value = known.name, known.value
+        found[name] = found[name] + b", " + value if name in found else value
+    return length, found
+
+
+def _take_many(lines: list[bytes], hops: list[tuple[bytes, _Line]]) -> Mapping[bytes, bytes]:
+    """As the end of `take_specials`, in time that is linear in the lines."""
+    gone = {line for line, _ in hops}
+    lines[:] = [line for line in lines if line not in gone]
+    return join_repeated((known.name, known.value) for _, known in hops)
+
+
+def _learn(line: bytes) -> _Line:
+    name, _, value = line.partition(b":")
+    key = name.lower()
+    known = _ORDINARY
+    if key == LOOP:
+        raise UpstreamLoops("A loop, says the upstream, which is a proxy like this one.")
+    if key in _HOP_BY_HOP or key.startswith(OURS):
+        known = _Line(key, value.strip(b" \t"))
+    elif key == b"content-length":
+        length = count(value.strip(b" \t"))
+        if length is None:
+            raise UpstreamMalformed("Content-Length is beyond counting, or has leading zeros.")
+        known = _Line(length=length)
+    if len(line) <= _LONGEST_LINE:
+        if len(_known) >= _MOST_LINES:
+            _known.clear()
+        _known[line] = known
+    return known
 
 
 def _obey(head: ResponseHead, hops: Mapping[bytes, bytes], *, is_1_1: bool) -> tuple[bool, bool]:
@@ -285,42 +536,41 @@ def _set_bodyless(head: ResponseHead) -> None:
         head.length = None
 
 
+def check_response(data: bytes, searched: int) -> None:
+    """Look at an incomplete response head; see `check_request`.
+
+    Raises:
+        UpstreamMalformed: it cannot become a response.
+    """
+    if data.startswith(_FRAME):
+        _check_frame(data)
+        return
+    if _BROKEN.search(data, searched):
+        raise UpstreamMalformed("The response head has a bare CR or LF, or a NUL.")
+    if not data.startswith(_PROTOCOL[: len(data)]):
+        raise UpstreamMalformed("The response does not begin with `HTTP/1.`.")
+    end = data.find(_LINE_END)
+    if end >= searched and not _STATUS_LINE.fullmatch(data, 0, end):
+        raise UpstreamMalformed("The status line is not `HTTP/1.1 NNN REASON`.")
+
+
+def _check_frame(data: bytes) -> None:
+    """Look at what cannot become a response but may be HTTP/2; too short a part may go on.
+
+    Raises:
+        UpstreamMalformed: it is HTTP/2, or nothing.
+    """
+    if _FRAME_HEAD.match(data):
+        raise UpstreamMalformed(
+            "The upstream answered in HTTP/2.",
+            hint="It seems to speak only HTTP/2: set `protocol: h2` on the route.",
+        )
+    if len(data) >= _FRAME_HEAD_BYTES:
+        raise UpstreamMalformed("The response does not begin with `HTTP/1.`.")
+
+
 # The upstream picks the phrase; the bound keeps a hostile one from filling memory.
 @lru_cache(maxsize=256)
-def _status_line(line: bytes) -> tuple[bool, int, bytes, bool]:
-    """Return whether it is HTTP/1.1, status, phrase, and whether no body can follow."""
-    found = _STATUS_LINE.fullmatch(line)
-    if found is None:
-        raise UpstreamMalformed("The status line is not `HTTP/1.1 NNN REASON`.")
-    minor, digits, phrase = found.groups()
-    status = int(digits)
-    bodyless = status < 200 or status in (204, 304)  # noqa: PLR2004 (RFC 9110, 15.2 to 15.4.5)
-    return minor == b"1", status, phrase or b"", bodyless
-
-
-def _validate_response(head: bytes) -> None:
-    _PROBE.complete = False
-    try:
-        HttpResponseParser(_PROBE).feed_data(head)
-    except HttpParserUpgrade:
-        pass
-    except HttpParserError as error:
-        if head.startswith(b"\0"):
-            check_frame(head)
-        raise UpstreamMalformed(f"The response head is malformed: {error}.") from None
-    if not _PROBE.complete:
-        raise UpstreamMalformed("The response head ends before its fields do.")
-
-
-# A peer that names one of these in Connection does not get it removed: they frame and route
-# the message, and without them it would end or go elsewhere than its sender meant.
-_UNREMOVABLE = frozenset((b"content-length", b"host"))
-
-
-def without(fields: bytes, names: list[bytes]) -> bytes:
-    """Return the field block without the fields that Connection named (lower case)."""
-    dropped = frozenset(names) - _UNREMOVABLE
-    kept = [
-        line for line in fields.split(b"\r\n")[1:] if line.partition(b":")[0].lower() not in dropped
-    ]
-    return b"".join([b"\r\n" + line for line in kept])
+def status_line(status: int, phrase: bytes) -> bytes:
+    """Return the status line without its CRLF; a missing phrase is the standard's own."""
+    return b"HTTP/1.1 %d %b" % (status, phrase or _PHRASES.get(status, b""))

@@ -15,9 +15,8 @@ from typing import Protocol, cast
 from proxy.errors import ProxyError, UpstreamMalformed, UpstreamReset
 from proxy.plane.codec import ResponseSink
 from proxy.plane.head import RequestHead, ResponseHead, tokens
-from proxy.plane.http1.begun import check_response
 from proxy.plane.http1.chunked import LARGE, ChunkedBody, chunk, framed, last_chunk
-from proxy.plane.http1.heads import ParsedResponse, parse_response
+from proxy.plane.http1.heads import ParsedResponse, check_response, parse_response
 from proxy.plane.http1.turns import SEGMENT_BYTES, STEPS, Turns
 from proxy.plane.tls import TlsTransport
 from proxy.plane.unread import unread
