@@ -6,12 +6,12 @@ import asyncio
 import ssl
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 from proxy.config.model import Upstream
 from proxy.plane.http2.upstream import Http2Upstream
 from tests.fakes.framed import WIDE, FramedCaller, FramedUpstream
-from tests.fakes.wired import Cuts, Wired, whole
+from tests.fakes.wired import Wired
 
 
 async def frame_caller(
@@ -28,19 +28,6 @@ async def frame_caller(
     # So that no acknowledgement comes between the bytes that the test sends.
     await caller.until(lambda: caller.settings and caller.acknowledged, "settings")
     return caller
-
-
-class _CutUpstream(Http2Upstream):
-    """The codec itself, which gets what its real transport reads in other pieces."""
-
-    __slots__ = ()
-
-    cuts: ClassVar[Cuts] = staticmethod(whole)
-
-    def take_segment(self, data: bytes) -> None:
-        for piece in type(self).cuts(data):
-            if not self.is_closed:
-                super().take_segment(piece)
 
 
 class Framed(Wired):
@@ -69,11 +56,6 @@ class Framed(Wired):
             upstream = Upstream("http", "127.0.0.1", self.framed.port)
         fields = {"upstream": upstream, "ca_file": self._ca_file, **self._route, **changes}
         await super().serve(**fields)
-
-    def cut_frames(self, cuts: Cuts) -> None:
-        """Cut what comes from upstreams, on connections dialled from here on."""
-        self._patches.setattr("proxy.plane.http2.pool.Http2Upstream", _CutUpstream)
-        self._patches.setattr(_CutUpstream, "cuts", staticmethod(cuts))
 
     @property
     def http2_connections(self) -> list[Http2Upstream]:

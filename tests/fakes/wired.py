@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import itertools
 import logging
 import ssl
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from random import Random
 from types import TracebackType
-from typing import Any, ClassVar, Self, cast
+from typing import Any, Self, cast
 
 import pytest
 
@@ -23,47 +22,18 @@ from proxy.identity.cache import TokenCache
 from proxy.identity.caches import TokenCaches
 from proxy.identity.source import TokenSourceError
 from proxy.plane.build import Builder
-from proxy.plane.detect import Detector
-from proxy.plane.host import Host
-from proxy.plane.http1.downstream import Http1Downstream
-from proxy.plane.http1.upstream import Http1Upstream
+from proxy.plane.dial import Dialler
 from proxy.plane.listen import Listener, listen
 from proxy.plane.plane import ListenerHost, Plane
 from proxy.plane.stats import Connections, RouteStats, Stats
 from proxy.resolver import Resolver
 from proxy.tasks import in_turns
+from tests.fakes.cutting import CutCaller, Cuts, cutting_dial, whole
 from tests.fakes.raw import PATIENCE, RawCaller, ScriptedUpstream, UpstreamEnd
 from tests.fakes.steering import HOUR, jwt
 
 ANY = Address("127.0.0.1", 0)
 AUDIENCE = "https://orders.example"
-
-Cuts = Callable[[bytes], Iterator[bytes]]
-
-
-def whole(data: bytes) -> Iterator[bytes]:
-    """Leave a segment as it came."""
-    yield data
-
-
-def bytewise(data: bytes) -> Iterator[bytes]:
-    """Cut a segment into single bytes."""
-    for at in range(len(data)):
-        yield data[at : at + 1]
-
-
-def cut_after(sizes: Sequence[int]) -> Cuts:
-    """Cut what comes into pieces of these sizes, over and over, across segments."""
-    cycle = itertools.cycle(sizes)
-
-    def cut(data: bytes) -> Iterator[bytes]:
-        at = 0
-        while at < len(data):
-            size = next(cycle)
-            yield data[at : at + size]
-            at += size
-
-    return cut
 
 
 class Steering:
@@ -125,64 +95,6 @@ class _OneCache:
         return self.one
 
 
-class _CutDownstream(Http1Downstream):
-    """The codec itself, which gets what its real transport reads in other pieces."""
-
-    __slots__ = ("_cuts",)
-
-    def __init__(self, host: Host, cuts: Cuts) -> None:
-        super().__init__(host)
-        self._cuts = cuts
-
-    def data_received(self, data: bytes) -> None:
-        for piece in self._cuts(data):
-            # A transport that is closing delivers nothing more.
-            if not self._transport.is_closing():
-                super().data_received(piece)
-
-
-class _CutDetector(Detector):
-    """As `_CutDownstream`, for as long as it is not known what the caller speaks."""
-
-    __slots__ = ("_cuts",)
-
-    def __init__(self, host: ListenerHost, cuts: Cuts) -> None:
-        super().__init__(host, lambda serving: _CutDownstream(serving, cuts))
-        self._cuts = cuts
-
-    def data_received(self, data: bytes) -> None:
-        for piece in self._cuts(data):
-            serving = cast("asyncio.Protocol", self._transport.get_protocol())
-            if serving is self:
-                super().data_received(piece)
-            elif not self._transport.is_closing():
-                serving.data_received(piece)
-
-
-class _CutHost(ListenerHost):
-    def __init__(self, plane: Plane, world: Wired) -> None:
-        super().__init__(plane)
-        self._world = world
-
-    def connection(self) -> Detector:
-        if self._world.cut_requests is whole:
-            return super().connection()
-        return _CutDetector(self, self._world.cut_requests)
-
-
-class _CutUpstream(Http1Upstream):
-    """As `_CutDownstream`, towards the upstream."""
-
-    __slots__ = ()
-
-    cuts: ClassVar[Cuts] = staticmethod(whole)
-
-    def _take(self, data: bytes) -> None:
-        for piece in type(self).cuts(data):
-            if not self._transport.is_closing():
-                super()._take(piece)
-
-
 class _Complaints(logging.Handler):
     """Collects what the data path logs about bugs of its own."""
 
@@ -215,7 +127,7 @@ class Wired:
         self.tokens = _OneCache(self.time, self.source)
         self.resolver = Resolver(self.time.clocks.steady)
         self.builder = Builder(self.plane, cast("TokenCaches", self.tokens), self.resolver)
-        self.host = _CutHost(self.plane, self)
+        self.host = ListenerHost(self.plane)
         self.cut_requests: Cuts = whole
         self.half_open = False
         """Whether exchanges may wait for the upstream to close too, as tunnels do."""
@@ -256,8 +168,13 @@ class Wired:
 
     def cut_responses(self, cuts: Cuts) -> None:
         """Cut what comes from upstreams, on connections dialled from here on."""
-        self._patches.setattr("proxy.plane.pool.Http1Upstream", _CutUpstream)
-        self._patches.setattr(_CutUpstream, "cuts", staticmethod(cuts))
+        self._patches.setattr(Dialler, "dial", cutting_dial(cuts))
+
+    def _connection(self) -> asyncio.BaseProtocol:
+        codec = self.host.connection()
+        if self.cut_requests is whole:
+            return codec
+        return cast("asyncio.BaseProtocol", CutCaller(codec, self.cut_requests))
 
     @property
     def address(self) -> Address:
@@ -339,7 +256,7 @@ class Wired:
         loop.set_exception_handler(self._on_exception)
         logging.getLogger("proxy").addHandler(self._complaints)
         await self.upstream.start(self._tls)
-        self._listener = await listen(ANY, self.host.connection)
+        self._listener = await listen(ANY, self._connection)
         return self
 
     async def __aexit__(

@@ -13,9 +13,10 @@ import pytest
 from proxy.config.model import Auth, ErrorFormat
 from proxy.errors import REASONS
 from proxy.identity.source import TokenSourceError
+from tests.fakes.cutting import Cuts, bytewise, whole
 from tests.fakes.failing import ANSWERED, Failing
 from tests.fakes.raw import Message, RawCaller
-from tests.fakes.wired import Cuts, Wired, bytewise, whole
+from tests.fakes.wired import Wired
 
 SECRET = "eyJhbGciOiJSUzI1NiJ9.eyJhdWQiOiJhIn0.c2VjcmV0"
 

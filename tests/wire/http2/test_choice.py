@@ -11,10 +11,11 @@ import pytest
 
 from proxy.config.model import Protocol, Upstream
 from tests.fakes import tls
+from tests.fakes.cutting import cut_after
 from tests.fakes.framed import GET, GRPC, POST, FramedUpstream, Seen, frame, setting
 from tests.fakes.framed_world import Framed, frame_caller
 from tests.fakes.raw import ScriptedUpstream
-from tests.fakes.wired import Wired, cut_after
+from tests.fakes.wired import Wired
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 LINES = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"

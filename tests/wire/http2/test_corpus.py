@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from proxy.config.model import Protocol
 from proxy.errors import REASONS
+from tests.fakes.cutting import Cuts, bytewise, cut_after, whole
 from tests.fakes.framed import FramedCaller
 from tests.fakes.framed_world import frame_caller
-from tests.fakes.wired import Cuts, Wired, bytewise, cut_after, whole
+from tests.fakes.wired import Wired
 from tests.wire.http2.frames import Row, rows
 
 ROWS = rows("http2-listener-*.yaml")

@@ -11,9 +11,9 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from proxy.errors import REASONS
+from tests.fakes.cutting import Cuts, bytewise, cut_after, whole
 from tests.fakes.framed import GET, FramedCaller, FramedUpstreamEnd
 from tests.fakes.framed_world import Framed
-from tests.fakes.wired import Cuts, bytewise, cut_after, whole
 from tests.wire.http2.frames import Row, rows
 
 ROWS = rows("http2-upstream*.yaml")
@@ -21,7 +21,7 @@ ROWS = rows("http2-upstream*.yaml")
 
 async def run_row(framed: Framed, row: Row, cuts: Cuts) -> None:
     """Answer a request with the row's frames and compare what becomes of it."""
-    framed.cut_frames(cuts)
+    framed.cut_responses(cuts)
     caller = await framed.frames()
     caller.send_headers(1, GET, end=True)
     upstream = await framed.framed.accept()

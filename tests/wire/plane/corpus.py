@@ -11,8 +11,9 @@ from typing import Any
 import yaml
 
 from proxy.errors import REASONS
+from tests.fakes.cutting import Cuts
 from tests.fakes.raw import Message, RawCaller, UpstreamEnd, first_message
-from tests.fakes.wired import Cuts, Wired
+from tests.fakes.wired import Wired
 
 FOLDER = Path(__file__).parents[1] / "corpus"
 

@@ -21,9 +21,10 @@ import pytest
 import uvloop
 
 from tests.fakes.child import plain_environment, run
+from tests.fakes.cutting import whole
 from tests.fakes.node import NODE
 from tests.fakes.raw import Message, first_message
-from tests.fakes.wired import Wired, whole
+from tests.fakes.wired import Wired
 from tests.wire.plane.corpus import PLAIN_GET, Row, rows, run_request, run_response
 
 # Node knows a list of methods and refuses all others.

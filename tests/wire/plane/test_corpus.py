@@ -11,7 +11,8 @@ import uvloop
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.fakes.wired import Cuts, Wired, bytewise, cut_after, whole
+from tests.fakes.cutting import Cuts, bytewise, cut_after, whole
+from tests.fakes.wired import Wired
 from tests.wire.plane.corpus import Row, rows, run_request, run_response
 
 REQUESTS = rows("requests-*.yaml")

@@ -7,9 +7,10 @@ import asyncio
 import pytest
 
 from proxy.config.model import Auth, Protocol
+from tests.fakes.cutting import bytewise
 from tests.fakes.framed_world import Framed
 from tests.fakes.raw import RawCaller, UpstreamEnd, first_message
-from tests.fakes.wired import Wired, bytewise
+from tests.fakes.wired import Wired
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 CHUNKED_POST = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"

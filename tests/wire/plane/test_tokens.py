@@ -9,8 +9,9 @@ import pytest
 from proxy.config.model import Auth, IdentityHeader, Timeouts
 from proxy.identity.source import TokenSourceError
 from proxy.plane.refusal import DESCRIPTION
+from tests.fakes.cutting import Cuts, bytewise, whole
 from tests.fakes.raw import RawCaller, UpstreamEnd
-from tests.fakes.wired import Cuts, Wired, bytewise, whole
+from tests.fakes.wired import Wired
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

@@ -7,8 +7,9 @@ import logging
 import pytest
 
 from proxy.config.model import Limits, Retries
+from tests.fakes.cutting import Cuts, bytewise, whole
 from tests.fakes.raw import first_message
-from tests.fakes.wired import Cuts, Wired, bytewise, whole
+from tests.fakes.wired import Wired
 
 REQUESTS = {
     "1.1": b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n",
