@@ -16,18 +16,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn, TextIO
 
-from proxy import __version__
+from proxy import PROGRAM, __version__
 from proxy.config.addresses import address
-from proxy.config.discover import find
 from proxy.config.ignored import FILE_VARIABLE
+from proxy.config.loading import find
 from proxy.config.misplaced import looks_like, shown
 from proxy.config.model import Address, Admin, Config
 from proxy.config.overrides import gather
-from proxy.config.problems import ConfigError, ConfigUnreadable, Problem
-from proxy.config.suggest import nearest
+from proxy.config.problems import ConfigError, ConfigUnreadable, Problem, nearest
 from proxy.config.values import METHOD, audience, period
 
-PROGRAM = "cloud-run-auth-proxy"
 USAGE, UNAVAILABLE, SOFTWARE = 64, 69, 70
 SERVICES_WITHIN = 1.0
 """Seconds that `check` gives the metadata server, which is out of reach on most machines."""

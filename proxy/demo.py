@@ -11,6 +11,7 @@ import asyncio
 import signal
 import sys
 
+from proxy import PROGRAM
 from proxy.config.model import Address, Admin, Config, MetadataCredentials, Route, Upstream
 from proxy.emulator.metadata import MetadataServer
 from proxy.emulator.service import ProtectedService
@@ -54,7 +55,7 @@ def main(port: int = 8081, admin: Address | None = None) -> int:
     except ListenFailed as error:
         flag = "--admin" if error.where == admin else "--port"
         way_out = f"; {flag} takes another" if error.in_use else ""
-        sys.stderr.write(f"cloud-run-auth-proxy: {error}{way_out}\n")
+        sys.stderr.write(f"{PROGRAM}: {error}{way_out}\n")
         return EXIT_UNAVAILABLE
     return 0
 

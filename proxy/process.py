@@ -20,6 +20,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import Final, Protocol
 
+from proxy import PROGRAM
 from proxy.administration import Administration
 from proxy.clock import Clocks
 from proxy.config.model import Config, Log
@@ -91,7 +92,7 @@ def serve(config: Config, reload: Reload | None = None) -> int:
         supervisor = Supervisor(config, sockets)
         return asyncio.run(_Process(supervisor, reload, signals, logs, notifier).run())
     except ListenFailed as error:
-        sys.stderr.write(f"cloud-run-auth-proxy: {error}{advice(error, config)}\n")
+        sys.stderr.write(f"{PROGRAM}: {error}{advice(error, config)}\n")
         return EXIT_UNAVAILABLE
     finally:
         logs.close()

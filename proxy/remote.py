@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from proxy import PROGRAM
 from proxy.clock import Clock
 from proxy.config.model import Address
 from proxy.redact import redact_foreign
@@ -26,7 +27,6 @@ ANSWER_WITHIN = 2.0
 
 OK, NOT_FOUND = 200, 404
 
-PROGRAM = "cloud-run-auth-proxy"
 """What the admin listener calls itself in ``Server``."""
 
 _READ_AT_MOST = 4096  # Bytes: the listener's answers to these questions are one line.
@@ -167,5 +167,5 @@ class _Connection(http.client.HTTPConnection):
 
 
 def _complain(line: str) -> int:
-    sys.stderr.write(f"cloud-run-auth-proxy: {line}\n")
+    sys.stderr.write(f"{PROGRAM}: {line}\n")
     return 1

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from proxy.config.addresses import is_loopback, is_on_loopback
 from proxy.config.model import Address, Auth, Ignored, Route
 from proxy.config.overrides import NAMES
-from proxy.config.suggest import nearest
+from proxy.config.problems import nearest
 from proxy.config.tree import Entry, MapNode
 
 FILE_VARIABLE = "AUTH_PROXY_CONFIG"

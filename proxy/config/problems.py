@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, and where: every mistake is told with its place."""
+"""What is wrong with a configuration, and where: every mistake with its place and its remedy."""
 
 from __future__ import annotations
 
@@ -67,3 +67,16 @@ def quoted(text: str) -> str:
         return shown(text)
     longest = 60  # Enough to recognise a URL by; a problem stays on one line of a terminal.
     return repr(text if len(text) <= longest else text[: longest - 1] + "…")
+
+
+_LONGEST = 64  # difflib's cost grows with the square; no key comes near.
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return ``; did you mean 'x'?``, or nothing where no word is near."""
+    from difflib import get_close_matches  # noqa: PLC0415 (only a mistake needs it)
+
+    spelled = word[:_LONGEST].lower().replace("-", "_")
+    words = {each.lower().replace("-", "_"): each for each in known}
+    found = get_close_matches(spelled, words, n=1)
+    return f"; did you mean '{words[found[0]]}'?" if found else ""

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from proxy.config.document import DEFAULTS, ROUTE, TOP
-from proxy.config.kinds import Kind
-from proxy.config.sections import ABSENT, Key, Section, WordOrSection
+from proxy.config.keys import DEFAULTS, ROUTE, TOP
+from proxy.config.kinds import ABSENT, Key, Kind, Section, WordOrSection
 
 _HEAD = "| key | value | default | meaning |\n|---|---|---|---|\n"
 

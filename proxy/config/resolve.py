@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from proxy.config.addresses import is_loopback, service_upstream
-from proxy.config.kinds import Reader
+from proxy.config.kinds import Reader, join
 from proxy.config.model import Address, Auth, Route, Upstream
 from proxy.config.problems import Place
-from proxy.config.sections import join
 from proxy.config.tree import Entry, ListNode, MapNode
 from proxy.config.values import field_key
 

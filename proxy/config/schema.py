@@ -6,7 +6,7 @@ files, and whatever a variable may hold are the parser's business.
 
 from __future__ import annotations
 
-from proxy.config.document import DEFAULTS, ROUTE, TOP
+from proxy.config.keys import DEFAULTS, ROUTE, TOP
 from proxy.config.kinds import Schema
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"

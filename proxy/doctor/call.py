@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from proxy.config.model import Route
-from proxy.doctor.again import again
 from proxy.doctor.answers import Answer
 from proxy.doctor.clock import skew_of
 from proxy.doctor.request import Question
 from proxy.doctor.smells import is_cloud_run
+from proxy.doctor.words import again
 from proxy.identity.token import IdToken
 from proxy.plane.explain import service_of
 

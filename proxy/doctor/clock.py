@@ -14,6 +14,7 @@ from proxy.identity.token import USE_MARGIN, IdToken
 TOLERATED = USE_MARGIN
 """Seconds: a token is used until so long before its expiry, so less does no harm."""
 
+SET_CLOCK = "Set the clock, and keep it set by NTP; Docker Desktop's stops with the laptop."
 SHOW_CLOCKS = "date -u; curl -sI https://www.google.com | grep -i ^date:"
 _RESOLUTION = 1.0  # RFC 9110, 5.6.7: Date has whole seconds.
 
@@ -68,7 +69,7 @@ def _suspicious(skew: float, peer: str) -> Finding:
         advice=Advice(
             reason="clock_skew",
             why=f"The clock of this machine is {text}: tokens {effect}.",
-            fix="Set the clock, and keep it set by NTP; Docker Desktop's stops with the laptop.",
+            fix=SET_CLOCK,
             command=SHOW_CLOCKS,
         ),
         facts={"skew_seconds": round(skew, 1)},

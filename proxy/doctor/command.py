@@ -11,14 +11,12 @@ from collections.abc import Sequence
 
 from proxy.config.misplaced import shown
 from proxy.config.model import Config, Route
-from proxy.config.problems import ConfigError, Problem
-from proxy.config.suggest import nearest
+from proxy.config.problems import ConfigError, Problem, nearest
 from proxy.doctor import running
 from proxy.doctor.examination import examine
 from proxy.doctor.findings import Report
 from proxy.doctor.identity import World, open_world
-from proxy.doctor.machine import as_json
-from proxy.doctor.render import Style, render, style_for, summary
+from proxy.doctor.render import Style, as_json, render, style_for, summary
 from proxy.doctor.request import Question
 
 AT_ONCE = 16

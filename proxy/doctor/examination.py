@@ -10,7 +10,6 @@ import asyncio
 
 from proxy.config.model import Auth, Protocol, Route, Upstream
 from proxy.config.resolve import with_upstream
-from proxy.doctor.again import again
 from proxy.doctor.answers import Answer
 from proxy.doctor.call import Call, by_hand, workload_of
 from proxy.doctor.clock import clock_finding, skew_of, skew_of_token
@@ -20,7 +19,7 @@ from proxy.doctor.network import Way, explore
 from proxy.doctor.request import Question, Silence, Target, ask
 from proxy.doctor.smells import audience_smell, is_cloud_run
 from proxy.doctor.verdict import judge
-from proxy.doctor.words import advice_in, sentence
+from proxy.doctor.words import advice_in, again, sentence
 from proxy.errors import REASONS
 from proxy.identity.source import TokenSourceError
 

@@ -10,11 +10,10 @@ from random import Random
 
 from proxy.clock import Clocks
 from proxy.config.model import Auth, Route
-from proxy.doctor.again import again
 from proxy.doctor.clock import SHOW_CLOCKS
 from proxy.doctor.credentials import EMAIL_KEY, Surroundings, account_found, find_origin
 from proxy.doctor.findings import Advice, Finding, Outcome, Step, failed, skipped
-from proxy.doctor.words import advice_in, email, sentence, span
+from proxy.doctor.words import advice_in, again, email, sentence, span
 from proxy.errors import ProxyError, TokenTimedOut
 from proxy.identity.cache import TokenCache
 from proxy.identity.caches import TokenCaches

@@ -1,12 +1,18 @@
-"""A report as a person reads it: aligned, a mark for each step, what to do beside what failed."""
+"""A report: for people, aligned, with what to do beside what failed; for programs, in JSON's types.
+
+The package's docstring says what each key of the latter means.
+"""
 
 from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from proxy import __version__
+from proxy.config import show
 from proxy.config.model import Auth, Route
 from proxy.doctor.findings import Advice, Finding, Outcome, Report
 
@@ -142,3 +148,43 @@ def _wrapped(text: str, width: int, below: str = "") -> list[str]:
 def _shown(lines: Iterable[str], style: Style) -> str:
     text = "".join(f"{line}\n" for line in lines)
     return text if style.unicode else text.translate(_PLAIN)
+
+
+def as_json(reports: Sequence[Report]) -> dict[str, Any]:
+    """Return all reports in one object."""
+    return {
+        "version": __version__,
+        "ok": all(report.ok for report in reports),
+        "routes": [{**_route(report.route), **_findings(report)} for report in reports],
+    }
+
+
+def _route(route: Route) -> dict[str, Any]:
+    sends = route.auth is Auth.ID_TOKEN
+    return {
+        "name": route.name,
+        "upstream": None if route.upstream is None else str(route.upstream),
+        "auth": route.auth.value,
+        "audience": route.audience,
+        "header": route.header.value if sends else None,
+        "credentials": show.credentials(route.credentials) if sends else None,
+    }
+
+
+def _findings(report: Report) -> dict[str, Any]:
+    return {"ok": report.ok, "steps": [_step(finding) for finding in report.findings]}
+
+
+def _step(finding: Finding) -> dict[str, Any]:
+    advice = finding.advice
+    return {
+        "step": finding.step.value,
+        "outcome": finding.outcome.value,
+        "text": finding.text,
+        "notes": list(finding.notes),
+        "reason": advice.reason if advice else None,
+        "why": advice.why if advice else None,
+        "fix": (advice.fix or None) if advice else None,
+        "command": (advice.command or None) if advice else None,
+        "facts": dict(finding.facts),
+    }

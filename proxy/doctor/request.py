@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from proxy import __version__
+from proxy import PROGRAM, __version__
 from proxy.clock import Clocks
 from proxy.config.model import Route, Upstream
 from proxy.doctor.answers import Answer
@@ -112,7 +112,7 @@ async def _exchange(
 
 
 def _fields(route: Route, token: IdToken | None) -> dict[str, str]:
-    fields = {"User-Agent": f"cloud-run-auth-proxy/{__version__} doctor", "Accept": "*/*"}
+    fields = {"User-Agent": f"{PROGRAM}/{__version__} doctor", "Accept": "*/*"}
     fields |= dict(route.set_headers)
     if token is not None:
         fields[route.header.value] = f"Bearer {token.value}"

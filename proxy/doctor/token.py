@@ -9,11 +9,11 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from proxy import PROGRAM
 from proxy.config.misplaced import looks_like, shown
 from proxy.config.model import Auth, AutoCredentials, Config, Credentials, Route, Timeouts
-from proxy.config.problems import ConfigError, Problem
+from proxy.config.problems import ConfigError, Problem, nearest
 from proxy.config.resolve import default_audience
-from proxy.config.suggest import nearest
 from proxy.doctor import running
 from proxy.doctor.identity import PATIENCE, World, open_world
 from proxy.doctor.words import sentence
@@ -125,4 +125,4 @@ def _complain(detail: str, hint: str | None) -> int:
 
 
 def _note(line: str) -> None:
-    sys.stderr.write(f"cloud-run-auth-proxy: {line}\n")
+    sys.stderr.write(f"{PROGRAM}: {line}\n")

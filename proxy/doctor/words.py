@@ -1,11 +1,17 @@
-"""Numbers in words, and commands out of hints.  Pure."""
+"""Numbers in words, commands out of hints, and this program's own commands to type.  Pure."""
 
 from __future__ import annotations
 
 import ipaddress
 import math
 import re
+import shlex
 from collections.abc import Callable
+from typing import Literal
+
+from proxy import PROGRAM
+from proxy.config.ignored import TEXT_VARIABLE
+from proxy.config.model import Route
 
 _EMAIL = re.compile(r"[\w.+-]{1,100}@[\w.-]{1,150}", re.ASCII)
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\xa0-\uffff]+")
@@ -79,3 +85,15 @@ def is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def again(command: Literal["doctor", "token"], route: Route, source: str) -> str:
+    """Return the line that runs a command for `route` with the same configuration.
+
+    `source` is where that came from: `Config.source`.
+    """
+    if "://" in source:  # A URL in place of a configuration.
+        word = source if command == "doctor" else route.audience or source
+        return shlex.join([PROGRAM, command, word])
+    words = [PROGRAM, command, route.name]
+    return shlex.join(words if source == TEXT_VARIABLE else [*words, "--config", source])

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from random import Random
 from urllib.parse import quote
 
-from proxy import __version__
+from proxy import PROGRAM, __version__
 from proxy.deadlines import Within
 from proxy.identity.plain_http import HTTP_PORT, Answer, Broken, get
 from proxy.identity.source import ANSWER_WITHIN, Authority, TokenSourceError
@@ -38,7 +38,7 @@ PASSING = frozenset({408, 429, 500, 502, 503, 504})
 # Sent as the real server demands; nothing of a caller's request ever gets here.
 _HEADERS = {
     "Metadata-Flavor": "Google",
-    "User-Agent": f"cloud-run-auth-proxy/{__version__}",
+    "User-Agent": f"{PROGRAM}/{__version__}",
     "Accept": "*/*",
 }
 

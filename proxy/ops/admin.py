@@ -17,6 +17,7 @@ from importlib import import_module
 from typing import Final
 from urllib.parse import parse_qs
 
+from proxy import PROGRAM
 from proxy.clock import Clocks
 from proxy.config.model import Address, Admin
 from proxy.ops import guard
@@ -40,7 +41,7 @@ HEADERS: Final = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
-    "Server": "cloud-run-auth-proxy",
+    "Server": PROGRAM,
 }
 
 _STATIC: Final = "/static/"

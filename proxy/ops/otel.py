@@ -26,12 +26,10 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from proxy import __version__
+from proxy import PROGRAM, __version__
 from proxy.errors import ProxyError
 from proxy.ops.spans import Finished, attributes_of, name_of, parent_of, state_of
 from proxy.redact import redact
-
-_NAME: Final = "cloud-run-auth-proxy"
 
 # The first whose names for HTTP are stable.
 _SCHEMA: Final = "https://opentelemetry.io/schemas/1.23.1"
@@ -57,7 +55,7 @@ class Recorder:
         )
         for exporter in exporters or _exporters(environ):
             self._provider.add_span_processor(BatchSpanProcessor(exporter))
-        self._tracer = self._provider.get_tracer(_NAME, __version__, schema_url=_SCHEMA)
+        self._tracer = self._provider.get_tracer(PROGRAM, __version__, schema_url=_SCHEMA)
 
     def record(
         self, exchange: Finished, begun: float, ended: float, error: ProxyError | None
@@ -91,7 +89,7 @@ def _described(environ: Mapping[str, str]) -> dict[str, str]:
     named = environ.get("OTEL_SERVICE_NAME") or "service.name=" in environ.get(
         "OTEL_RESOURCE_ATTRIBUTES", ""
     )
-    return {} if named else {SERVICE_NAME: _NAME, SERVICE_VERSION: __version__}
+    return {} if named else {SERVICE_NAME: PROGRAM, SERVICE_VERSION: __version__}
 
 
 def _exporters(environ: Mapping[str, str]) -> list[SpanExporter]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from proxy import remote
+from proxy import PROGRAM, remote
 from proxy.config.model import Address
 from proxy.emulator.service import ProtectedService
 from tests.fakes.emulated import app
@@ -23,7 +23,7 @@ from tests.fakes.raw_server import raw_server
 
 @asynccontextmanager
 async def admin(
-    *statuses: int, path: str = "/startup", server: str = remote.PROGRAM
+    *statuses: int, path: str = "/startup", server: str = PROGRAM
 ) -> AsyncIterator[str]:
     """Answer with these statuses, one after the other; the last one goes on."""
     left = list(statuses)

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from proxy.config.document import TOP
+from proxy.config.keys import TOP
 from proxy.config.loading import parse
 from proxy.config.model import Config
 

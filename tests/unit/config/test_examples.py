@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from proxy.config.document import ROUTE, TOP
+from proxy.config.keys import ROUTE, TOP
+from proxy.config.kinds import Section, WordOrSection
 from proxy.config.loading import from_url, load
 from proxy.config.model import Config
-from proxy.config.sections import Section, WordOrSection
 
 CONFIG = Path(__file__).parents[3] / "config"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from proxy.config import show
-from proxy.config.discover import Source, find
+from proxy.config.loading import ConfigSource, find
 from proxy.config.overrides import Override
 from tests.fakes.tls import ca_file
 from tests.unit.config.reading import UPSTREAM, one_route, read
@@ -44,7 +44,7 @@ def test_keys_about_id_tokens_are_ignored_where_none_is_sent() -> None:
 def test_a_flag_without_effect_is_told_by_its_name() -> None:
     overrides = {"audience": Override("--audience", "https://x.example")}
 
-    (found,) = Source(url=LOCAL).read({}, overrides).ignored
+    (found,) = ConfigSource(url=LOCAL).read({}, overrides).ignored
     assert str(found) == "--audience: route default sends no ID token (auth: none)"
 
 
@@ -125,7 +125,9 @@ def test_a_text_in_the_environment_is_ignored_beside_a_file_or_a_url(tmp_path: P
     file = tmp_path / "f.yaml"
     file.write_text(one_route())
 
-    by_file, by_url = (source.read(env, {}) for source in (Source(file=file), Source(url=UPSTREAM)))
+    by_file, by_url = (
+        source.read(env, {}) for source in (ConfigSource(file=file), ConfigSource(url=UPSTREAM))
+    )
     by_text = find(None, None, env).read(env, {})
 
     assert [each.what for each in by_file.ignored] == ["PORT", "AUTH_PROXY_CONFIG_YAML"]

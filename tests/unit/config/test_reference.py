@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import re
 
-from proxy.config.document import ROUTE, TOP
+from proxy.config.keys import ROUTE, TOP
 from proxy.config.reference import reference
 
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from proxy.config.document import DEFAULTS, ROUTE, TOP
+from proxy.config.keys import DEFAULTS, ROUTE, TOP
 from proxy.config.schema import schema
 from tests.unit.config.reading import block_route, one_route, told
 

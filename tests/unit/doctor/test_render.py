@@ -3,8 +3,7 @@ from __future__ import annotations
 import pytest
 
 from proxy.doctor.findings import Advice, Finding, Outcome, Report, Step, skipped
-from proxy.doctor.machine import as_json
-from proxy.doctor.render import MARKS, PLAIN_MARKS, Style, render, style_for, summary
+from proxy.doctor.render import MARKS, PLAIN_MARKS, Style, as_json, render, style_for, summary
 from tests.unit.doctor.patients import patient
 
 GRANT = "gcloud run services add-iam-policy-binding orders " + "--role=roles/run.invoker " * 5

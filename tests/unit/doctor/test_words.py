@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from proxy.doctor import words
+from tests.unit.doctor.patients import URL, patient
 
 
 @pytest.mark.parametrize(
@@ -88,3 +89,16 @@ def test_a_strangers_text_cannot_steer_the_terminal() -> None:
 )
 def test_addresses_are_told_from_names(host: str, *, is_address: bool) -> None:
     assert words.is_address(host) is is_address
+
+
+@pytest.mark.parametrize(
+    ("source", "doctor", "token"),
+    [
+        ("/etc/a b.yaml", "doctor a --config '/etc/a b.yaml'", "token a --config '/etc/a b.yaml'"),
+        ("AUTH_PROXY_CONFIG_YAML", "doctor a", "token a"),
+        (f"{URL}/v1", f"doctor {URL}/v1", f"token {URL}"),
+    ],
+)
+def test_the_same_configuration_is_named_again(source: str, doctor: str, token: str) -> None:
+    assert words.again("doctor", patient(), source) == f"cloud-run-auth-proxy {doctor}"
+    assert words.again("token", patient(), source) == f"cloud-run-auth-proxy {token}"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.config.discover import PLACES, Source, find
+from proxy.config.loading import PLACES, ConfigSource, find
 from proxy.config.overrides import Override
 from proxy.config.problems import ConfigError
 from tests.fakes.secrets import SECRETS
@@ -20,30 +20,30 @@ def refused(url: str | None, config: str | None, places: tuple[Path, ...] = ()) 
 
 def test_a_url_means_that_no_file_is_looked_for(tmp_path: Path) -> None:
     (tmp_path / "proxy.yaml").touch()
-    assert find("https://a", None, ENV, (tmp_path / "proxy.yaml",)) == Source(url="https://a")
+    assert find("https://a", None, ENV, (tmp_path / "proxy.yaml",)) == ConfigSource(url="https://a")
 
 
 def test_a_named_file_comes_before_the_environment() -> None:
-    assert find(None, "flag.yaml", ENV) == Source(file=Path("flag.yaml"))
+    assert find(None, "flag.yaml", ENV) == ConfigSource(file=Path("flag.yaml"))
 
 
 def test_the_variable_with_the_files_name_comes_before_the_one_with_the_text() -> None:
-    assert find(None, None, ENV) == Source(file=Path("env.yaml"))
+    assert find(None, None, ENV) == ConfigSource(file=Path("env.yaml"))
 
 
 def test_the_text_in_the_environment_comes_before_the_usual_places(tmp_path: Path) -> None:
     (tmp_path / "proxy.yaml").touch()
     env = {**ENV, "AUTH_PROXY_CONFIG": ""}
     found = find(None, None, env, (tmp_path / "proxy.yaml",))
-    assert found == Source(text="routes: {a: {service: b}}")
+    assert found == ConfigSource(text="routes: {a: {service: b}}")
 
 
 def test_the_first_of_the_usual_places_that_exists_is_taken(tmp_path: Path) -> None:
     first, second = tmp_path / "1.yaml", tmp_path / "2.yaml"
     second.touch()
-    assert find(None, None, {}, (first, second)) == Source(file=second)
+    assert find(None, None, {}, (first, second)) == ConfigSource(file=second)
     first.touch()
-    assert find(None, None, {}, (first, second)) == Source(file=first)
+    assert find(None, None, {}, (first, second)) == ConfigSource(file=first)
 
 
 @pytest.mark.parametrize("secret", SECRETS, ids=range(len(SECRETS)))
@@ -64,14 +64,14 @@ def test_a_file_may_have_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
 
-    assert find(None, name, {}) == Source(file=Path(name))
+    assert find(None, name, {}) == ConfigSource(file=Path(name))
 
 
 def test_a_broken_link_is_not_passed_over(tmp_path: Path) -> None:
     (tmp_path / "1.yaml").symlink_to(tmp_path / "none")
     (tmp_path / "2.yaml").touch()
     found = find(None, None, {}, (tmp_path / "1.yaml", tmp_path / "2.yaml"))
-    assert found == Source(file=tmp_path / "1.yaml")
+    assert found == ConfigSource(file=tmp_path / "1.yaml")
 
 
 def test_the_usual_places_are_those_of_the_contract() -> None:
@@ -95,7 +95,7 @@ def test_a_url_and_a_file_are_one_too_many() -> None:
 def test_a_source_can_be_read_and_read_again(tmp_path: Path) -> None:
     path = tmp_path / "proxy.yaml"
     path.write_text("routes: {a: {service: b}}")
-    source = Source(file=path)
+    source = ConfigSource(file=path)
     assert source.read({}, {}).routes[0].name == "a"
     path.write_text("routes: {c: {service: b}}")
     assert source.read({}, {}).routes[0].name == "c"
@@ -104,17 +104,19 @@ def test_a_source_can_be_read_and_read_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "name"),
     [
-        (Source(url="https://a.example"), "https://a.example"),
-        (Source(text="routes: {a: {service: b}}"), "AUTH_PROXY_CONFIG_YAML"),
+        (ConfigSource(url="https://a.example"), "https://a.example"),
+        (ConfigSource(text="routes: {a: {service: b}}"), "AUTH_PROXY_CONFIG_YAML"),
     ],
 )
-def test_a_configuration_knows_its_source_and_takes_overrides(source: Source, name: str) -> None:
+def test_a_configuration_knows_its_source_and_takes_overrides(
+    source: ConfigSource, name: str
+) -> None:
     config = source.read({}, {"workers": Override("--workers", "2")})
     assert (config.source, config.workers) == (name, 2)
 
 
 def test_problems_of_inline_text_name_the_variable() -> None:
     with pytest.raises(ConfigError) as raised:
-        Source(text="routes: {a: {}}").read({}, {})
+        ConfigSource(text="routes: {a: {}}").read({}, {})
 
     assert str(raised.value).startswith("AUTH_PROXY_CONFIG_YAML:1:10: routes.a: leads nowhere; ")
