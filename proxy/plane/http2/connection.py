@@ -26,17 +26,11 @@ from proxy.plane.http2.frames import (
     DATA,
     END_HEADERS,
     END_STREAM,
-    GOAWAY,
     HEAD_BYTES,
     HEADERS,
     PADDED,
     PING,
-    PING_BYTES,
-    PRIORITY,
-    PRIORITY_BYTES,
-    PUSH_PROMISE,
     RST_STREAM,
-    SETTING_BYTES,
     SETTINGS,
     WEIGHTED,
     WINDOW_UPDATE,
@@ -77,7 +71,7 @@ _BLOCK_SHARE: Final = 4
 # Settings in one frame: six are defined; more than this is a way to keep us busy.
 _MOST_SETTINGS: Final = 64
 
-# Streams that are remembered after their end, to tell late frames from wrong ones.
+# Streams that are remembered after their end, to tell late frames from wrong ones: at least.
 _REMEMBERED: Final = 256
 
 
@@ -137,8 +131,8 @@ class Connection(ABC, Generic[S]):
 
     __slots__ = (
         "_at", "_block", "_block_bytes", "_block_ended", "_block_stream", "_client", "_forgotten",
-        "_only", "_out", "_past", "_segment", "_window_in", "decoder", "encoder", "highest",
-        "initial_window", "is_closed", "streams", "tolls", "window_out", "work",
+        "_older_past", "_only", "_out", "_past", "_segment", "_window_in", "decoder", "encoder",
+        "highest", "initial_window", "is_closed", "streams", "tolls", "window_out", "work",
     )  # fmt: skip
 
     def __init__(self, head_limit: int, tolls: Tolls, *, client: bool) -> None:
@@ -172,6 +166,8 @@ class Connection(ABC, Generic[S]):
         self._block_ended = False
         self._past: dict[int, bool] = {}
         """Streams that have ended, and whether it was by our reset."""
+        self._older_past: dict[int, bool] = {}
+        """Those that have ended before them: what is forgotten next."""
         self._forgotten = 0
         """The highest of those that are not remembered any more."""
 
@@ -310,12 +306,16 @@ class Connection(ABC, Generic[S]):
         return stream > self.highest or not stream & 1
 
     def _remember(self, stream: int, *, reset: bool) -> None:
-        past = self._past
-        past[stream] = reset
-        if len(past) > _REMEMBERED:
-            oldest = next(iter(past))
-            del past[oldest]
-            self._forgotten = max(self._forgotten, oldest)
+        self._past[stream] = reset
+        if len(self._past) == _REMEMBERED:
+            # All at once: to find the oldest of a dictionary takes a walk.
+            self._forgotten = max([self._forgotten, *self._older_past])
+            self._past, self._older_past = {}, self._past
+
+    def _end_of(self, stream: int) -> bool | None:
+        """Tell whether a stream ended by our reset, None where that is not known."""
+        end = self._past.get(stream)
+        return self._older_past.get(stream) if end is None else end
 
     def _check_late(self, stream: int) -> None:
         """Ignore a frame for a stream that we have reset; the peer may not know it yet.
@@ -325,7 +325,7 @@ class Connection(ABC, Generic[S]):
         """
         if self.is_idle(stream):
             raise ConnectionFault(Code.PROTOCOL_ERROR, "A frame comes on a stream that never was.")
-        if self._past.get(stream) is False:
+        if self._end_of(stream) is False:
             raise ConnectionFault(Code.STREAM_CLOSED, "A frame comes on a stream that has ended.")
 
     # --- frames --------------------------------------------------------------------------
@@ -343,7 +343,8 @@ class Connection(ABC, Generic[S]):
 
     def _take_data(self, flags: int, number: int, payload: bytes) -> None:
         size = len(payload)
-        _need_stream(number)
+        if number == 0:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "DATA comes on stream 0.")
         if flags & PADDED:
             payload = _without_padding(payload)
         ended = flags & END_STREAM != 0
@@ -374,9 +375,9 @@ class Connection(ABC, Generic[S]):
             payload = _without_padding(payload)
         if flags & WEIGHTED:
             # RFC 9113, 5.3.2: priorities are deprecated.
-            if len(payload) < PRIORITY_BYTES:
+            if len(payload) < frames.PRIORITY_BYTES:
                 raise ConnectionFault(Code.FRAME_SIZE_ERROR, "HEADERS end within their priority.")
-            payload = payload[PRIORITY_BYTES:]
+            payload = payload[frames.PRIORITY_BYTES :]
         ended = flags & END_STREAM != 0
         if flags & END_HEADERS:
             self._take_block(stream, payload, ended=ended)
@@ -409,7 +410,12 @@ class Connection(ABC, Generic[S]):
 
         A stream that the peer may open begins with it.
         """
-        fields = self._decode(block)
+        try:
+            fields = self.decoder.decode(block)
+        except CompressionError as error:
+            raise ConnectionFault(Code.COMPRESSION_ERROR, f"{error}") from None
+        except DecompressionBomb as error:
+            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, f"{error}") from None
         self.work += fields.work
         stream = self.streams.get(number)
         if stream is None:
@@ -419,26 +425,19 @@ class Connection(ABC, Generic[S]):
         if stream.remote_ended:
             stream.fault(Code.STREAM_CLOSED, "HEADERS came after the end of the stream.")
         elif not stream.has_head:
-            stream.has_head = not _is_informational(fields)
+            stream.has_head = not (self._client and _is_informational(fields))
             stream.take_head(fields, ended=ended)
         elif ended:
             stream.take_trailers(fields)
         else:
             stream.fault(Code.PROTOCOL_ERROR, "The trailers do not end the stream.")
 
-    def _decode(self, block: bytes) -> Fields:
-        try:
-            return self.decoder.decode(block)
-        except CompressionError as error:
-            raise ConnectionFault(Code.COMPRESSION_ERROR, f"{error}") from None
-        except DecompressionBomb as error:
-            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, f"{error}") from None
-
     def _opened(self, number: int) -> S | None:
         """Return the stream that HEADERS open, None where they mean nothing any more."""
         if not self.is_idle(number):
             self._check_late(number)
-            if number not in self._past and number > self._forgotten and not self._client:
+            is_known = number <= self._forgotten or self._end_of(number) is not None
+            if not is_known and not self._client:
                 # RFC 9113, 5.1.1: it was left out when a higher one was opened.
                 raise ConnectionFault(Code.PROTOCOL_ERROR, "A stream is opened below the highest.")
             return None
@@ -463,13 +462,13 @@ class Connection(ABC, Generic[S]):
             self._take_continuation(flags, payload)
         elif kind == SETTINGS:
             self._take_settings(flags, number, payload)
-        elif kind == GOAWAY:
+        elif kind == frames.GOAWAY:
             self._take_goaway(number, payload)
-        elif kind == PUSH_PROMISE:
+        elif kind == frames.PUSH_PROMISE:
             # RFC 9113, 8.4: callers cannot push, and we tell upstreams not to.
             raise ConnectionFault(Code.PROTOCOL_ERROR, "PUSH_PROMISE was not permitted.")
         else:
-            if kind == PRIORITY:
+            if kind == frames.PRIORITY:
                 _check_priority(number, payload)
             self.tolls.charge(TALK)  # RFC 9113, 5.3.2 and 5.5: deprecated or unknown, ignored.
 
@@ -502,7 +501,7 @@ class Connection(ABC, Generic[S]):
 
     def _take_ping(self, flags: int, number: int, payload: bytes) -> None:
         _need_connection(number)
-        if len(payload) != PING_BYTES:
+        if len(payload) != frames.PING_BYTES:
             raise ConnectionFault(Code.FRAME_SIZE_ERROR, "A PING has not 8 bytes.")
         if flags & ACK:
             self._on_pong(payload)
@@ -536,9 +535,9 @@ class Connection(ABC, Generic[S]):
             if payload:
                 raise ConnectionFault(Code.FRAME_SIZE_ERROR, "A SETTINGS ACK has a payload.")
             return
-        if len(payload) % SETTING_BYTES:
+        if len(payload) % frames.SETTING_BYTES:
             raise ConnectionFault(Code.FRAME_SIZE_ERROR, "SETTINGS end within a setting.")
-        if len(payload) > _MOST_SETTINGS * SETTING_BYTES:
+        if len(payload) > _MOST_SETTINGS * frames.SETTING_BYTES:
             raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "A flood of settings.")
         initial = self.initial_window
         for name, value in frames.read_settings(payload):
@@ -624,7 +623,7 @@ def _without_padding(payload: bytes) -> bytes:
 def _check_priority(stream: int, payload: bytes) -> None:
     """Check the form of a PRIORITY, which is all that is left of it (RFC 9113, 6.3)."""
     _need_stream(stream)
-    if len(payload) != PRIORITY_BYTES:
+    if len(payload) != frames.PRIORITY_BYTES:
         raise ConnectionFault(Code.FRAME_SIZE_ERROR, "A PRIORITY has not 5 bytes.")
 
 

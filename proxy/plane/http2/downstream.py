@@ -74,7 +74,6 @@ class AnsweringStream(Stream):
 
     def take_head(self, fields: Fields, *, ended: bool) -> None:
         """Begin with the request's head."""
-        self.has_head = True  # Whatever it says: a request has no informational ones.
         host = self._connection.host
         self.remote_ended = ended
         try:

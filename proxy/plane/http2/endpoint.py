@@ -145,16 +145,17 @@ class Stream(StreamState):
             if endpoint.choked or shared <= 0 or turns == 0:
                 endpoint.wait(self)
                 return
-            room = min(self.window_out, shared, FRAME_BYTES)
-            if room <= 0:
-                return  # Its own window is shut: the update that opens it comes to us.
             piece = queue[0]
             size = len(piece)
-            if size > room:
-                view = memoryview(piece)
-                piece, queue[0], size = view[:room], view[room:], room
-            else:
+            if size <= self.window_out and size <= shared and size <= FRAME_BYTES:
                 queue.popleft()
+            else:
+                # The stream's own window can be negative (RFC 9113, 6.9.2).
+                size = min(self.window_out, shared, FRAME_BYTES)
+                if size <= 0:
+                    return  # The update that opens it comes to us.
+                view = memoryview(piece)
+                piece, queue[0] = view[:size], view[size:]
             turns -= 1
             self._queued -= size
             ended = self._ended and not queue and not self._trailers
@@ -212,6 +213,7 @@ class Stream(StreamState):
             self.fault(Code.PROTOCOL_ERROR, "The body is shorter than Content-Length.")
             return
         self.remote_ended = True
+        self.touched = False  # The end lets everything leave.
         self._deliver_end(trailers)
 
     def pause_receiving(self) -> None:
@@ -417,8 +419,9 @@ class Endpoint(Connection[T], Generic[T]):
         if touched:
             self._touched = []
             for stream in touched:
-                stream.touched = False
-                stream.flush_sink()
+                if stream.touched:
+                    stream.touched = False
+                    stream.flush_sink()
 
     def _on_window(self) -> None:
         """Give every waiting stream its turn, one frame each, as long as there is room."""

@@ -181,7 +181,8 @@ class StreamPool:
             if self._closed:
                 connection.retire()
             else:
-                self._set_deadline()
+                # What comes too early is looked at again.
+                self.deadline = min(self.deadline, connection.idle_since + IDLE_TIMEOUT)
 
     def retired(self, connection: Http2Upstream) -> None:
         """Give no more places on the connection."""

@@ -172,6 +172,8 @@ def test_a_stream_beyond_what_is_taken_is_refused_and_its_block_is_read() -> Non
 
     assert connection.hear(frame("HEADERS", 3, WHOLE, second)) == []
     assert connection.output() == frames.reset(3, Code.REFUSED_STREAM)
+    # What was on its way to it is ignored.
+    assert connection.hear(frame("DATA", 3, 0, b"a") + frame("HEADERS", 3, WHOLE, b"")) == []
     connection.release(connection.streams[1], reset=False)
     assert connection.hear(frame("HEADERS", 5, WHOLE, third))[0][2][-1] == (b"x-a", b"c")
 
@@ -206,12 +208,12 @@ def test_what_comes_after_the_senders_own_end_ends_the_connection(late: bytes) -
 def test_what_crosses_a_reset_of_long_ago_is_ignored_too() -> None:
     # More streams than are remembered: whether it was left out is not known any more.
     connection = started()
-    for number in range(1, 1001, 2):
+    for number in range(1, 1201, 2):
         connection.hear(request(number, END_HEADERS))
         connection.release(connection.streams[number], reset=True)
 
     assert connection.hear(frame("HEADERS", 1, WHOLE, b"\x82")) == []
-    assert len(connection._past) <= 256
+    assert len(connection._past) + len(connection._older_past) <= 512
 
 
 def test_a_stream_that_was_left_out_cannot_be_opened_any_more() -> None:
@@ -274,6 +276,29 @@ def test_a_stream_takes_what_its_window_allows(extra: int, *, fault: bool) -> No
     events = connection.hear(b"".join(frame("DATA", 1, 0, bytes(size)) for size in data))
 
     assert (events[-1] == ("fault", 1, Code.FLOW_CONTROL_ERROR)) == fault
+
+
+def test_the_reserved_bit_of_an_update_means_nothing() -> None:
+    connection = started()
+    connection.hear(request(1, END_HEADERS))
+
+    assert connection.hear(frame("WINDOW_UPDATE", 1, 0, word(2**31 + 7))) == []
+    assert connection.streams[1].window_out == 65_535 + 7
+
+
+def test_a_setting_moves_the_windows_of_streams_and_not_the_connections() -> None:
+    connection = started()
+    connection.hear(request(1, END_HEADERS))
+    connection.hear(frame("WINDOW_UPDATE", 1, 0, word(10)))
+
+    connection.hear(frame("SETTINGS", 0, 0, setting(4, 0)))
+    connection.hear(request(3, END_HEADERS))
+
+    windows = connection.streams[1].window_out, connection.streams[3].window_out
+    assert windows == (10, 0)
+    assert connection.window_out == 65_535
+    connection.hear(frame("SETTINGS", 0, 0, setting(4, 100)))
+    assert connection.streams[1].window_out == 110
 
 
 def test_settings_are_paid_for_by_the_windows_that_they_move() -> None:

@@ -341,6 +341,13 @@ def test_a_line_is_put_into_the_table_when_it_comes_again() -> None:
     assert sizes[2:] == [1, 1]
 
 
+def test_a_block_is_written_again_when_the_table_has_changed() -> None:
+    encoder, judge = Encoder(), hpack.Decoder()
+    first, second = [(b"x-a", b"1")], [(b"x-b", b"2")]
+    for pairs in (first, first, first, first, second, second, first, second, first):
+        assert judged(judge, encoder.encode(lines(pairs))) == pairs
+
+
 def test_lines_that_never_repeat_do_not_push_out_one_that_does() -> None:
     encoder = Encoder()
     token = (b"x-serverless-authorization", b"Bearer " + b"e" * 900)

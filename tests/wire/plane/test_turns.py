@@ -15,7 +15,7 @@ from proxy.plane.head import ResponseHead
 from proxy.plane.http1.chunked import MOST_CHUNKS
 from proxy.plane.http1.turns import STEPS
 from tests.fakes import tls
-from tests.fakes.framed import END_STREAM, GRPC, POST, frame
+from tests.fakes.framed import END_STREAM, GRPC, POST, FramedUpstream, frame
 from tests.fakes.framed_world import Framed, frame_caller
 from tests.fakes.raw import RawCaller
 from tests.fakes.wired import Wired
@@ -249,3 +249,18 @@ async def test_small_frames_of_a_response(count: int) -> None:
         await upstream.request(3)
         upstream.answer(3)
         assert (await caller.finished(3)).status == 200
+
+
+async def test_bytes_of_many_streams() -> None:
+    """What fits into the windows of sixteen requests is there at once, four full reads."""
+    async with Framed(FramedUpstream(window=0)) as framed, await frame_caller(framed) as caller:
+        stats = framed.route_stats
+        for stream in range(1, 33, 2):
+            caller.send_headers(stream, POST)
+        upstream = await framed.framed.accept()
+        await upstream.until(lambda: len(upstream.streams) == 16, "all requests")
+        body = [frame("DATA", stream, 0, bytes(16_383)) * 4 for stream in range(1, 33, 2)]
+        turns = Turns(lambda: stats.request_bytes)
+        caller.send(b"".join(body))
+        await framed.until(lambda: stats.request_bytes == 16 * 4 * 16_383, "all of them")
+        assert turns.stop() <= BUFFER
