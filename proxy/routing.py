@@ -7,10 +7,10 @@ however many routes there are and however long the request's path is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Generic, TypeVar, cast, overload
+from collections.abc import Iterator, Mapping
+from typing import Generic, TypeVar
 
-from proxy.config.model import Address, Config, Route
+from proxy.config.model import Address, Route
 
 T = TypeVar("T")
 
@@ -19,7 +19,7 @@ _LONGEST_HOST = 253
 
 
 class RoutingTable(Generic[T]):
-    """The routes of one listener, each with the value that the caller prepared for it.
+    """The routes of one listener, each with the value that the caller has for it.
 
     A route that names its listeners itself comes before all others; then an exact host, a
     wildcard (the longest suffix first), any host.  Within each the longest path prefix wins, and
@@ -28,25 +28,12 @@ class RoutingTable(Generic[T]):
 
     __slots__ = ("_count", "_only", "_own", "_shared", "_tiers")
 
-    @overload
-    def __init__(self) -> None: ...
-
-    @overload
-    def __init__(self: RoutingTable[Route], routes: Iterable[Route]) -> None: ...
-
-    @overload
-    def __init__(self, routes: Iterable[Route], prepare: Callable[[Route], T]) -> None: ...
-
-    def __init__(
-        self, routes: Iterable[Route] = (), prepare: Callable[[Route], Any] = lambda route: route
-    ) -> None:
+    def __init__(self) -> None:
         self._count = 0
         self._own = _Tier[T]()
         self._shared = _Tier[T]()
         self._tiers: tuple[_Tier[T], ...] = ()
         self._only: T | None = None
-        for route in routes:
-            self.add(route, prepare(route))
 
     def add(self, route: Route, value: T) -> None:
         """Take in one more route, while nobody is matched yet."""
@@ -71,20 +58,6 @@ class RoutingTable(Generic[T]):
             if found is not None:
                 return found
         return None
-
-
-def build_tables(
-    config: Config, prepare: Callable[[Route], T] | None = None
-) -> dict[Address, RoutingTable[T]]:
-    """Return a table for each listener address; `prepare` runs once per route.
-
-    Without `prepare` the values are the routes themselves.
-    """
-    make = prepare or cast("Callable[[Route], T]", lambda route: route)
-    tables: dict[Address, RoutingTable[T]] = {each: RoutingTable() for each in config.listeners}
-    for route in config.routes:
-        add_route(tables, route, make(route))
-    return tables
 
 
 def add_route(tables: Mapping[Address, RoutingTable[T]], route: Route, value: T) -> None:

@@ -225,6 +225,7 @@ class Server:
             unused = await self._route(config, hosts)
         except BaseException:
             self._close(listeners)
+            _retire(hosts)
             raise
         self._listeners.update(listeners)
         for listener in listeners.values():
@@ -251,6 +252,7 @@ class Server:
                     listeners[address] = await open_listener(address, sockets, host.connection)
         except BaseException:
             self._close(listeners)
+            _retire(hosts)
             for address in hosts:
                 self._sockets.leave(address)
             raise
@@ -334,3 +336,9 @@ class Server:
 
     async def _numbers(self) -> Numbers:
         return self.numbers()
+
+
+def _retire(hosts: _Hosts) -> None:
+    """Take back listeners that were not opened after all."""
+    for host in hosts.values():
+        host.retire()

@@ -6,10 +6,9 @@ import asyncio
 import random
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from weakref import WeakSet
 
 from proxy.clock import Clocks
-from proxy.config.model import ErrorFormat, Route
+from proxy.config.model import ErrorFormat
 from proxy.errors import ProxyError, RouteNotFound
 from proxy.plane.answer import Refusal
 from proxy.plane.codec import DownstreamCodec, RequestSink
@@ -54,7 +53,8 @@ class Plane:
         """Callers' connections."""
         self.sweeper = Sweeper(clocks.steady)
         self.sweeper.watch_all(self.exchanges)
-        self._listeners: WeakSet[ListenerHost] = WeakSet()
+        self._listeners: set[ListenerHost] = set()
+        """Those that are told when the plane drains."""
         self.draining = False
         self.on_finished: Observer | None = None
         """Is told of every exchange that has ended."""
@@ -65,6 +65,10 @@ class Plane:
     def opened(self, listener: ListenerHost) -> None:
         """Have `listener` drain with the plane."""
         self._listeners.add(listener)
+
+    def retired(self, listener: ListenerHost) -> None:
+        """Forget a listener that drains already."""
+        self._listeners.discard(listener)
 
     def spawn(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
         """Run `work` as a task of the plane's own."""
@@ -152,10 +156,6 @@ class Plane:
 Table = RoutingTable[PreparedRoute | Unresolved]
 
 
-def _unroutable(route: Route) -> PreparedRoute:
-    raise AssertionError(f"a listener without a table has no route {route.name}")
-
-
 class ListenerHost:
     """One listener as its connections see it: they outlive its table, which a reload swaps."""
 
@@ -165,7 +165,7 @@ class ListenerHost:
         self.allowance = shared_by_all(plane.clock)
         self.draining = plane.draining
         """Whether connections shall end with their next response."""
-        self.table: Table = RoutingTable((), _unroutable)
+        self.table: Table = RoutingTable()
         self.head_limit = _LEAST_HEAD_LIMIT
         """The largest request head that any route takes (bytes)."""
         self.loopback_name: bytes | None = None
@@ -184,6 +184,7 @@ class ListenerHost:
     def retire(self) -> None:
         """Go on with what is known until each connection's next response: a reload took it away."""
         self.draining = True
+        self._plane.retired(self)
 
     def opened(self, connection: Connection) -> None:
         """Count a connection that began."""

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.config.model import Address, Config, Route
-from proxy.routing import RoutingTable, build_tables
+from proxy.config.model import Address, Route
+from proxy.routing import RoutingTable, add_route
 
 A = Address("127.0.0.1", 8080)
 B = Address("127.0.0.1", 8081)
@@ -16,6 +16,13 @@ B = Address("127.0.0.1", 8081)
 
 def route(name: str, path: str = "/", *hosts: str, own: bool = False, listen: Address = A) -> Route:
     return Route(name=name, listen=(listen,), own_listener=own, host=hosts, path=path)
+
+
+def table_of(routes: Iterable[Route]) -> RoutingTable[Route]:
+    table = RoutingTable[Route]()
+    for each in routes:
+        table.add(each, each)
+    return table
 
 
 def named(table: RoutingTable[Route], host: str, path: str) -> str | None:
@@ -50,12 +57,12 @@ def named(table: RoutingTable[Route], host: str, path: str) -> str | None:
     ],
 )
 def test_the_longest_prefix_on_a_segment_boundary_wins(path: str, name: str | None) -> None:
-    table = RoutingTable([route("orders", "/orders"), route("eu", "/orders/eu")])
+    table = table_of([route("orders", "/orders"), route("eu", "/orders/eu")])
     assert named(table, "any", path) == name
 
 
 def test_the_raw_path_is_compared_byte_for_byte() -> None:
-    table = RoutingTable([route("cafe", "/caf%C3%A9"), route("all")])
+    table = table_of([route("cafe", "/caf%C3%A9"), route("all")])
     assert named(table, "any", "/caf%C3%A9/x") == "cafe"
     assert named(table, "any", "/caf%c3%a9/x") == "all"
 
@@ -63,13 +70,13 @@ def test_the_raw_path_is_compared_byte_for_byte() -> None:
 @pytest.mark.parametrize("path", ["/", "/x", "*", "", "/x/y?z"])
 def test_the_root_matches_everything(path: str) -> None:
     for routes in ([route("all")], [route("all"), route("other", "/other")]):
-        assert named(RoutingTable(routes), "any", path) == "all"
+        assert named(table_of(routes), "any", path) == "all"
 
 
 # Hosts
 
 
-HOSTS = RoutingTable(
+HOSTS = table_of(
     [
         route("exact", "/", "billing.internal"),
         route("wild", "/", "*.internal"),
@@ -115,13 +122,13 @@ def test_an_exact_host_comes_before_the_longest_wildcard_and_that_before_any(
 
 
 def test_without_a_route_for_any_host_others_find_nothing() -> None:
-    table = RoutingTable([route("a", "/", "a.internal")])
+    table = table_of([route("a", "/", "a.internal")])
     assert named(table, "a.internal", "/") == "a"
     assert named(table, "b.internal", "/") is None
 
 
 def test_a_wildcard_fits_the_longest_host_and_no_longer_one() -> None:
-    table = RoutingTable([route("wild", "/", "*.internal")])
+    table = table_of([route("wild", "/", "*.internal")])
     longest = "a." * 122 + "internal"
     assert len(longest) == 252
     assert named(table, longest + ".", "/") == "wild"
@@ -138,7 +145,7 @@ def test_a_host_that_is_only_dots_or_bytes_finds_the_rest() -> None:
 
 
 def test_where_no_path_fits_the_next_host_takes_its_turn() -> None:
-    table = RoutingTable(
+    table = table_of(
         [
             route("exact", "/a", "x.eu.internal"),
             route("longer", "/b", "*.eu.internal"),
@@ -153,7 +160,7 @@ def test_where_no_path_fits_the_next_host_takes_its_turn() -> None:
 
 
 def test_the_host_weighs_more_than_the_path() -> None:
-    table = RoutingTable(
+    table = table_of(
         [route("long", "/a/b/c"), route("host", "/", "x.internal"), route("wild", "/a", "*.y")]
     )
 
@@ -163,7 +170,7 @@ def test_the_host_weighs_more_than_the_path() -> None:
 
 
 def test_an_own_listener_weighs_more_than_everything() -> None:
-    table = RoutingTable(
+    table = table_of(
         [
             route("shared", "/a/b", "x.internal"),
             route("own", "/a", own=True),
@@ -185,47 +192,35 @@ def test_the_order_of_the_routes_never_matters() -> None:
     ]
     requests = [("a.internal", "/o"), ("a.internal", "/p"), ("b.internal", "/p"), ("c", "/p/q")]
 
-    forwards = [named(RoutingTable(routes), *request) for request in requests]
-    backwards = [named(RoutingTable(routes[::-1]), *request) for request in requests]
+    forwards = [named(table_of(routes), *request) for request in requests]
+    backwards = [named(table_of(routes[::-1]), *request) for request in requests]
 
     assert forwards == backwards == ["own", "exact", "wild", "path"]
 
 
 def test_an_empty_table_matches_nothing() -> None:
-    assert RoutingTable([]).match(b"a", b"/") is None
+    assert table_of([]).match(b"a", b"/") is None
 
 
 # Values
 
 
-def test_a_table_holds_what_was_prepared_for_each_route() -> None:
-    table = RoutingTable([route("a", "/a"), route("b", "/b")], lambda each: each.name.upper())
+def test_a_table_holds_the_value_of_each_route() -> None:
+    table = RoutingTable[str]()
+    table.add(route("a", "/a"), "A")
+    table.add(route("b", "/b"), "B")
 
     assert table.match(b"", b"/b") == "B"
 
 
-def test_each_listener_has_a_table_and_each_route_is_prepared_once() -> None:
-    prepared: list[str] = []
+def test_a_route_is_added_to_the_tables_of_all_its_listeners() -> None:
+    tables = {A: RoutingTable[str](), B: RoutingTable[str]()}
+    both = Route(name="both", listen=(A, B, A), host=("both.internal",))
+    for each in (both, route("a"), route("b", listen=B)):
+        add_route(tables, each, each.name)
 
-    def prepare(each: Route) -> str:
-        prepared.append(each.name)
-        return each.name
-
-    both = Route(name="both", listen=(A, B), host=("both.internal",))
-    config = Config(routes=(both, route("a"), route("b", listen=B)))
-
-    tables = build_tables(config, prepare)
-
-    assert prepared == ["both", "a", "b"]
-    assert list(tables) == [A, B]
     assert [tables[at].match(b"both.internal", b"/") for at in (A, B)] == ["both", "both"]
     assert [tables[at].match(b"other", b"/") for at in (A, B)] == ["a", "b"]
-
-
-def test_tables_hold_routes_where_nothing_is_prepared() -> None:
-    only = route("only")
-    tables: dict[Address, RoutingTable[Route]] = build_tables(Config(routes=(only,)))
-    assert tables[A].match(b"x", b"/y") is only
 
 
 # An independent reading of the rules
@@ -265,7 +260,7 @@ def test_the_table_chooses_as_a_plain_reading_of_the_rules(
         for number, (own, rule, prefix) in enumerate(rows)
     ]
 
-    assert named(RoutingTable(routes), f"{host}:80", path) == slow(routes, host, path)
+    assert named(table_of(routes), f"{host}:80", path) == slow(routes, host, path)
 
 
 # Cost
@@ -286,7 +281,7 @@ def many(count: int) -> RoutingTable[Route]:
     hosts = [route(f"h{n}", "/", f"h{n}.internal") for n in range(count)]
     wild = [route(f"w{n}", "/", f"*.w{n}.internal") for n in range(count)]
     paths = [route(f"p{n}", f"/p{n:04}/x") for n in range(count)]
-    return RoutingTable([*hosts, *wild, *paths])
+    return table_of([*hosts, *wild, *paths])
 
 
 @pytest.mark.parametrize(
