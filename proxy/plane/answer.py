@@ -52,7 +52,7 @@ def write_error(
     origin: bytes = b"",
     body: bytes = b"",
 ) -> None:
-    """Answer with an error in the caller's language (CONTRACT, data path).
+    """Answer with an error in the caller's language.
 
     `now` is in seconds since the epoch.
     `origin` is the allowed browser origin that may read it.  `body` is the request's, where it

@@ -18,7 +18,7 @@ from proxy.plane.sweeper import Sweeper
 from proxy.plane.uploads import Applicant, Uploads
 from proxy.retry import IDEMPOTENT
 
-IDLE_TIMEOUT = 90.0  # Seconds: CONTRACT, data path. Well below any front end's own (600 s).
+IDLE_TIMEOUT = 90.0  # Seconds, well below any front end's own (600 s).
 
 
 class Beside(Protocol):

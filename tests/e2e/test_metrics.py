@@ -1,4 +1,4 @@
-"""The metrics of a running proxy: those of the contract, added up, and no series for a stranger."""
+"""The metrics of a running proxy: all that there are, added up, and no series for a stranger."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from proxy.errors import REASONS
 from tests.fakes.lifelines import calling
 from tests.fakes.program import Program
 from tests.fakes.proxies import Proxies
-from tests.fakes.scraping import CONTRACT, FORMATS, OPEN, Parser
+from tests.fakes.scraping import FORMATS, METRICS, OPEN, Parser
 
 Series = frozenset[tuple[str, frozenset[tuple[str, str]]]]
 
@@ -109,7 +109,7 @@ async def test_every_metric_of_the_contract_is_there_with_exactly_its_labels(
         if metric.name.startswith("auth_proxy_"):
             labels = {label for sample in metric.samples for label in sample.labels}
             found[metric.name] = (metric.type, labels - {"le"})
-    assert found == CONTRACT
+    assert found == METRICS
 
 
 @WORKERS

@@ -16,7 +16,7 @@ PROMETHEUS = (
     "text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
 )
 
-CONTRACT = {
+METRICS = {
     "auth_proxy_requests": ("counter", {"route", "protocol", "code"}),
     "auth_proxy_request_duration_seconds": ("histogram", {"route"}),
     "auth_proxy_upstream_head_seconds": ("histogram", {"route"}),

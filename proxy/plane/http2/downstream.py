@@ -31,7 +31,7 @@ MOST_STREAMS: Final = 1000
 gRPC callers put all their calls on one; beyond the limit they would queue them, unseen.
 """
 
-HEAD_TIMEOUT = 30.0  # Seconds from the first byte of a head to its last: CONTRACT, data path.
+HEAD_TIMEOUT = 30.0  # Seconds from the first byte of a head to its last.
 IDLE_TIMEOUT = 600.0  # Seconds that a caller may keep a connection without a request.
 CLOSE_TIMEOUT = 2.0  # Seconds that what is written may take to leave a closed connection.
 DRAIN_TIMEOUT = 1.0  # Seconds that a caller may take to answer the ping behind a GOAWAY.

@@ -30,7 +30,7 @@ from proxy.config.model import (
 from proxy.config.problems import ConfigError, ConfigUnreadable
 from tests.unit.config.reading import block_route, one_route, read, route, told, told_of_route
 
-CONTRACT = """\
+EXAMPLE = """\
 listen: localhost:8081
 admin: localhost:9090
 defaults:
@@ -51,7 +51,7 @@ routes:
 
 
 def test_a_whole_document_is_read_and_resolved() -> None:
-    orders, billing, search = read(CONTRACT).routes
+    orders, billing, search = read(EXAMPLE).routes
 
     assert orders.path == "/orders"
     assert orders.strip_path
@@ -603,7 +603,7 @@ def test_delegates_go_with_impersonation_only(tmp_path: Path) -> None:
 
 def test_a_file_is_read_and_named_in_messages(tmp_path: Path) -> None:
     path = tmp_path / "proxy.yaml"
-    path.write_text("\ufeff" + CONTRACT, encoding="utf-8")
+    path.write_text("\ufeff" + EXAMPLE, encoding="utf-8")
 
     config = load(path, {})
 
@@ -618,15 +618,15 @@ ENCODINGS = ["utf-8", "utf-8-sig", "utf-16"]
 @pytest.mark.parametrize("encoding", [*ENCODINGS, "utf-16-be"])
 def test_a_file_may_have_a_byte_order_mark(tmp_path: Path, encoding: str) -> None:
     path = tmp_path / "proxy.yaml"
-    text = "\ufeff" + CONTRACT if encoding == "utf-16-be" else CONTRACT
+    text = "\ufeff" + EXAMPLE if encoding == "utf-16-be" else EXAMPLE
     path.write_text(text, encoding=encoding)
 
-    assert load(path, {}) == parse(CONTRACT, source=str(path), env={}, directory=tmp_path)
+    assert load(path, {}) == parse(EXAMPLE, source=str(path), env={}, directory=tmp_path)
 
 
 def test_half_a_character_of_utf_16_is_told(tmp_path: Path) -> None:
     path = tmp_path / "proxy.yaml"
-    path.write_bytes(CONTRACT.encode("utf-16") + b"a")
+    path.write_bytes(EXAMPLE.encode("utf-16") + b"a")
 
     with pytest.raises(ConfigError) as raised:
         load(path, {})
@@ -651,10 +651,10 @@ def test_a_file_may_be_as_large_as_the_bound(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "proxy.yaml"
-    path.write_text(CONTRACT)
-    monkeypatch.setattr(loading, "_LARGEST", len(CONTRACT))
+    path.write_text(EXAMPLE)
+    monkeypatch.setattr(loading, "_LARGEST", len(EXAMPLE))
     assert load(path, {}).routes
-    monkeypatch.setattr(loading, "_LARGEST", len(CONTRACT) - 1)
+    monkeypatch.setattr(loading, "_LARGEST", len(EXAMPLE) - 1)
     with pytest.raises(ConfigUnreadable, match="larger than"):
         load(path, {})
 
@@ -700,7 +700,7 @@ def test_a_wrong_url_is_told_without_a_place() -> None:
 
 
 def test_a_configuration_is_hashable_data() -> None:
-    config = read(CONTRACT)
+    config = read(EXAMPLE)
 
     assert hash(config) == hash(dataclasses.replace(config))
 

@@ -74,7 +74,7 @@ def test_a_broken_link_is_not_passed_over(tmp_path: Path) -> None:
     assert found == ConfigSource(file=tmp_path / "1.yaml")
 
 
-def test_the_usual_places_are_those_of_the_contract() -> None:
+def test_the_usual_places_are_the_working_folder_and_etc() -> None:
     assert [str(place) for place in PLACES] == [
         "config/proxy.yaml",
         "/etc/cloud-run-auth-proxy/config.yaml",

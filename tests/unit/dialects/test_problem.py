@@ -13,7 +13,7 @@ from tests.fakes.calling import ANSWERED, Request, failure, fields_of
 
 
 @pytest.mark.parametrize("reason", ANSWERED)
-def test_a_problem_has_the_members_of_the_contract(reason: str) -> None:
+def test_a_problem_has_all_its_members(reason: str) -> None:
     error = failure(reason)
 
     answer = problem.answer(error, Request("/a/b?secret=1"))

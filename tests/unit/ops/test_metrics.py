@@ -17,7 +17,7 @@ import proxy
 from proxy.ops.metrics import render
 from proxy.ops.numbers import Numbers
 from proxy.plane.stats import DURATION_BOUNDS, Stats
-from tests.fakes.scraping import CONTRACT, FORMATS, OPEN, PROMETHEUS, Parser
+from tests.fakes.scraping import FORMATS, METRICS, OPEN, PROMETHEUS, Parser
 from tests.unit.ops.builders import busy_numbers
 
 
@@ -44,7 +44,7 @@ def test_every_metric_has_its_name_type_and_labels(accept: str, parser: Parser) 
         for name, metric in families(busy_numbers(), accept, parser).items()
     }
 
-    assert found == CONTRACT
+    assert found == METRICS
 
 
 @FORMATS
