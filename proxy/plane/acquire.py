@@ -16,9 +16,9 @@ from proxy.identity.token import IdToken
 from proxy.plane.codec import UpstreamCodec
 from proxy.plane.destination import Destination
 from proxy.plane.gate import GateFull
+from proxy.plane.limit import Applicant
 from proxy.plane.pools import Connector
 from proxy.plane.prepared import PreparedRoute
-from proxy.plane.uploads import Applicant
 from proxy.retry import Attempt, cause_of, pause_before, redials
 
 

@@ -11,9 +11,9 @@ from proxy.identity.caches import TokenCaches
 from proxy.plane.destination import Destination
 from proxy.plane.dial import Dialler
 from proxy.plane.host import head_limit
+from proxy.plane.http1.pool import Pool
 from proxy.plane.http2.pool import StreamPool
 from proxy.plane.plane import Plane, Table
-from proxy.plane.pool import Pool
 from proxy.plane.pools import Pools
 from proxy.plane.prepared import PreparedRoute
 from proxy.plane.sweeper import LONGEST_TICK, tick_for

@@ -8,11 +8,11 @@ from proxy.config.model import Protocol
 from proxy.errors import UpstreamConnectFailed
 from proxy.plane.codec import UpstreamCodec
 from proxy.plane.head import RequestHead
+from proxy.plane.http1.pool import Pool
 from proxy.plane.http2.pool import StreamPool
 from proxy.plane.http2.upstream import OnlyHttp1
-from proxy.plane.pool import Pool
+from proxy.plane.limit import Applicant
 from proxy.plane.stats import Connections
-from proxy.plane.uploads import Applicant
 
 _GRPC_HINT = (
     "gRPC cannot be translated to HTTP/1.1: have the upstream serve HTTP/2"

@@ -9,11 +9,11 @@ from collections import deque
 from proxy.deadlines import Within
 from proxy.errors import Overloaded, ProxyError, UpstreamConnectFailed, UpstreamConnectTimedOut
 from proxy.plane.dial import Dialler
+from proxy.plane.http1.pool import IDLE_TIMEOUT, Pool
 from proxy.plane.http2.upstream import USUAL_STREAMS, AskingStream, Http2Upstream, OnlyHttp1
-from proxy.plane.pool import IDLE_TIMEOUT, Pool
+from proxy.plane.limit import Applicant
 from proxy.plane.stats import Connections, RouteStats
 from proxy.plane.sweeper import Sweeper
-from proxy.plane.uploads import Applicant
 
 # Seconds of silence after which the kernel is asked, and the upstream itself, before use: the
 # connection may have ended while Cloud Run had withdrawn the CPU, with nobody to hear of it.

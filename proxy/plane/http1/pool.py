@@ -1,24 +1,37 @@
-"""The connections to one route's upstream: reused, bounded, and handed out fairly."""
+"""HTTP/1.1 connections to one route's upstream: reused, bounded, and handed out fairly.
+
+Two things bound who gets one.  A request that is not whole keeps its connection for as long as its
+caller likes, so such ones (`Uploads`) never have all of them.  And a request that must not be
+repeated gets none that the upstream may be about to close (`KeepAlive`).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import math
 from collections import deque
+from functools import lru_cache
 from typing import Protocol
 
 from proxy.deadlines import Within
 from proxy.errors import Overloaded, ProxyError, UpstreamConnectFailed
 from proxy.plane.dial import Dialler
-from proxy.plane.head import RequestHead
+from proxy.plane.head import RequestHead, tokens
 from proxy.plane.http1.upstream import Http1Upstream
-from proxy.plane.keepalive import KeepAlive, timeout_of
+from proxy.plane.limit import Applicant
 from proxy.plane.stats import Connections, RouteStats
 from proxy.plane.sweeper import Sweeper
-from proxy.plane.uploads import Applicant, Uploads
 from proxy.retry import IDEMPOTENT
 
-IDLE_TIMEOUT = 90.0  # Seconds, well below any front end's own (600 s).
+IDLE_TIMEOUT = 90.0
+"""Seconds that idle connections are kept: well below any front end's own time (600 s)."""
+
+UNKNOWN = 1.0
+"""Seconds that are taken for granted of an upstream that nothing is known of.  The shortest time
+that servers keep connections by default is 2 s (gunicorn)."""
+
+_WELL_BELOW = 0.5
+"""The share of the known time that counts: timers are coarse, and a request takes a while."""
 
 
 class Beside(Protocol):
@@ -362,3 +375,141 @@ def _is_precious(head: RequestHead) -> bool:
     A body is only kept up to a limit, and may not have come yet.
     """
     return head.method not in IDEMPOTENT or head.length != 0
+
+
+class Uploads:
+    """A bound on the connections that requests hold which are not whole yet.
+
+    Such a request keeps its connection for as long as its caller likes: one that stops sending is
+    noticed after `timeouts.idle` at the soonest.  Requests that are whole depend on the upstream
+    alone.  So the last tenth of a route's connections is theirs, whatever callers do.
+    """
+
+    __slots__ = ("_connections", "_held", "_most", "_waiting", "is_full")
+
+    def __init__(self, connections: int) -> None:
+        """`connections` is the route's limit, 0 for none."""
+        self._connections = connections
+        self._most = connections - connections // 10 if connections else math.inf
+        self._held = 0
+        self._waiting: dict[Applicant, asyncio.Future[bool]] = {}
+        """In the order of arrival."""
+        self.is_full = False
+        """Whether another one has to wait; an attribute, for each exchange asks."""
+
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return len(self._waiting)
+
+    async def enter(self, applicant: Applicant, timeout: float) -> bool:
+        """Wait for a place, at most `timeout` seconds, or until the request is whole.
+
+        Returns whether it was counted, so that it has to be uncounted with `end`.
+
+        Raises:
+            Overloaded: there was no place in time.
+        """
+        if applicant.is_whole:
+            return False
+        if not self.is_full:
+            self.begin()
+            return True
+        turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiting[applicant] = turn
+        try:
+            async with Within(timeout):
+                return await turn
+        except TimeoutError:
+            self._leave(applicant, turn)
+            raise Overloaded(
+                f"Requests whose bodies have not come yet held {self._most} of the"
+                f" {self._connections} connections for {timeout:g} s.",
+                retry_after=1,
+            ) from None
+        except asyncio.CancelledError:
+            self._leave(applicant, turn)
+            raise
+
+    def begin(self) -> None:
+        """Count one that did not have to wait."""
+        self._held += 1
+        self.is_full = self._held >= self._most
+
+    def end(self) -> None:
+        """Uncount one: it is whole, or its connection is gone.  Its place goes to the next."""
+        while self._waiting:
+            turn = self._waiting.pop(next(iter(self._waiting)))
+            if not turn.done():
+                turn.set_result(True)
+                return
+        self._held -= 1
+        self.is_full = self._held >= self._most
+
+    def completed(self, applicant: Applicant) -> None:
+        """Let one go on that waits no more: it is whole."""
+        turn = self._waiting.pop(applicant, None)
+        if turn is not None and not turn.done():
+            turn.set_result(False)
+
+    def _leave(self, applicant: Applicant, turn: asyncio.Future[bool]) -> None:
+        is_given = turn.done() and not turn.cancelled() and turn.result()
+        if self._waiting.pop(applicant, None) is None and is_given:
+            self.end()  # The place was given to it in this very moment: pass it on.
+
+
+class KeepAlive:
+    """How long an upstream keeps an idle connection, as far as it is known.
+
+    An upstream ends idle connections when it likes, most after a fixed time (RFC 9112, 9.3 and
+    9.5).  A request that meets such an end on its way is lost, and what must not be repeated is
+    lost for the caller too.  So it gets only connections that have idled for well below the time
+    for which this upstream has been seen, or has promised, to keep one; whatever may be repeated
+    takes any.
+    """
+
+    __slots__ = ("_enough", "_known", "_promised", "safe")
+
+    def __init__(self, enough: float) -> None:
+        """`enough` is how long we keep idle connections ourselves (seconds)."""
+        self._enough = enough
+        self._known = UNKNOWN
+        self._promised = math.inf
+        self.safe = UNKNOWN * _WELL_BELOW
+        """Seconds of idling below which a connection may carry what must not be repeated."""
+
+    def promised(self, seconds: float) -> None:
+        """Take what ``Keep-Alive: timeout=N`` says; cheap where it says what it said before."""
+        if seconds != self._promised:
+            self._promised = seconds
+            self._set(seconds)
+
+    def seen_open(self, idle: float) -> None:
+        """Note that a connection is open after `idle` seconds."""
+        if idle > self._known:
+            self._set(min(idle, self._promised))
+
+    def found_closed(self, idle: float) -> None:
+        """Note that the upstream ended a connection which had idled for at most `idle` seconds."""
+        if idle < self._known:
+            self._set(idle)
+
+    def _set(self, known: float) -> None:
+        self._known = known
+        # Beyond our own time nothing can be seen, and nothing has to be.
+        self.safe = self._enough if known >= self._enough else known * _WELL_BELOW
+
+
+@lru_cache(maxsize=64)  # The upstream picks the value; the bound keeps a hostile one out of memory.
+def timeout_of(value: bytes) -> float:
+    """Return the seconds that a Keep-Alive field promises, infinity where it does not say.
+
+    The field is older than its descriptions (RFC 2068, 19.7.1.1); servers send ``timeout=5`` and
+    ``timeout=5, max=100``.
+    """
+    for member in tokens(value):
+        name, _, number = member.partition(b"=")
+        number = number.strip(b' \t"')
+        if name.strip() == b"timeout" and number.isdigit() and len(number) <= 9:  # noqa: PLR2004 (31 years)
+            return float(number)
+    return math.inf
