@@ -13,6 +13,7 @@ from proxy.plane.dial import Dialler
 from proxy.plane.host import head_limit
 from proxy.plane.http1.pool import Pool
 from proxy.plane.http2.pool import StreamPool
+from proxy.plane.limit import ConnectionLimit
 from proxy.plane.plane import Plane, Table
 from proxy.plane.pools import Pools
 from proxy.plane.prepared import PreparedRoute
@@ -143,18 +144,19 @@ class Builder:
 
     def _new_pools(self, key: _PoolKey) -> Pools:
         sweeper, stats = self._plane.sweeper, self._plane.stats.route(key.route)
+        limit = ConnectionLimit(key.connections)
         http1 = Pool(
             Dialler(key.upstream, key.ca_file, self._resolver),
-            limit=key.connections,
+            limit=limit,
             tunnels=key.tunnels,
             head_limit=key.head_limit,
             sweeper=sweeper,
             stats=stats,
         )
-        streams = http1.beside = StreamPool(
+        streams = StreamPool(
             Dialler(key.upstream, key.ca_file, self._resolver, HTTP2),
             http1,
-            limit=key.connections,
+            limit=limit,
             head_limit=key.head_limit,
             sweeper=sweeper,
             stats=stats,

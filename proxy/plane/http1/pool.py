@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import deque
+from collections import OrderedDict, deque
 from functools import lru_cache
-from typing import Protocol
+from typing import final
 
 from proxy.deadlines import Within
 from proxy.errors import Overloaded, ProxyError, UpstreamConnectFailed
 from proxy.plane.dial import Dialler
 from proxy.plane.head import RequestHead, tokens
 from proxy.plane.http1.upstream import Http1Upstream
-from proxy.plane.limit import Applicant
+from proxy.plane.limit import Applicant, ConnectionLimit
 from proxy.plane.stats import Connections, RouteStats
 from proxy.plane.sweeper import Sweeper
 from proxy.retry import IDEMPOTENT
@@ -34,19 +34,11 @@ _WELL_BELOW = 0.5
 """The share of the known time that counts: timers are coarse, and a request takes a while."""
 
 
-class Beside(Protocol):
-    """The pool of the other protocol to the same upstream."""
-
-    def count(self) -> int:
-        """Return how many connections it has or will have."""
-
-    def close_idle(self) -> bool:
-        """Close a connection that is idle; return whether there was one."""
-
-    def offer_place(self) -> None:
-        """Let those who wait have the places that are free."""
+Turn = asyncio.Future["Http1Upstream | None"]
+"""Done with a connection, or with None where whoever waited shall dial: it has a place."""
 
 
+@final
 class Pool:
     """HTTP/1.1 connections to one upstream.
 
@@ -54,50 +46,54 @@ class Pool:
     """
 
     __slots__ = (
-        "_busy", "_closed", "_dialler", "_dialling", "_head_limit", "_idle", "_keep_alive",
-        "_limit", "_most_tunnels", "_stats", "_sweeper", "_tunnels", "_uploads", "_waiting",
-        "beside", "deadline",
+        "_closed", "_dialler", "_dialling", "_head_limit", "_idle", "_keep_alive", "_limit",
+        "_most_tunnels", "_open", "_stats", "_sweeper", "_tunnels", "_uploads", "_waiting",
+        "deadline",
     )  # fmt: skip
 
     def __init__(
         self,
         dialler: Dialler,
         *,
-        limit: int,
+        limit: ConnectionLimit,
         tunnels: int,
         head_limit: int,
         sweeper: Sweeper,
         stats: RouteStats,
     ) -> None:
-        """`limit` bounds the connections and `tunnels` those that have become tunnels, 0 for none.
+        """`tunnels` bounds the connections that have become tunnels, 0 for no bound.
 
         `head_limit` is a response head's bytes.
         """
         self._dialler = dialler
-        self._limit = limit or math.inf
+        self._limit = limit
+        limit.share(self)
         self._most_tunnels = tunnels or math.inf
         self._head_limit = head_limit
         self._sweeper = sweeper
         self._stats = stats
         self._idle: deque[Http1Upstream] = deque()
-        self._waiting: deque[asyncio.Future[Http1Upstream | None]] = deque()
-        self._uploads = Uploads(limit)
-        self._busy = 0
+        """The one that has idled longest first.  What is closed meanwhile stays until it is met:
+        to search for it would take time by the number of connections."""
+        self._waiting: OrderedDict[Turn, int] = OrderedDict()
+        """Those who wait, in the order of arrival, by their number."""
+        self._uploads = Uploads(limit.most)
+        self._open = 0
+        """How many connections there are, tunnels apart."""
         self._tunnels = 0
         self._dialling = 0
         self._closed = False
         self._keep_alive = KeepAlive(IDLE_TIMEOUT)
-        self.beside: Beside | None = None
-        """Whoever else has connections to the upstream: they count for one limit."""
         self.deadline = math.inf
         """When the connection that has idled longest expires; the sweeper asks."""
         sweeper.add(self)
 
     def connections(self) -> Connections:
         """Return the counts of this moment."""
-        busy = self._busy + self._tunnels
+        idle = sum(connection.is_idle for connection in self._idle)
+        busy = self._open - idle + self._tunnels
         waiting = len(self._waiting) + self._uploads.waiting
-        return Connections(len(self._idle), busy, self._dialling, waiting)
+        return Connections(idle, busy, self._dialling, waiting)
 
     def take(self, applicant: Applicant, *, counted: bool = False) -> Http1Upstream | None:
         """Return an idle connection, or None where one must be awaited with `acquire`.
@@ -111,6 +107,8 @@ class Pool:
             return None
         while idle:
             connection = idle.pop()
+            if not connection.is_idle:
+                continue  # It is closed.
             age = self._sweeper.clock() - connection.idle_since
             # Asked each time, for half a microsecond: the far end may have sent FIN, or bytes
             # that nobody asked for, and the loop not have come to read them. Above all after
@@ -118,19 +116,26 @@ class Pool:
             if age < IDLE_TIMEOUT and connection.is_quiet():
                 if age >= self._keep_alive.safe and _is_precious(applicant.head):
                     idle.append(connection)
-                    self._learn(idle[0])
+                    self._learn()
                     return None
-                self._busy += 1
+                connection.is_idle = False
                 return connection
-            # It is out of the idle ones already: count it as `lost` will uncount it.
-            self._busy += 1
+            connection.is_idle = False
             self._keep_alive.found_closed(age)
             connection.close(abort=True)
         return None
 
-    def _learn(self, connection: Http1Upstream) -> None:
+    def _longest_idle(self) -> Http1Upstream | None:
+        """Return the connection that has idled longest."""
+        idle = self._idle
+        while idle and not idle[0].is_idle:
+            _ = idle.popleft()
+        return idle[0] if idle else None
+
+    def _learn(self) -> None:
         """See how long the upstream has kept a connection: the one that has idled longest."""
-        if connection.is_quiet():
+        connection = self._longest_idle()
+        if connection is not None and connection.is_quiet():
             self._keep_alive.seen_open(self._sweeper.clock() - connection.idle_since)
 
     async def acquire(
@@ -161,25 +166,18 @@ class Pool:
         self, until: float, timeout: float, applicant: Applicant, *, fresh: bool, counted: bool
     ) -> Http1Upstream:
         """As `acquire`; a place is waited for `until` a time of the loop's."""
-        if not fresh and (connection := self.take(applicant, counted=counted)) is not None:
-            return connection
-        reserved = False
-        if self._waiting or not self._has_room():
-            if self._idle and not self._waiting:
-                # None that will do, so one of them makes room.
-                self._idle[0].close(abort=True)
-            else:
-                connection = await self._turn(until, timeout)
-                reserved = connection is None
-                if connection is not None:
-                    if not connection.is_closed and connection.is_quiet():
-                        return connection
-                    # It died on the way here, and its place may be somebody else's already.
-                    connection.close(abort=True)
-                    return await self._acquire(
-                        until, timeout, applicant, fresh=fresh, counted=counted
-                    )
-        return await self._dial(timeout, reserved=reserved)
+        while True:
+            if not fresh and (connection := self.take(applicant, counted=counted)) is not None:
+                return connection
+            if not self._waiting and self._limit.take():
+                return await self._dial(timeout)
+            connection = await self._turn(until, timeout)
+            if connection is None:
+                return await self._dial(timeout)
+            if not connection.is_closed and connection.is_quiet():
+                return connection
+            # It died on the way here, and its place may be somebody else's already.
+            connection.close(abort=True)
 
     def release(self, connection: Http1Upstream) -> None:
         """Take back a connection that has served its exchange."""
@@ -187,26 +185,36 @@ class Pool:
             # Not even for those who wait: other roots may be trusted now.
             connection.close()
             return
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(connection)
-                return
-        self._busy -= 1
+        if self._waiting and self._hand_over(connection):
+            return
+        connection.is_idle = True
         connection.idle_since = now = self._sweeper.clock()
         if not self._idle:
             self.deadline = now + IDLE_TIMEOUT
         self._idle.append(connection)
+        if self._limit.is_full:
+            self._limit.offer()  # Somebody may wait who needs its place.
 
-    def close_idle(self) -> bool:
-        """Close the connection that has idled longest; return whether there was one."""
-        if self._idle:
-            self._idle[0].close()
+    def _hand_over(self, connection: Http1Upstream) -> bool:
+        """Give the connection, or its place, to whoever has waited longest; return whether."""
+        if self._limit.first() is not self:
+            connection.close()
             return True
-        return False
+        turn = self._next()
+        if turn is not None:
+            turn.set_result(connection)
+        return turn is not None
+
+    def _next(self) -> Turn | None:
+        """Return the turn of whoever has waited longest, who waits no more."""
+        while self._waiting:
+            turn, _ = self._waiting.popitem(last=False)
+            if not turn.done():
+                return turn
+        return None
 
     def adopt(self, transport: asyncio.Transport) -> None:
-        """Take over a connection that was dialled for another protocol."""
+        """Take over a connection that was dialled for another protocol, and its place."""
         connection = self._connection()
         transport.set_protocol(connection)
         connection.connection_made(transport)
@@ -237,10 +245,8 @@ class Pool:
         self.check_tunnels()
         connection.is_tunnel = True
         self._tunnels += 1
-        self._busy -= 1
-        self.offer_place()
-        if self.beside is not None:
-            self.beside.offer_place()
+        self._open -= 1
+        self._limit.give_back()
 
     def check_tunnels(self) -> None:
         """Raise `Overloaded` if there may be no more tunnels."""
@@ -264,57 +270,66 @@ class Pool:
             return  # Whoever dialled it has gone meanwhile, and gives back the place.
         if connection.is_uploading:
             self.upload_ended(connection)
-        try:
-            self._idle.remove(connection)
-        except ValueError:
-            if connection.is_tunnel:
-                self._tunnels -= 1
-            else:
-                self._busy -= 1
-        else:
+        if connection.is_tunnel:
+            self._tunnels -= 1
+            return
+        if connection.is_idle:
+            connection.is_idle = False
             if ended:
                 self._keep_alive.found_closed(self._sweeper.clock() - connection.idle_since)
-        self.offer_place()
-        if self.beside is not None:
-            self.beside.offer_place()
+        self._open -= 1
+        self._limit.give_back()
 
     def on_deadline(self, now: float) -> None:
         """Close what has idled too long."""
-        idle = self._idle
-        while idle and idle[0].idle_since + IDLE_TIMEOUT <= now:
-            self._learn(idle[0])
-            idle[0].close()
-        self.deadline = idle[0].idle_since + IDLE_TIMEOUT if idle else math.inf
+        self.deadline = math.inf
+        while (connection := self._longest_idle()) is not None:
+            if connection.idle_since + IDLE_TIMEOUT > now:
+                self.deadline = connection.idle_since + IDLE_TIMEOUT
+                return
+            self._learn()
+            connection.close()
 
     def close(self) -> None:
         """Close idle connections now and the others when their exchange ends."""
         self._closed = True
         self._sweeper.discard(self)
-        while self._idle:
-            self._idle[-1].close()
+        while self.close_idle():
+            pass
 
-    def count(self) -> int:
-        """Return how many connections there are or will be."""
-        return len(self._idle) + self._busy + self._dialling
+    # --- the limit's side ----------------------------------------------------------------
 
-    def _has_room(self) -> bool:
-        """Tell whether there may be another connection, and make room if there can be."""
-        beside = self.beside
-        if beside is None:
-            return self.count() < self._limit
-        return self.count() + beside.count() < self._limit or beside.close_idle()
+    def waits_since(self) -> float:
+        """Return the number of whoever has waited longest; see `SharingPool`."""
+        return next(iter(self._waiting.values()), math.inf)
+
+    def use_place(self) -> bool:
+        """Have whoever has waited longest dial."""
+        turn = self._next()
+        if turn is not None:
+            turn.set_result(None)
+        return turn is not None
+
+    def close_idle(self) -> bool:
+        """Close the connection that has idled longest; return whether there was one."""
+        connection = self._longest_idle()
+        if connection is not None:
+            connection.close()
+        return connection is not None
+
+    # --- waiting and dialling ------------------------------------------------------------
 
     async def _turn(self, until: float, timeout: float) -> Http1Upstream | None:
         """Wait for a connection, or for the place of one (None); `timeout` is for the message."""
-        turn: asyncio.Future[Http1Upstream | None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+        turn: Turn = asyncio.get_running_loop().create_future()
+        self._waiting[turn] = self._limit.arrive()
         try:
             async with Within(max(0.0, until - asyncio.get_running_loop().time())):
                 return await turn
         except TimeoutError:
             self._give_back(turn)
             raise Overloaded(
-                f"All {self._limit} connections to {self._dialler.upstream.origin} were busy"
+                f"All {self._limit.most} connections to {self._dialler.upstream.origin} were busy"
                 f" for {timeout:g} s.",
                 retry_after=1,
             ) from None
@@ -322,48 +337,40 @@ class Pool:
             self._give_back(turn)
             raise
 
-    def _give_back(self, turn: asyncio.Future[Http1Upstream | None]) -> None:
+    def _give_back(self, turn: Turn) -> None:
         """Pass on what came for a waiter that has just left."""
         if turn in self._waiting:
-            self._waiting.remove(turn)
+            del self._waiting[turn]
         elif turn.done() and not turn.cancelled():
             connection = turn.result()
             if connection is None:
-                self._dialling -= 1
-                self.offer_place()
+                self._limit.give_back()
             else:
                 self.release(connection)
 
-    def offer_place(self) -> None:
-        """Let those who wait have the places that are free."""
-        while self._waiting and self._has_room():
-            turn = self._waiting.popleft()
-            if not turn.done():
-                self._dialling += 1  # Reserved, so that nobody else takes the place meanwhile.
-                turn.set_result(None)
-
-    async def _dial(self, timeout: float, *, reserved: bool = False) -> Http1Upstream:
-        if not reserved:
-            self._dialling += 1
+    async def _dial(self, timeout: float) -> Http1Upstream:
+        """Return a new connection, for which a place was taken; without one, give that back."""
+        self._dialling += 1
         try:
             _, connection = await self._dialler.dial(self._connection, timeout)
-        except ProxyError as error:
-            self._stats.dials[error.reason] += 1
+        except BaseException as error:
+            if isinstance(error, ProxyError):
+                self._stats.dials[error.reason] += 1
+            self._limit.give_back()
             raise
-        else:
-            self._stats.dials["ok"] += 1
-            if connection.is_closed:
-                origin = self._dialler.upstream.origin
-                raise UpstreamConnectFailed(f"{origin} closed the connection at once.")
-            self._count_in(connection)
-            return connection
         finally:
             self._dialling -= 1
-            self.offer_place()
+        self._stats.dials["ok"] += 1
+        if connection.is_closed:
+            self._limit.give_back()
+            origin = self._dialler.upstream.origin
+            raise UpstreamConnectFailed(f"{origin} closed the connection at once.")
+        self._count_in(connection)
+        return connection
 
     def _count_in(self, connection: Http1Upstream) -> None:
         connection.is_counted = True
-        self._busy += 1
+        self._open += 1
 
     def _connection(self) -> Http1Upstream:
         return Http1Upstream(self, self._head_limit)
@@ -387,12 +394,12 @@ class Uploads:
 
     __slots__ = ("_connections", "_held", "_most", "_waiting", "is_full")
 
-    def __init__(self, connections: int) -> None:
-        """`connections` is the route's limit, 0 for none."""
+    def __init__(self, connections: float) -> None:
+        """`connections` is the upstream's limit, infinity for none."""
         self._connections = connections
-        self._most = connections - connections // 10 if connections else math.inf
+        self._most = connections if connections == math.inf else connections - connections // 10
         self._held = 0
-        self._waiting: dict[Applicant, asyncio.Future[bool]] = {}
+        self._waiting: OrderedDict[Applicant, asyncio.Future[bool]] = OrderedDict()
         """In the order of arrival."""
         self.is_full = False
         """Whether another one has to wait; an attribute, for each exchange asks."""
@@ -439,7 +446,7 @@ class Uploads:
     def end(self) -> None:
         """Uncount one: it is whole, or its connection is gone.  Its place goes to the next."""
         while self._waiting:
-            turn = self._waiting.pop(next(iter(self._waiting)))
+            _, turn = self._waiting.popitem(last=False)
             if not turn.done():
                 turn.set_result(True)
                 return

@@ -84,8 +84,8 @@ class Http1Upstream(Turns, asyncio.BufferedProtocol):
     __slots__ = (
         "_choked", "_chunked_body", "_chunked_request", "_has_large", "_keep_alive", "_limit",
         "_method", "_offers", "_out", "_phase", "_poll", "_pool", "_remaining", "_request_ended",
-        "_sink", "_tls", "answered", "idle_since", "is_counted", "is_tunnel", "is_uploading",
-        "reused", "wrote",
+        "_sink", "_tls", "answered", "idle_since", "is_counted", "is_idle", "is_tunnel",
+        "is_uploading", "reused", "wrote",
     )  # fmt: skip
 
     def __init__(self, pool: Pool, head_limit: int) -> None:
@@ -99,6 +99,8 @@ class Http1Upstream(Turns, asyncio.BufferedProtocol):
         self.reused = False
         self.is_counted = False
         """Whether the pool has taken it in."""
+        self.is_idle = False
+        """Whether it is among the pool's idle ones."""
         self.is_tunnel = False
         """Whether the pool counts it as a tunnel."""
         self.is_uploading = False

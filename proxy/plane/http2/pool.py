@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import deque
+from collections import OrderedDict
 
 from proxy.deadlines import Within
 from proxy.errors import Overloaded, ProxyError, UpstreamConnectFailed, UpstreamConnectTimedOut
 from proxy.plane.dial import Dialler
 from proxy.plane.http1.pool import IDLE_TIMEOUT, Pool
 from proxy.plane.http2.upstream import USUAL_STREAMS, AskingStream, Http2Upstream, OnlyHttp1
-from proxy.plane.limit import Applicant
+from proxy.plane.limit import Applicant, ConnectionLimit
 from proxy.plane.stats import Connections, RouteStats
 from proxy.plane.sweeper import Sweeper
 
@@ -46,21 +46,23 @@ class StreamPool:
         dialler: Dialler,
         http1: Pool,
         *,
-        limit: int,
+        limit: ConnectionLimit,
         head_limit: int,
         sweeper: Sweeper,
         stats: RouteStats,
     ) -> None:
-        """`http1` serves the same upstream; `limit` bounds the connections of both, 0 for none."""
+        """`http1` serves the same upstream, within the same limit."""
         self._dialler = dialler
         self._http1 = http1
-        self._limit = limit or math.inf
+        self._limit = limit
+        limit.share(self)
         self._head_limit = head_limit
         self._sweeper = sweeper
         self._stats = stats
         self._connections: list[Http2Upstream] = []
         self._leaving: set[Http2Upstream] = set()
-        self._waiting: deque[Turn] = deque()
+        self._waiting: OrderedDict[Turn, int] = OrderedDict()
+        """Those who wait, in the order of arrival, by their number."""
         self._dialling = 0
         self._timeout = 0.0
         """What whoever came last waits for a dial (seconds)."""
@@ -89,10 +91,6 @@ class StreamPool:
         return Connections(
             len(everything) - busy, busy, self._dialling, sum(not t.done() for t in self._waiting)
         )
-
-    def count(self) -> int:
-        """Return how many connections there are or will be."""
-        return len(self._connections) + len(self._leaving) + self._dialling
 
     def take(self, applicant: Applicant) -> AskingStream | None:  # noqa: ARG002 (as the other pool's)
         """Return a stream, or None where one must be awaited with `acquire`."""
@@ -126,7 +124,7 @@ class StreamPool:
             if stream is not None:
                 return stream
         turn: Turn = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+        self._waiting[turn] = self._limit.arrive()
         self._timeout = timeout
         self._serve_waiting()
         # A dial has its own deadline and tells the outcome; without one a place is waited for.
@@ -156,14 +154,6 @@ class StreamPool:
         for connection in list(self._connections):
             connection.retire()
 
-    def close_idle(self) -> bool:
-        """Close one connection that is idle; return whether there was one."""
-        for connection in self._connections:
-            if not connection.active:
-                connection.close()
-                return True
-        return False
-
     def on_deadline(self, now: float) -> None:
         """Close what has idled too long."""
         for connection in list(self._connections):
@@ -183,6 +173,8 @@ class StreamPool:
             else:
                 # What comes too early is looked at again.
                 self.deadline = min(self.deadline, connection.idle_since + IDLE_TIMEOUT)
+                if self._limit.is_full:
+                    self._limit.offer()  # Somebody may wait who needs its place.
 
     def retired(self, connection: Http2Upstream) -> None:
         """Give no more places on the connection."""
@@ -194,13 +186,37 @@ class StreamPool:
         """Forget a connection that is closed; others may take its place."""
         if connection in self._connections:
             self._connections.remove(connection)
-        self._leaving.discard(connection)
-        self._serve_waiting()
-        self._http1.offer_place()
+        elif connection in self._leaving:
+            self._leaving.remove(connection)
+        else:
+            return  # Whoever dialled it gives back the place.
+        self._limit.give_back()
 
-    def offer_place(self) -> None:
-        """Let those who wait have the places that are free."""
-        self._serve_waiting()
+    # --- the limit's side ----------------------------------------------------------------
+
+    def waits_since(self) -> float:
+        """Return the number of whoever has waited longest for a dial; see `SharingPool`."""
+        return next(iter(self._waiting.values())) if self._wants_dial() else math.inf
+
+    def use_place(self) -> bool:
+        """Dial, if somebody waits for that."""
+        if not self._wants_dial():
+            return False
+        self._dialling += 1
+        task = asyncio.get_running_loop().create_task(
+            self._dial(self._timeout), name=f"dial {self.origin}"
+        )
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return True
+
+    def close_idle(self) -> bool:
+        """Close one connection that is idle; return whether there was one."""
+        for connection in self._connections:
+            if not connection.active:
+                connection.close()
+                return True
+        return False
 
     # --- waiting and dialling ------------------------------------------------------------
 
@@ -214,31 +230,23 @@ class StreamPool:
 
     def _serve_waiting(self) -> None:
         """Give places to those who wait, the first first; dial for those who are left."""
-        waiting: deque[Turn] = self._waiting
+        waiting = self._waiting
         heard = self._sweeper.clock() - _CHECK_AFTER
         for connection in self._connections:
             while waiting and connection.has_place and connection.heard_at >= heard:
-                turn = waiting.popleft()
+                turn, _ = waiting.popitem(last=False)
                 if not turn.done():
                     turn.set_result(connection.open())
         if waiting:
-            self._dial_more()
+            self._limit.offer()
 
-    def _dial_more(self) -> None:
-        while self._waiting and self._waiting[0].done():
-            _ = self._waiting.popleft()
-        wanted = math.ceil(len(self._waiting) / self._expected)
-        while self._dialling < wanted and self._has_room():
-            self._dialling += 1
-            task = asyncio.get_running_loop().create_task(
-                self._dial(self._timeout), name=f"dial {self.origin}"
-            )
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    def _has_room(self) -> bool:
-        """Tell whether there may be another connection, and make room if there can be."""
-        return self.count() + self._http1.count() < self._limit or self._http1.close_idle()
+    def _wants_dial(self) -> bool:
+        """Tell whether those who wait are more than the dials under way will probably serve."""
+        waiting = self._waiting
+        while waiting and next(iter(waiting)).done():
+            _ = waiting.popitem(last=False)
+        wanted = math.ceil(len(waiting) / self._expected)
+        return self._dialling < wanted and not self.is_declined
 
     async def _dial(self, timeout: float) -> None:
         """Dial once, and tell the outcome to those who wait."""
@@ -247,17 +255,20 @@ class StreamPool:
             outcome = await self._connect(timeout)
         except ProxyError as error:
             outcome = error
+        except BaseException:
+            self._limit.give_back()
+            raise
         finally:
             self._dialling -= 1
         failed = isinstance(outcome, ProxyError)
         self._stats.dials[outcome.reason if isinstance(outcome, ProxyError) else "ok"] += 1
-        if isinstance(outcome, OnlyHttp1) and outcome.is_certain:
-            self._declined_until = self._sweeper.clock() + _DECLINED
         if outcome is None or (failed and self._dialling):
             self._serve_waiting()
         else:
             self._disappoint(outcome)
-        self._http1.offer_place()
+        is_adopted = isinstance(outcome, OnlyHttp1) and self._dialler.upstream.tls
+        if outcome is not None and not is_adopted:
+            self._limit.give_back()
 
     async def _connect(self, timeout: float) -> OnlyHttp1 | ProxyError | None:
         """Add a connection that has said how many streams it takes; or return why there is none."""
@@ -271,8 +282,11 @@ class StreamPool:
             raise UpstreamConnectTimedOut(
                 f"{self.origin} was not connected within {timeout:g} s (HTTP/2 settings)."
             ) from None
-        if isinstance(outcome, OnlyHttp1) and connection.scheme == b"https":
-            self._http1.adopt(transport)
+        if isinstance(outcome, OnlyHttp1):
+            if outcome.is_certain:
+                self._declined_until = self._sweeper.clock() + _DECLINED
+            if self._dialler.upstream.tls:
+                self._http1.adopt(transport)
         if outcome is not None:
             return outcome
         if connection.most_streams == 0:
@@ -289,7 +303,7 @@ class StreamPool:
         return Http2Upstream(self, self._head_limit, self._sweeper, tls=tls)
 
     def _disappoint(self, outcome: ProxyError | OnlyHttp1) -> None:
-        waiting, self._waiting = self._waiting, deque()
+        waiting, self._waiting = self._waiting, OrderedDict()
         for turn in waiting:
             if not turn.done():
                 turn.set_result(outcome)
@@ -297,7 +311,7 @@ class StreamPool:
     def _give_back(self, turn: Turn) -> None:
         """Pass on what came for a waiter that has just left."""
         if turn in self._waiting:
-            self._waiting.remove(turn)
+            del self._waiting[turn]
         elif turn.done() and not turn.cancelled():
             outcome = turn.result()
             if isinstance(outcome, AskingStream):

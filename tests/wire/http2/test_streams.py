@@ -18,6 +18,7 @@ from tests.fakes.framed import (
     Seen,
 )
 from tests.fakes.framed_world import Framed
+from tests.fakes.raw import RawCaller
 
 MOST = 3
 MESSAGE = b"\0\0\0\0\x03abc"
@@ -208,6 +209,113 @@ async def test_both_protocols_share_the_limit_of_connections() -> None:
         await other.until(lambda: other.received.endswith(b"\r\n\r\n"), "a request")
         other.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
         assert (await lines.answer()).status == 200
+
+
+LINES = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+async def ask_in_lines(world: Framed, connection: int) -> tuple[RawCaller, FramedUpstreamEnd]:
+    """Ask in HTTP/1.1; return the caller and the upstream's connection of that number."""
+    caller = await world.caller()
+    caller.send(LINES)
+    return caller, await lines_arrived(world, connection)
+
+
+async def lines_arrived(world: Framed, connection: int) -> FramedUpstreamEnd:
+    """Wait until a request in HTTP/1.1 is on the upstream's connection of that number."""
+    await world.until(lambda: len(world.framed.connections) > connection, "a connection")
+    upstream = world.framed.connections[connection]
+    await upstream.until(lambda: upstream.received.endswith(b"\r\n\r\n"), "a request")
+    return upstream
+
+
+async def who_wait(world: Framed, count: int) -> None:
+    await world.until(lambda: world.connections.waiting == count, f"{count} who wait")
+
+
+async def test_a_connection_that_falls_idle_makes_room_for_http_1() -> None:
+    async with Framed(limits=Limits(connections=1)) as world:
+        caller = await world.frames()
+        ask_all(caller, 1)
+        http2 = await world.framed.accept()
+        await arrived(http2, 1)
+        lines = await world.caller()
+        lines.send(LINES)
+        await who_wait(world, 1)
+
+        http2.answer(1)
+
+        (await lines_arrived(world, 1)).send(OK)
+        assert (await lines.answer()).status == 200
+        await http2.until(lambda: http2.ended, "the end of the idle connection")
+
+
+async def test_a_connection_that_falls_idle_makes_room_for_http_2() -> None:
+    async with Framed(limits=Limits(connections=1)) as world:
+        lines, http1 = await ask_in_lines(world, 0)
+        caller = await world.frames()
+        ask_all(caller, 1)
+        await who_wait(world, 1)
+
+        http1.send(OK)
+
+        assert (await lines.answer()).status == 200
+        await world.until(lambda: len(world.framed.connections) == 2, "another connection")
+        http2 = world.framed.connections[1]
+        await arrived(http2, 1)
+        http2.answer(1)
+        assert (await caller.finished(1)).status == 200
+
+
+async def test_who_has_waited_longest_is_next_whatever_it_speaks() -> None:
+    async with Framed(limits=Limits(connections=1)) as world:
+        first, http1 = await ask_in_lines(world, 0)
+        caller = await world.frames()
+        ask_all(caller, 1)
+        await who_wait(world, 1)
+        last = await world.caller()
+        last.send(LINES)
+        await who_wait(world, 2)
+
+        http1.send(OK)
+
+        assert (await first.answer()).status == 200
+        await world.until(lambda: len(world.framed.connections) == 2, "another connection")
+        http2 = world.framed.connections[1]
+        await arrived(http2, 1)
+        assert world.connections.waiting == 1
+        http2.answer(1)
+        (await lines_arrived(world, 2)).send(OK)
+        assert (await last.answer()).status == 200
+
+
+async def test_the_place_of_an_idle_connection_goes_to_one_only() -> None:
+    """And a place that becomes free beside it to one more."""
+    async with Framed(limits=Limits(connections=2)) as world:
+        first, http1 = await ask_in_lines(world, 0)
+        caller = await world.frames()
+        ask_all(caller, 1)
+        await world.until(lambda: len(world.framed.connections) == 2, "another connection")
+        http2 = world.framed.connections[1]
+        await arrived(http2, 1)
+        waiting = [await world.caller() for _ in range(3)]
+        for each in waiting:
+            each.send(LINES)
+        await who_wait(world, 3)
+
+        http2.answer(1)
+        http1.reset()
+
+        assert (await first.answer()).status == 502
+        assert await world.standstill(lambda: len(world.framed.connections), unlike=2) == 4
+        assert world.connections.waiting == 1
+        one, two = await lines_arrived(world, 2), await lines_arrived(world, 3)
+        one.send(OK)
+        await one.until(lambda: one.received.count(b"\r\n\r\n") == 2, "the last request")
+        for end in (one, two):
+            end.send(OK)
+        assert [(await each.answer()).status for each in waiting] == [200, 200, 200]
 
 
 async def test_an_idle_connection_is_closed_after_a_while(framed: Framed) -> None:

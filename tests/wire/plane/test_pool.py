@@ -422,3 +422,59 @@ async def test_a_connection_that_will_not_do_makes_room_for_another(wired: Wired
     assert await served_anew(wired, caller, POST)
     await end.take_all()
     assert wired.connections == Connections(idle=1)
+
+
+# --- what it costs when many leave at once
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, kind: type) -> list[object]:
+    """Note each time that an object of `kind` is compared with another: in a search, say."""
+    compared: list[object] = []
+
+    def compare(self: object, other: object) -> bool:
+        compared.append(other)
+        return self is other
+
+    monkeypatch.setattr(kind, "__eq__", compare, raising=False)
+    return compared
+
+
+async def test_idle_connections_that_end_are_not_searched_for(
+    wired: Wired, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, ends = await three_idle(wired)
+    compared = counted(monkeypatch, Http1Upstream)
+
+    for left, end in enumerate(reversed(ends)):
+        end.finish()
+        await wired.until(lambda n=left: wired.connections.idle == 2 - n, "its end")  # type: ignore[misc]  # a lambda's default
+
+    assert compared == []
+
+
+class Waiter(asyncio.Future[object]):
+    """What the loop makes where somebody waits."""
+
+
+async def test_who_leaves_before_its_turn_is_not_searched_for(
+    wired: Wired, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await wired.serve(limits=Limits(connections=1))
+    first = await wired.caller()
+    first.send(GET)
+    upstream = await wired.upstream.accept()
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(loop, "create_future", lambda: Waiter(loop=loop))
+    others = [await wired.caller() for _ in range(5)]
+    for number, other in enumerate(others, 1):
+        other.send(GET)
+        await wired.until(lambda n=number: wired.connections.waiting == n, "who waits")  # type: ignore[misc]  # a lambda's default
+    compared = counted(monkeypatch, Waiter)
+
+    for other in reversed(others):
+        other.close()
+    await wired.until(lambda: wired.connections.waiting == 0, "nobody who waits")
+
+    assert compared == []
+    await upstream.serve(OK)
+    await first.take(OK)
