@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict
 
 
 class GateFull(Exception):
@@ -19,7 +19,8 @@ class Gate:
         """`limit` is how many may be inside at once, `queue` how many may wait."""
         self._limit = limit
         self._queue = queue
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: OrderedDict[asyncio.Future[None], None] = OrderedDict()
+        """In the order of arrival; whoever leaves is not searched for."""
         self.inside = 0
 
     @property
@@ -45,20 +46,21 @@ class Gate:
         if len(self._waiting) >= self._queue:
             raise GateFull
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+        self._waiting[turn] = None
         try:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
                 self.leave()  # The place was already ours: pass it on.
             else:
-                self._waiting.remove(turn)
+                # It is not there any more if `leave` has just passed it over.
+                self._waiting.pop(turn, None)
             raise
 
     def leave(self) -> None:
         """Give the place to whoever has waited longest."""
         while self._waiting:
-            turn = self._waiting.popleft()
+            turn, _ = self._waiting.popitem(last=False)
             if not turn.done():
                 turn.set_result(None)
                 return

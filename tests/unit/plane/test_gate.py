@@ -60,3 +60,44 @@ async def test_a_place_given_to_somebody_who_has_just_left_goes_on() -> None:
     assert (gate.inside, gate.waiting) == (1, 0)
     gate.leave()
     assert gate.inside == 0
+
+
+async def test_who_leaves_while_a_place_becomes_free_is_passed_over() -> None:
+    gate = Gate(limit=1, queue=2)
+    gate.try_enter()
+    first, second = await waiting(gate, 2)
+
+    first.cancel()
+    gate.leave()
+    await second
+    with pytest.raises(asyncio.CancelledError):
+        await first
+
+    assert (gate.inside, gate.waiting) == (1, 0)
+
+
+class Waiter(asyncio.Future[object]):
+    """What the loop makes where somebody waits; counts comparisons, as a search makes them."""
+
+    compared = 0
+
+    def __eq__(self, other: object) -> bool:
+        Waiter.compared += 1
+        return self is other
+
+    __hash__ = asyncio.Future.__hash__
+
+
+async def test_who_leaves_is_not_searched_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(loop, "create_future", lambda: Waiter(loop=loop))
+    gate = Gate(limit=1, queue=100)
+    gate.try_enter()
+    tasks = await waiting(gate, 100)
+    Waiter.compared = 0
+
+    for task in reversed(tasks):
+        task.cancel()
+    await asyncio.wait(tasks)
+
+    assert (gate.waiting, Waiter.compared) == (0, 0)
