@@ -15,6 +15,9 @@ from __future__ import annotations
 import enum
 from typing import ClassVar
 
+CHECK_NAME = "Check the spelling of the route's upstream, and DNS where the proxy runs."
+"""The hint where a name cannot be resolved."""
+
 
 class Fault(enum.Enum):
     """The party that has to act to make a failure go away."""
@@ -142,7 +145,10 @@ class UpstreamConnectFailed(ProxyError):
 
     fault, reason, status = Fault.UPSTREAM, "upstream_connect_failed", 502
     title = "The upstream could not be reached"
-    default_hint = "Check the route's upstream, DNS and egress settings."
+    default_hint = (
+        "Check the route's upstream and its port, that the service runs, and egress where the "
+        "proxy runs."
+    )
 
 
 class UpstreamLoops(UpstreamConnectFailed):
@@ -160,7 +166,10 @@ class UpstreamConnectTimedOut(ProxyError):
 
     fault, reason, status = Fault.UPSTREAM, "upstream_connect_timed_out", 504
     title = "Connecting to the upstream took too long"
-    default_hint = "Check egress (VPC connector, firewall), or raise timeouts.connect."
+    default_hint = (
+        "Check egress where the proxy runs (firewall, VPC connector, Cloud NAT), or raise "
+        "timeouts.connect."
+    )
 
 
 class UpstreamTlsFailed(ProxyError):
@@ -169,7 +178,8 @@ class UpstreamTlsFailed(ProxyError):
     fault, reason, status = Fault.UPSTREAM, "upstream_tls_failed", 502
     title = "The upstream's TLS could not be verified"
     default_hint = (
-        "Check the upstream's host name; for a private authority set the route's ca_file."
+        "The upstream needs TLS 1.2 or newer and a certificate for this name; for a private "
+        "authority set the route's ca_file."
     )
 
 

@@ -17,6 +17,7 @@ from proxy.doctor.certificate import Place
 from proxy.doctor.findings import Advice, Finding, Outcome, Reason, Step, failed, skipped
 from proxy.doctor.tls import handshake
 from proxy.doctor.words import span
+from proxy.errors import CHECK_NAME, UpstreamConnectTimedOut
 from proxy.resolver import Resolver
 
 ADDRESSES = 8
@@ -92,7 +93,7 @@ def _unresolved(host: str, error: Exception, seconds: float) -> Finding:
     advice = Advice(
         reason=reason,
         why=why,
-        fix="Check the spelling of the route's upstream, and DNS where the proxy runs.",
+        fix=CHECK_NAME,
         command=f"getent hosts {host}; cat /etc/resolv.conf",
     )
     return failed(Step.DNS, f"{host}: {what}", advice)
@@ -167,7 +168,7 @@ def _unreachable(errors: dict[Place, str], silent: Sequence[Place], within: floa
         fix = "Check the route's upstream and its port, and that the service runs."
     elif silent:
         reason, why = "connect_timed_out", "Nothing came back: a firewall drops the packets."
-        fix = "Check egress where the proxy runs: firewall, VPC connector, Cloud NAT."
+        fix = UpstreamConnectTimedOut.default_hint
     else:
         reason, why = "connect_failed", "There is no way there from this machine."
         fix = "Check routes and egress where the proxy runs."

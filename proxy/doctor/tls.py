@@ -10,6 +10,7 @@ from proxy.doctor import certificate
 from proxy.doctor.certificate import Certificate, Place
 from proxy.doctor.findings import Advice, Finding, Outcome, Reason, Step, failed
 from proxy.doctor.words import is_address, span
+from proxy.errors import UpstreamTlsFailed
 from proxy.plane.trust import hint_for, tls_context
 from proxy.redact import redact_foreign
 
@@ -128,6 +129,6 @@ def _broken_off(upstream: Upstream, error: Exception) -> Finding:
         if said:
             text = f"the handshake failed: {redact_foreign(said.lower().replace('_', ' '))}"
         why = f"The upstream and this machine could not agree on TLS: {text}."
-        fix = "The upstream needs TLS 1.2 or newer, and a certificate for this name."
+        fix = UpstreamTlsFailed.default_hint
     advice = Advice(reason=reason, why=why, fix=fix, command=command)
     return failed(Step.TLS, text, advice)

@@ -16,6 +16,7 @@ from aiohappyeyeballs import start_connection
 from proxy.config.model import Upstream
 from proxy.deadlines import Within
 from proxy.errors import (
+    CHECK_NAME,
     ProxyError,
     UpstreamConnectFailed,
     UpstreamConnectTimedOut,
@@ -161,7 +162,7 @@ class Dialler:
         if isinstance(error, socket.gaierror):
             return UpstreamConnectFailed(
                 f"The name {host} cannot be resolved: {error.strerror}.",
-                hint="Check the route's upstream, and DNS inside this container.",
+                hint=CHECK_NAME,
             )
         return UpstreamConnectFailed(f"{origin} cannot be connected: {error.strerror or error}.")
 
