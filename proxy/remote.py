@@ -27,8 +27,6 @@ ANSWER_WITHIN = 2.0
 
 OK, NOT_FOUND = 200, 404
 
-"""What the admin listener calls itself in ``Server``."""
-
 _READ_AT_MOST = 4096  # Bytes: the listener's answers to these questions are one line.
 
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (listened on, so asked here)
@@ -38,7 +36,7 @@ _LOOPBACK = ("127.0.0.1", "::1")
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Reply:
     """What the listener said, or why it said nothing."""
 
     status: int | None
@@ -96,7 +94,7 @@ def shutdown(address: Address) -> int:
     return _complain(f"{address}: does not shut down: /quitquitquit: {answer}")
 
 
-def ask(address: Address, method: str, path: str, timeout: float) -> Answer:
+def ask(address: Address, method: str, path: str, timeout: float) -> Reply:
     """Send one request and return what came of it within `timeout` seconds; raises nothing."""
     connection = _Connection(address, timeout)
     try:
@@ -104,17 +102,17 @@ def ask(address: Address, method: str, path: str, timeout: float) -> Answer:
         response = connection.getresponse()
         first_line = response.read(_READ_AT_MOST).decode("utf-8", "replace").partition("\n")[0]
         is_ours = response.headers.get("Server") == PROGRAM
-        return Answer(response.status, redact_foreign(first_line), is_ours=is_ours)
+        return Reply(response.status, redact_foreign(first_line), is_ours=is_ours)
     except TimeoutError:
-        return Answer(None, f"no answer within {timeout:g} s")
+        return Reply(None, f"no answer within {timeout:g} s")
     except ConnectionRefusedError:
-        return Answer(None, "connection refused: nothing listens there")
+        return Reply(None, "connection refused: nothing listens there")
     except FileNotFoundError:
-        return Answer(None, "there is no such socket")
+        return Reply(None, "there is no such socket")
     except OSError as error:
-        return Answer(None, error.strerror or str(error))
+        return Reply(None, error.strerror or str(error))
     except http.client.HTTPException:
-        return Answer(None, "what answers there does not speak HTTP")
+        return Reply(None, "what answers there does not speak HTTP")
     finally:
         connection.close()
 

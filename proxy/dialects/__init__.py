@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proxy.dialects.base import Answer, Caller, Dialect
+from proxy.dialects.base import Caller, Dialect, ErrorAnswer
 from proxy.dialects.registry import render
 
-__all__ = ["Answer", "Caller", "Dialect", "render"]
+__all__ = ["Caller", "Dialect", "ErrorAnswer", "render"]

@@ -42,7 +42,7 @@ class Caller(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ErrorAnswer:
     """A response without a wire format."""
 
     status: int
@@ -59,7 +59,7 @@ class Dialect(Protocol):
     def recognises(self, caller: Caller) -> bool:
         """Tell whether the caller speaks it."""
 
-    def answer(self, error: ProxyError, caller: Caller) -> Answer:
+    def answer(self, error: ProxyError, caller: Caller) -> ErrorAnswer:
         """Say the error in it."""
 
 

@@ -11,8 +11,8 @@ import json
 import re
 
 from proxy.dialects.base import (
-    Answer,
     Caller,
+    ErrorAnswer,
     common_fields,
     enveloped,
     media_type,
@@ -33,15 +33,15 @@ def recognises(caller: Caller) -> bool:
     return caller.method == "GET" and _GET.search(caller.target) is not None
 
 
-def answer(error: ProxyError, caller: Caller) -> Answer:
+def answer(error: ProxyError, caller: Caller) -> ErrorAnswer:
     """Return the error as the end of a stream where the caller opened one, else as JSON."""
     said = {"code": code_of(error).label, "message": sentence(error)}
     if stream_type := _stream_type(caller):
         # Without `metadata`: clients add the fields of the head to it by themselves.
         body = enveloped(_END_OF_STREAM, json.dumps({"error": said}).encode())
-        return Answer(200, common_fields(error, stream_type, body), body)
+        return ErrorAnswer(200, common_fields(error, stream_type, body), body)
     body = json.dumps(said).encode()
-    return Answer(error.status, common_fields(error, "application/json", body), body)
+    return ErrorAnswer(error.status, common_fields(error, "application/json", body), body)
 
 
 def _stream_type(caller: Caller) -> str:

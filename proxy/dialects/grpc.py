@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from proxy.dialects.base import LOOP_FIELD, REASON_FIELD, Answer, Caller, media_type, sentence
+from proxy.dialects.base import LOOP_FIELD, REASON_FIELD, Caller, ErrorAnswer, media_type, sentence
 from proxy.dialects.codes import code_of, percent_encoded
 from proxy.errors import ProxyError, UpstreamLoops
 
@@ -21,7 +21,7 @@ def recognises(caller: Caller) -> bool:
     return _TYPE.fullmatch(media_type(caller.field("content-type"))) is not None
 
 
-def answer(error: ProxyError, caller: Caller) -> Answer:
+def answer(error: ProxyError, caller: Caller) -> ErrorAnswer:
     """Return the error as the status of a call that brought nothing else."""
     content_type = media_type(caller.field("content-type"))
     fields = [
@@ -34,4 +34,4 @@ def answer(error: ProxyError, caller: Caller) -> Answer:
         fields.append((LOOP_FIELD, "1"))
     if error.retry_after is not None:
         fields.append(("retry-after", str(error.retry_after)))
-    return Answer(200, tuple(fields))
+    return ErrorAnswer(200, tuple(fields))

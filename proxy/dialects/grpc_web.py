@@ -10,8 +10,8 @@ import base64
 import re
 
 from proxy.dialects.base import (
-    Answer,
     Caller,
+    ErrorAnswer,
     common_fields,
     enveloped,
     media_type,
@@ -30,7 +30,7 @@ def recognises(caller: Caller) -> bool:
     return _TYPE.fullmatch(media_type(caller.field("content-type"))) is not None
 
 
-def answer(error: ProxyError, caller: Caller) -> Answer:
+def answer(error: ProxyError, caller: Caller) -> ErrorAnswer:
     """Return the error as trailers in the body, in base64 for the text variant."""
     # The reason is a field of the head alone: clients put both into one set of metadata.
     status, message = int(code_of(error)), percent_encoded(sentence(error))
@@ -39,7 +39,7 @@ def answer(error: ProxyError, caller: Caller) -> Answer:
     content_type = _answer_type(caller)
     if "-text" in content_type:
         body = base64.b64encode(body)
-    return Answer(200, common_fields(error, content_type, body), body)
+    return ErrorAnswer(200, common_fields(error, content_type, body), body)
 
 
 def _answer_type(caller: Caller) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from proxy.dialects.base import Answer, Caller, common_fields, media_type, sentence
+from proxy.dialects.base import Caller, ErrorAnswer, common_fields, media_type, sentence
 from proxy.errors import ProxyError
 
 # Section 5.1: -32000 to -32099 are for errors that the implementation defines.
@@ -29,7 +29,7 @@ def recognises(caller: Caller) -> bool:
     return found in _TYPES or ("json" in found and bool(_requests(caller)))
 
 
-def answer(error: ProxyError, caller: Caller) -> Answer:
+def answer(error: ProxyError, caller: Caller) -> ErrorAnswer:
     """Return the error as one response; for a batch, one for each of its requests."""
     requests = _requests(caller)
     said: Any = _response(error, caller, None)
@@ -40,7 +40,7 @@ def answer(error: ProxyError, caller: Caller) -> Answer:
         answers = [_response(error, caller, _id_of(one)) for one in requests if "id" in one]
         said = answers or said
     body = json.dumps(said).encode()
-    return Answer(error.status, common_fields(error, "application/json", body), body)
+    return ErrorAnswer(error.status, common_fields(error, "application/json", body), body)
 
 
 def _response(error: ProxyError, caller: Caller, number: str | int | None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import json
 from typing import Any
 
 from proxy.dialects import trpc
-from proxy.dialects.base import Answer, Caller, common_fields
+from proxy.dialects.base import Caller, ErrorAnswer, common_fields
 from proxy.errors import ProxyError
 
 CONTENT_TYPE = "application/problem+json"
@@ -25,10 +25,10 @@ def recognises(caller: Caller) -> bool:  # noqa: ARG001 (the interface)
     return True
 
 
-def answer(error: ProxyError, caller: Caller) -> Answer:
+def answer(error: ProxyError, caller: Caller) -> ErrorAnswer:
     """Return the error as a problem."""
     body = json.dumps(members(error, caller)).encode()
-    return Answer(error.status, common_fields(error, CONTENT_TYPE, body), body)
+    return ErrorAnswer(error.status, common_fields(error, CONTENT_TYPE, body), body)
 
 
 def members(error: ProxyError, caller: Caller) -> dict[str, Any]:

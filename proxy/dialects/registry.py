@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from proxy.config.model import ErrorFormat
 from proxy.dialects import connect, grpc, grpc_web, jsonrpc, problem, trpc, twirp
-from proxy.dialects.base import Answer, Caller, Dialect
+from proxy.dialects.base import Caller, Dialect, ErrorAnswer
 from proxy.errors import ProxyError
 
 # In the order in which `auto` asks them: by content type first, then by path and query, then by
@@ -20,7 +20,7 @@ _DIALECTS: dict[ErrorFormat, Dialect] = {
 }
 
 
-def render(error: ProxyError, caller: Caller) -> Answer:
+def render(error: ProxyError, caller: Caller) -> ErrorAnswer:
     """Return the answer to `caller`: in the language its route names, or its own."""
     chosen = _DIALECTS.get(caller.language)
     if chosen is None:

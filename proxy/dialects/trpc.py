@@ -7,7 +7,7 @@ import re
 from typing import Any
 from urllib.parse import unquote
 
-from proxy.dialects.base import Answer, Caller, common_fields, sentence
+from proxy.dialects.base import Caller, ErrorAnswer, common_fields, sentence
 from proxy.errors import ProxyError
 
 # HTTP status → tRPC's key and JSON-RPC number (@trpc/server, `TRPC_ERROR_CODES_BY_KEY`).
@@ -38,10 +38,10 @@ def recognises(caller: Caller) -> bool:
     )
 
 
-def answer(error: ProxyError, caller: Caller) -> Answer:
+def answer(error: ProxyError, caller: Caller) -> ErrorAnswer:
     """Return the error as tRPC's envelope."""
     body = json.dumps({"error": shape(error, caller)}).encode()
-    return Answer(error.status, common_fields(error, "application/json", body), body)
+    return ErrorAnswer(error.status, common_fields(error, "application/json", body), body)
 
 
 def shape(error: ProxyError, caller: Caller) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-from proxy.dialects.base import Answer, Caller, common_fields, sentence
+from proxy.dialects.base import Caller, ErrorAnswer, common_fields, sentence
 from proxy.dialects.codes import code_of
 from proxy.errors import ProxyError
 
@@ -22,7 +22,7 @@ def recognises(caller: Caller) -> bool:
     return caller.method == "POST" and at >= 0 and _PATH.fullmatch(path, at) is not None
 
 
-def answer(error: ProxyError, caller: Caller) -> Answer:
+def answer(error: ProxyError, caller: Caller) -> ErrorAnswer:
     """Return the error as Twirp's object; the values of ``meta`` are strings by its rules."""
     said = {
         "code": _OWN_CODES.get(error.status) or code_of(error).label,
@@ -30,4 +30,4 @@ def answer(error: ProxyError, caller: Caller) -> Answer:
         "meta": {"reason": error.reason, "route": caller.route, "hint": error.hint},
     }
     body = json.dumps(said).encode()
-    return Answer(error.status, common_fields(error, "application/json", body), body)
+    return ErrorAnswer(error.status, common_fields(error, "application/json", body), body)

@@ -46,10 +46,10 @@ def answer(request: web.Request, facts: Facts) -> web.Response:
     }
     if request.path in published:
         return _respond(json.dumps(published[request.path](), indent=2), JSON)
-    return _refuse(request) or _look_up(request, facts)
+    return _refusal(request) or _look_up(request, facts)
 
 
-def _refuse(request: web.Request) -> web.Response | None:
+def _refusal(request: web.Request) -> web.Response | None:
     # A proxy that forwards a stranger's request must not hand out this instance's tokens:
     # the two header rules are the real server's defence against that.
     if "X-Forwarded-For" in request.headers:

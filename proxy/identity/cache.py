@@ -346,7 +346,7 @@ class TokenCache:
         await self._waiters.wait(math.inf)
         return None if self._usable() else self._unavailable()
 
-    def refuse(self, token: IdToken, route: str) -> bool:
+    def seek_another(self, token: IdToken, route: str) -> bool:
         """Look for another token than `token`, which Google's front end answered with 401.
 
         Return whether a fetch is running that may bring one.  Nothing is taken away: the
@@ -371,9 +371,9 @@ class TokenCache:
     async def another(self, refused: IdToken, route: str, timeout: float) -> IdToken | None:
         """Return a token other than `refused`, None if there is none.
 
-        Waits for one fetch at most, and up to `timeout` seconds for it; see `refuse`.
+        Waits for one fetch at most, and up to `timeout` seconds for it; see `seek_another`.
         """
-        if self.refuse(refused, route):
+        if self.seek_another(refused, route):
             await self._waiters.wait(self._steady() + timeout)
         token = self.current(route)
         return None if token is None or token.value == refused.value else token

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from proxy import PROGRAM, __version__
 from proxy.deadlines import Within
-from proxy.identity.plain_http import HTTP_PORT, Answer, Broken, get
+from proxy.identity.plain_http import HTTP_PORT, Broken, Response, get
 from proxy.identity.source import ANSWER_WITHIN, Authority, TokenSourceError
 from proxy.identity.token import read_claims
 from proxy.redact import EXPLANATION, FIRST_WORDS, first_words
@@ -113,7 +113,7 @@ class Metadata:
             raise unfit(f"value of {key}", answer)
         return value
 
-    async def answer(self, key: str) -> Answer:
+    async def answer(self, key: str) -> Response:
         """Return the 200 response for a key; statuses that pass are asked for again.
 
         Any server can say 200: whoever calls judges the content, and raises `unfit`.
@@ -127,7 +127,7 @@ class Metadata:
             raise _refused(key, answer) if _is_its_own(answer) else _another_server(answer)
         return answer
 
-    async def _patiently(self, target: str) -> Answer:
+    async def _patiently(self, target: str) -> Response:
         for attempt in range(ATTEMPTS - 1):
             answer = await self._get(target)
             if answer.status not in PASSING:
@@ -136,7 +136,7 @@ class Metadata:
             await self._pause(self._jitter.uniform(pause / 2, pause))
         return await self._get(target)
 
-    async def _get(self, target: str) -> Answer:
+    async def _get(self, target: str) -> Response:
         if self._address is None:
             raise TokenSourceError(f"{self._variable} is no place of a server", hint=NO_PLACE)
         host, port = self._address
@@ -199,7 +199,7 @@ class MetadataSource:
         """Nothing is kept open."""
 
 
-def came(answer: Answer) -> str:
+def came(answer: Response) -> str:
     """Say what a response is, without quoting a token."""
     content_type = answer.headers.get("content-type", "no content type").partition(";")[0]
     # What the server itself says of a failure is the best explanation that there is.
@@ -208,14 +208,14 @@ def came(answer: Answer) -> str:
     return f"status {answer.status}, {content_type}, {words}"
 
 
-def unfit(wanted: str, answer: Answer) -> TokenSourceError:
+def unfit(wanted: str, answer: Response) -> TokenSourceError:
     """Return the error of a 200 whose content is not what was `wanted`."""
     if not _is_its_own(answer):
         return _another_server(answer)
     return TokenSourceError(f"no {wanted} came but {came(answer)}")
 
 
-def _is_its_own(answer: Answer) -> bool:
+def _is_its_own(answer: Response) -> bool:
     """Tell whether the metadata server, or what poses as it, says that it answered.
 
     What it omits proves nothing: GKE's has answered tokens without it.
@@ -223,7 +223,7 @@ def _is_its_own(answer: Answer) -> bool:
     return answer.headers.get("metadata-flavor") == "Google"
 
 
-def _another_server(answer: Answer) -> TokenSourceError:
+def _another_server(answer: Response) -> TokenSourceError:
     return TokenSourceError(
         f"some other server answered: {came(answer)}, without Metadata-Flavor: Google",
         hint=NOT_HERE,
@@ -231,7 +231,7 @@ def _another_server(answer: Answer) -> TokenSourceError:
     )
 
 
-def _refused(key: str, answer: Answer) -> TokenSourceError:
+def _refused(key: str, answer: Response) -> TokenSourceError:
     if answer.status != NOT_FOUND:
         return TokenSourceError(came(answer), retryable=answer.status in PASSING)
     if key.startswith(_ACCOUNT):

@@ -33,7 +33,7 @@ class Broken(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """A complete response."""
 
     status: int
@@ -50,7 +50,7 @@ async def get(
     *,
     connect_within: float,
     resolver: Resolver,
-) -> Answer:
+) -> Response:
     """Send one request and return the response.
 
     `target` is sent as it stands; `headers` are added to ``Host``.  `connect_within` bounds
@@ -67,7 +67,7 @@ async def get(
         reader, writer = await asyncio.open_connection(sock=sock)
     try:
         writer.write(request)
-        return await _Response().read(reader)
+        return await _Reading().read(reader)
     except ConnectionError as error:
         raise Broken("the connection ended before the answer was complete") from error
     finally:
@@ -88,7 +88,7 @@ def _request(host: str, port: int, target: str, headers: Mapping[str, str]) -> b
     return "\r\n".join([*lines, "", ""]).encode("ascii")
 
 
-class _Response:
+class _Reading:
     """Collects what llhttp reads; the methods whose names begin with ``on_`` are its callbacks."""
 
     def __init__(self) -> None:
@@ -115,7 +115,7 @@ class _Response:
         # RFC 9110, 15.2: any number of interim responses may come first.
         self._ended = self._begun
 
-    async def read(self, reader: asyncio.StreamReader) -> Answer:
+    async def read(self, reader: asyncio.StreamReader) -> Response:
         """Return the response once it is whole."""
         while not self._ended:
             data = await reader.read(BODY_BYTES)
@@ -123,7 +123,7 @@ class _Response:
                 self._end_of_connection()
                 break
             self._feed(data)
-        return Answer(self._parser.get_status_code(), self._headers, bytes(self._body))
+        return Response(self._parser.get_status_code(), self._headers, bytes(self._body))
 
     def _feed(self, data: bytes) -> None:
         try:

@@ -28,7 +28,7 @@ from opentelemetry.trace import (
 
 from proxy import PROGRAM, __version__
 from proxy.errors import ProxyError
-from proxy.ops.spans import Finished, attributes_of, name_of, parent_of, state_of
+from proxy.ops.spans import TracedExchange, attributes_of, name_of, parent_of, state_of
 from proxy.redact import redact
 
 # The first whose names for HTTP are stable.
@@ -58,7 +58,7 @@ class Recorder:
         self._tracer = self._provider.get_tracer(PROGRAM, __version__, schema_url=_SCHEMA)
 
     def record(
-        self, exchange: Finished, begun: float, ended: float, error: ProxyError | None
+        self, exchange: TracedExchange, begun: float, ended: float, error: ProxyError | None
     ) -> None:
         """Make the span of an exchange that lasted from `begun` to `ended` (wall clock)."""
         attributes = attributes_of(exchange, error)

@@ -27,7 +27,7 @@ _FIRST_ERROR: Final = 400  # For a client both 4xx and 5xx are errors.
 _TRACESTATE_LENGTH: Final = 512
 
 
-class Finished(Protocol):
+class TracedExchange(Protocol):
     """What of an exchange its span tells."""
 
     route: PreparedRoute
@@ -40,13 +40,13 @@ class Finished(Protocol):
         """The target as the upstream sees it."""
 
 
-def name_of(exchange: Finished) -> str:
+def name_of(exchange: TracedExchange) -> str:
     """Return the span's name: the method, since no template of the path is known."""
     method = exchange.head.method.decode("latin-1")
     return method if method in _METHODS else "HTTP"
 
 
-def attributes_of(exchange: Finished, error: ProxyError | None) -> Attributes:
+def attributes_of(exchange: TracedExchange, error: ProxyError | None) -> Attributes:
     """Return the attributes of a finished exchange; `error` is what the proxy made of it."""
     method = exchange.head.method.decode("latin-1")
     known = method in _METHODS

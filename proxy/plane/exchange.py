@@ -521,7 +521,7 @@ class Exchange:
             self._release_held(held)
             return
         if not (self._ended and self._is_replayable()):
-            cache.refuse(token, self.route.name)
+            cache.seek_another(token, self.route.name)
             self._release_held(held)
             return
         if self._up is not None:

@@ -98,15 +98,15 @@ class _Worker:
         """Serve until the parent says otherwise, or says nothing any more."""
         await self._channel.open()
         serving = self._tasks.spawn(self._serve(), "serve")
-        obeying = self._tasks.spawn(self._obey(), "obey")
-        done, _ = await asyncio.wait((serving, obeying), return_when=asyncio.FIRST_COMPLETED)
+        taking = self._tasks.spawn(self._take_orders(), "take orders")
+        done, _ = await asyncio.wait((serving, taking), return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             # Raises the bug that has ended it, if that is why.
             await task
         await self._end()
         return 0
 
-    async def _obey(self) -> None:
+    async def _take_orders(self) -> None:
         """Take orders until the last one, or until there is nobody to give one."""
         while (message := await self._channel.receive()) is not None:
             match message:

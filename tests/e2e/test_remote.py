@@ -291,14 +291,14 @@ async def test_localhost_is_asked_on_the_address_where_somebody_listens(host: st
         address = Address("localhost", server.port)
         answer = await asyncio.to_thread(remote.ask, address, "GET", "/startup", 5.0)
 
-    assert answer == remote.Answer(200, "ready", is_ours=True)
+    assert answer == remote.Reply(200, "ready", is_ours=True)
 
 
 async def test_localhost_without_a_listener_is_a_refusal() -> None:
     address = Address("localhost", int(closed_port().rpartition(":")[2]))
     answer = await asyncio.to_thread(remote.ask, address, "GET", "/startup", 5.0)
 
-    assert answer == remote.Answer(None, "connection refused: nothing listens there")
+    assert answer == remote.Reply(None, "connection refused: nothing listens there")
 
 
 async def test_an_answer_that_does_not_end_is_not_read_to_its_end() -> None:

@@ -7,7 +7,7 @@ import struct
 from typing import Any
 
 from proxy.config.model import ErrorFormat
-from proxy.dialects import Answer, Caller
+from proxy.dialects import Caller, ErrorAnswer
 from proxy.errors import REASONS, ProxyError
 
 SECRET = "eyJhbGciOiJSUzI1NiJ9.eyJhdWQiOiJhIn0.c2VjcmV0"
@@ -79,7 +79,7 @@ def failure(reason: str = "token_unavailable", **more: Any) -> ProxyError:
     return REASONS[reason]('It said "no": 100 % <grüße>\r\nx: y', **more)
 
 
-def fields_of(answer: Answer) -> dict[str, str]:
+def fields_of(answer: ErrorAnswer) -> dict[str, str]:
     """Return the fields; fails where one is there twice, or could break a head."""
     names = [name.lower() for name, _ in answer.fields]
     assert len(set(names)) == len(names)
@@ -101,7 +101,7 @@ def frames(body: bytes) -> list[tuple[int, bytes]]:
     return found
 
 
-def web_trailers(answer: Answer) -> dict[str, str]:
+def web_trailers(answer: ErrorAnswer) -> dict[str, str]:
     """Return the trailers in a gRPC-Web answer, which must be all that is in it."""
     text = "-text" in fields_of(answer)["content-type"]
     [(flags, data)] = frames(base64.b64decode(answer.body, validate=True) if text else answer.body)

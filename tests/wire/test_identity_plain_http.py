@@ -7,14 +7,14 @@ import socket
 
 import pytest
 
-from proxy.identity.plain_http import BODY_BYTES, HEAD_BYTES, Answer, Broken, get
+from proxy.identity.plain_http import BODY_BYTES, HEAD_BYTES, Broken, Response, get
 from proxy.resolver import Resolver
 from tests.fakes.raw_server import raw_server
 
 OK = b"HTTP/1.1 200 OK\r\n"
 
 
-async def ask(*pieces: bytes, hold: bool = False) -> Answer:
+async def ask(*pieces: bytes, hold: bool = False) -> Response:
     """Return what the client makes of these bytes."""
     async with raw_server(*pieces, hold=hold) as server, asyncio.timeout(5):
         return await get(
@@ -47,7 +47,7 @@ async def test_the_request_is_what_was_asked_and_nothing_more() -> None:
 async def test_a_body_ends_where_its_length_says_although_the_connection_stays() -> None:
     answer = await ask(OK + b"content-LENGTH: 5 \r\nX-A: b\r\n\r\nhello", hold=True)
 
-    assert answer == Answer(200, {"content-length": "5", "x-a": "b"}, b"hello")
+    assert answer == Response(200, {"content-length": "5", "x-a": "b"}, b"hello")
 
 
 async def test_a_body_may_come_in_chunks() -> None:

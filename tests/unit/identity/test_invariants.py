@@ -136,7 +136,7 @@ class Invariants(RuleBasedStateMachine):
         async def refuse() -> None:
             token = self.rig.cache.current("orders")
             if token is not None:
-                self.rig.cache.refuse(token, "orders")
+                self.rig.cache.seek_another(token, "orders")
 
         before = self.look()
         self.run(refuse())
