@@ -252,3 +252,12 @@ def _imported(source: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
+
+
+def test_every_file_that_the_documents_name_exists() -> None:
+    """ARCHITECTURE.md names files of the package without its folder, others from the top."""
+    named = re.compile(r"`((?:[\w-]+/)+[\w-]+\.(?:py|yaml|md|json))\b")
+    documents = ("ARCHITECTURE.md", "BEHAVIOUR.md", "CONTRIBUTING.md", "README.md")
+    names = [name for each in documents for name in named.findall((ROOT / each).read_text())]
+
+    assert [n for n in names if not ((ROOT / n).exists() or (PACKAGE / n).exists())] == []
