@@ -102,6 +102,10 @@ def _ends(events: list[Event], *codes: ErrorCodes) -> bool:
     return bool(events) and events[-1][0] == "end" and (not codes or events[-1][1] in codes)
 
 
+def _only(events: list[Event], kind: str) -> bool:
+    return [event[0] for event in events] == [kind]
+
+
 def _repeats(payload: bytes | Pairs) -> bool:
     assert isinstance(payload, bytes)
     names = [payload[at : at + 2] for at in range(0, len(payload), 6)]
@@ -203,6 +207,14 @@ DIFFERENCES = (
         and isinstance(it.step.payload, bytes) and it.step.payload[:1] >= b"\x80"
         and _ends(it.theirs, PROTOCOL),
         [step("WINDOW_UPDATE", 0, 0, b"\x80\0\0\1")],
+    ),
+    Difference(
+        "the reserved bit of a GOAWAY means nothing", "RFC 9113, 6.8",
+        "h2 takes it for a part of the number",
+        lambda it: it.step.kind == frames.GOAWAY
+        and isinstance(it.step.payload, bytes) and it.step.payload[:1] >= b"\x80"
+        and _only(it.ours, "goaway") and _only(it.theirs, "goaway"),
+        [step("GOAWAY", 0, 0, b"\x80\0\0\0\0\0\0\0")],
     ),
     Difference(
         "CONTINUATION without a block is a mistake wherever it comes", "RFC 9113, 6.10",
