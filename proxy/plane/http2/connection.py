@@ -45,7 +45,7 @@ from proxy.plane.http2.standard import (
     Code,
     ConnectionFault,
 )
-from proxy.plane.http2.tolls import TALK, Tolls
+from proxy.plane.http2.tolls import TALK, UNREAD_SHIFT, Tolls
 
 CONNECTION_WINDOW: Final = 4 * 1024 * 1024
 """Bytes of all streams together that may be on their way to us.
@@ -410,6 +410,9 @@ class Connection(ABC, Generic[S]):
 
         A stream that the peer may open begins with it.
         """
+        size = len(block)
+        if size > self.decoder.longest:
+            self.tolls.charge(size >> UNREAD_SHIFT)
         try:
             fields = self.decoder.decode(block)
         except CompressionError as error:
@@ -421,6 +424,7 @@ class Connection(ABC, Generic[S]):
         if stream is None:
             stream = self._opened(number)
             if stream is None:
+                self.tolls.charge(TALK + fields.work)
                 return
         if stream.remote_ended:
             stream.fault(Code.STREAM_CLOSED, "HEADERS came after the end of the stream.")

@@ -53,7 +53,20 @@ _MOST_DECODED: Final = 4 * MOST_FIELDS
 _FORM: Final = 0xE0
 
 # A field takes about a microsecond, and four bytes of a Huffman code another one.
-_BYTES_SHIFT: Final = 2
+_CODED_SHIFT: Final = 2
+
+# Bytes of Huffman code that are read for one block: what the longest head has that is within the
+# usual limit.  Beyond it, reading would only serve the table.
+_MOST_CODED: Final = 64 * 1024
+
+# Bits of the longest code (RFC 7541, appendix B): so a string's least length is known unread.
+_LONGEST_CODE: Final = 30
+
+# Bytes of a block that is too long of which the fields are kept, to answer in its language.
+_GIST: Final = 4096
+
+# What the forms of fields take beyond what they say is far less than this share of a block.
+_FORMS_SHIFT: Final = 4
 
 _STATIC: Final = [Field(b"", b""), *[Field(name, value) for name, value in STATIC]]
 
@@ -69,11 +82,19 @@ class DecompressionBomb(Exception):
 class Decoder:
     """The table of one connection's direction."""
 
-    __slots__ = ("_blocks", "_bomb", "_entries", "_fields", "_maximum", "_size", "limit")
+    __slots__ = (
+        "_blocks", "_bomb", "_coded", "_entries", "_fields", "_maximum", "_most_coded", "_size",
+        "limit", "longest",
+    )  # fmt: skip
 
     def __init__(self, limit: int) -> None:
         """`limit` bounds the fields of a block that are kept (bytes as `Fields.size`)."""
         self.limit = limit
+        self.longest = limit + (limit >> _FORMS_SHIFT)
+        """Bytes beyond which a block is too large whatever it says, and is not read in full."""
+        self._most_coded = max(self.longest, _MOST_CODED)
+        self._coded = 0
+        """Bytes of Huffman code that were read of the block under way."""
         self._bomb = limit * BOMB
         self._entries: deque[Field] = deque()
         """What is in the table, newest first."""
@@ -92,7 +113,7 @@ class Decoder:
 
         Raises:
             CompressionError: it is not valid.
-            DecompressionBomb: it decodes to many times the limit.
+            DecompressionBomb: it decodes to many times the limit, or takes too much reading.
         """
         known = self._blocks.get(block)
         if known is not None:
@@ -112,33 +133,41 @@ class Decoder:
         return fields
 
     def _decode(self, block: bytes, fields: Fields) -> bool:
-        """Fill `fields`; return whether the table has changed."""
+        """Fill `fields`; return whether the table has changed.
+
+        Once they are more than allowed, only what the table needs is read: a string that it could
+        not hold empties it, whatever it says (RFC 7541, 4.4).
+        """
         never: list[bytes] = []
+        self._coded = 0
         at, number = self._resizes(block)
         changed = at > 0
         counted, end = 0, len(block)
+        limit = self.limit if end <= self.longest else _GIST
+        needed, learnt = limit, max(limit, TABLE_BYTES)
         while at < end:
             byte = block[at]
             if byte & INDEXED:
                 index, at = _integer(block, at, INDEX_MASK)
                 field = self._at(index)
             elif byte & LEARNT:
-                field, at = self._literal(block, at, LEARNT_MASK)
+                field, at = self._literal(block, at, LEARNT_MASK, learnt)
                 self._insert(field)
                 changed = True
             elif byte & RESIZED:
                 raise CompressionError("A table size stands behind a field.")
             else:
-                field, at = self._literal(block, at, LITERAL_MASK)
+                field, at = self._literal(block, at, LITERAL_MASK, needed)
                 if byte & NEVER:
                     never.append(field.name)
             counted += len(field.name) + len(field.value) + ENTRY_BYTES
             number += 1
             if counted > self._bomb or number > _MOST_DECODED:
                 raise DecompressionBomb("A header block decodes to far more than we allow.")
-            if not fields.oversize:
-                fields.add(field, self.limit)
-        fields.work = float(number + (end >> _BYTES_SHIFT))
+            if not (fields.oversize or fields.add(field, limit)):
+                needed, learnt = 0, TABLE_BYTES
+        fields.work = float(number + (self._coded >> _CODED_SHIFT))
+        fields.oversize = fields.oversize or end > self.longest
         if never:
             fields.never_indexed = frozenset(never)
         return changed
@@ -163,15 +192,36 @@ class Decoder:
             return _STATIC[index]
         return self._entries[index - DYNAMIC]
 
-    def _literal(self, block: bytes, at: int, mask: int) -> tuple[Field, int]:
-        """Return the literal field at a place, and the place behind it."""
+    def _literal(self, block: bytes, at: int, mask: int, most: int) -> tuple[Field, int]:
+        """Return the literal field at a place, and the place behind it; `most` as `_string` has."""
         index, at = _integer(block, at, mask)
         if index:
             name = self._at(index).name
         else:
-            name, at = _string(block, at)
-        value, at = _string(block, at)
+            name, at = self._string(block, at, most)
+        value, at = self._string(block, at, most)
         return self._fields.get((name, value)) or self._field(name, value), at
+
+    def _string(self, block: bytes, at: int, most: int) -> tuple[bytes, int]:
+        """Return the string at a place, and the place behind it (RFC 7541, 5.2).
+
+        In place of one that is certainly longer than `most` bytes some others are returned that
+        are: it is too long for whatever it was meant for, and what it says does not matter.
+        """
+        coded = block[at] & HUFFMAN
+        length, at = _integer(block, at, INDEX_MASK)
+        end = at + length
+        if end > len(block):
+            raise CompressionError("A string ends behind its block.")
+        if length * 8 > most * (_LONGEST_CODE if coded else 8):
+            return block[at : at + most + 1], end
+        raw = block[at:end]
+        if not coded:
+            return raw, end
+        self._coded += length
+        if self._coded > self._most_coded:
+            raise DecompressionBomb("A header block takes too much reading.")
+        return huffman.decode(raw), end
 
     def _field(self, name: bytes, value: bytes) -> Field:
         field = Field(name, value)
@@ -214,14 +264,3 @@ def _integer(block: bytes, at: int, mask: int) -> tuple[int, int]:
         if byte < 0x80:  # noqa: PLR2004 (the last byte)
             return value, at
     raise CompressionError("An integer is too long.")
-
-
-def _string(block: bytes, at: int) -> tuple[bytes, int]:
-    """Return the string at a place, and the place behind it (RFC 7541, 5.2)."""
-    coded = block[at] & HUFFMAN
-    length, at = _integer(block, at, INDEX_MASK)
-    end = at + length
-    if end > len(block):
-        raise CompressionError("A string ends behind its block.")
-    raw = block[at:end]
-    return (huffman.decode(raw) if coded else raw), end

@@ -109,6 +109,7 @@ class AnsweringStream(Stream):
         try:
             trailers = read_trailers(fields)
         except ValueError as error:
+            self.endpoint.tolls.charge(fields.work)
             self.fault(Code.PROTOCOL_ERROR, str(error))
         else:
             self.take_end(trailers)

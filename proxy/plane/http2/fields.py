@@ -105,10 +105,14 @@ class Fields:
         self.work = 0.0
         """Microseconds that it took to read the block, about."""
 
-    def add(self, field: Field, limit: int) -> None:
-        """Count another field, and keep it unless the fields are more than allowed with it."""
+    def add(self, field: Field, limit: int) -> bool:
+        """Count another field, and keep it unless the fields are more than allowed with it.
+
+        Returns whether it was kept.
+        """
         self.size += field.size
         if self.size <= limit and len(self.items) < MOST_FIELDS:
             self.items.append(field)
-        else:
-            self.oversize = True
+            return True
+        self.oversize = True
+        return False

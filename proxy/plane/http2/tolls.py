@@ -34,6 +34,9 @@ REFUSED_STREAM: Final = 100.0
 REFUSED_HEAD: Final = 500.0
 """A head that is answered 400 or 431, besides the work of reading it."""
 
+UNREAD_SHIFT: Final = 4
+"""So many bytes, as a power of two, of a header block that is too long to be read cost one."""
+
 FAULT: Final = 1000.0
 """An exchange that we are made to end by what breaks the rules of its stream."""
 

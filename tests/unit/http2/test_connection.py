@@ -8,6 +8,9 @@ from __future__ import annotations
 import struct
 
 import hpack
+import hpack.hpack
+import hpack.huffman
+import hpack.huffman_constants
 import hyperframe.frame
 import pytest
 from hypothesis import given
@@ -15,6 +18,8 @@ from hypothesis import strategies as st
 
 from proxy.plane.http2 import frames
 from proxy.plane.http2.connection import CONNECTION_WINDOW
+from proxy.plane.http2.decoder import Decoder
+from proxy.plane.http2.fields import Fields
 from proxy.plane.http2.standard import PREFACE, Code
 from proxy.plane.http2.tolls import TALK
 from tests.fakes.framed import ACK, END_HEADERS, END_STREAM, GET, POST, frame, setting
@@ -39,6 +44,15 @@ def block(*pairs: tuple[str, str]) -> bytes:
 
 def request(stream: int, flags: int = WHOLE) -> bytes:
     return frame("HEADERS", stream, flags, block())
+
+
+def literal(value: bytes) -> bytes:
+    """Return a block of one field, which no table keeps, in the Huffman code."""
+    codes = hpack.huffman_constants.REQUEST_CODES, hpack.huffman_constants.REQUEST_CODES_LENGTH
+    text = hpack.huffman.HuffmanEncoder(*codes).encode(value)
+    length = hpack.hpack.encode_integer(len(text), 7)
+    length[0] |= 0x80
+    return b"\0\x03x-a" + bytes(length) + text
 
 
 def kinds(events: list[Event]) -> list[str]:
@@ -194,6 +208,44 @@ def test_what_crosses_our_reset_is_ignored(late: bytes, events: list[Event]) -> 
     connection.release(connection.streams[1], reset=True)
 
     assert connection.hear(late) == events
+
+
+def test_heads_that_nobody_gets_are_paid_for() -> None:
+    connection = started(64 * 1024)
+    connection.hear(request(1, END_HEADERS))
+    connection.release(connection.streams[1], reset=True)
+    late = frame("HEADERS", 1, WHOLE, literal(b"0" * 20_000))
+
+    # Some 3 ms each, of 100.
+    assert connection.hear(late * 28) == []
+    assert connection.hear(late * 4) == [("end", Code.ENHANCE_YOUR_CALM)]
+
+
+@pytest.mark.parametrize(("left", "is_read"), [(0, True), (-1, False)])
+def test_a_block_that_is_too_long_is_paid_for_before_it_is_read(
+    monkeypatch: pytest.MonkeyPatch, left: int, *, is_read: bool
+) -> None:
+    connection = started(64 * 1024)
+    block = literal(b"0" * 128_000)
+    assert len(block) > connection.decoder.longest
+    parts = [block[at : at + 16_000] for at in range(0, len(block), 16_000)]
+    data = frame("HEADERS", 1, END_STREAM) + b"".join(
+        frame("CONTINUATION", 1, 0, part) for part in parts
+    )
+    read: list[bytes] = []
+    decode = connection.decoder.decode
+
+    def reading(block: bytes) -> Fields:
+        read.append(block)
+        return decode(block)
+
+    monkeypatch.setattr(Decoder, "decode", lambda _, block: reading(block))
+    # The settings were paid for.
+    connection.tolls.charge(100_000.0 - TALK - (len(block) >> 4) - left)
+
+    events = connection.hear(data + frame("CONTINUATION", 1, END_HEADERS))
+
+    assert (bool(read), kinds(events)) == ((True, ["head"]) if is_read else (False, ["end"]))
 
 
 @pytest.mark.parametrize("late", [frame("DATA", 1, 0, b"a"), frame("HEADERS", 1, WHOLE, b"\x82")])

@@ -23,6 +23,10 @@ LIMIT = 64 * 1024
 
 Pairs = list[tuple[bytes, bytes]]
 
+HUFFMAN = hpack.huffman.HuffmanEncoder(
+    hpack.huffman_constants.REQUEST_CODES, hpack.huffman_constants.REQUEST_CODES_LENGTH
+)
+
 
 def read(decoder: Decoder, block: str | bytes) -> Fields:
     return decoder.decode(bytes.fromhex(block) if isinstance(block, str) else block)
@@ -302,6 +306,110 @@ def test_whatever_happens_to_the_table_fields_are_read_as_hpack_does(
         assert decoded(ours, block) == expected
 
 
+# --- reading what is too large
+
+
+def literal(form: int, value: bytes, *, coded: bool) -> bytes:
+    """Return a literal field named x-a, its value in the Huffman code or as it is."""
+    text = HUFFMAN.encode(value) if coded else value
+    length = hpack.hpack.encode_integer(len(text), 7)
+    length[0] |= table.HUFFMAN if coded else 0
+    return bytes((form,)) + b"\x03x-a" + bytes(length) + text
+
+
+# Lengths around what a table, the beginning that is kept and the limits hold.
+LARGE = st.builds(
+    literal,
+    st.sampled_from([0x00, 0x10, 0x40, 0x40]),
+    st.builds(
+        lambda text, size: (text * size)[:size],
+        st.sampled_from([b"a", b"~ Z", b"\n"]),
+        st.sampled_from([0, 1, 300, 2000, 4060, 4061, 4062, 4096, 4097, 9000, 20_000]),
+    ),
+    coded=st.booleans(),
+)
+
+
+@given(st.lists(st.lists(st.one_of(LARGE, FORMS), max_size=8), max_size=8))
+def test_the_table_stays_right_whatever_is_not_read(talk: list[list[bytes]]) -> None:
+    ours, theirs = Decoder(3000), hpack.Decoder(max_header_list_size=2**30)
+    for forms in talk:
+        try:
+            expected = judged(theirs, b"".join(forms))
+        except hpack.HPACKError:
+            with pytest.raises((CompressionError, DecompressionBomb)):
+                read(ours, b"".join(forms))
+            return
+        try:
+            fields = read(ours, b"".join(forms))
+        except DecompressionBomb:
+            return
+        entries = [(field.name, field.value) for field in ours._entries]
+        assert entries == [(bytes(n), bytes(v)) for n, v in theirs.header_table.dynamic_entries]
+        kept = [(field.name, field.value) for field in fields.items]
+        assert kept == (expected[: len(kept)] if fields.oversize else expected)
+
+
+def reading(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return what collects the length of each string that is read from the Huffman code."""
+    lengths: list[int] = []
+    decode = huffman.decode
+
+    def counting(data: bytes) -> bytes:
+        lengths.append(len(data))
+        return decode(data)
+
+    monkeypatch.setattr(huffman, "decode", counting)
+    return lengths
+
+
+FITS = LIMIT + LIMIT // 16
+
+
+@pytest.mark.parametrize(("size", "is_read"), [(FITS, True), (FITS + 1, False)])
+def test_a_value_is_not_read_in_a_block_that_is_too_long(
+    monkeypatch: pytest.MonkeyPatch, size: int, *, is_read: bool
+) -> None:
+    lengths = reading(monkeypatch)
+    block = b"\x82" + literal(0, b"0" * ((size - 10) * 8 // 5), coded=True)
+    assert len(block) == size
+
+    fields = read(Decoder(LIMIT), block)
+
+    assert (fields.oversize, bool(lengths)) == (True, is_read)
+    assert [field.name for field in fields.items] == [b":method"]
+    assert (fields.work > 10_000) is is_read
+
+
+def test_behind_what_is_too_much_no_value_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    block = literal(0, b"v" * 2000, coded=False) + literal(0, b"a" * 3000, coded=True) * 2
+    lengths = reading(monkeypatch)
+
+    assert read(Decoder(4100), block).oversize
+    assert len(lengths) == 1
+
+
+def test_what_the_table_needs_is_read_up_to_the_usual_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lengths = reading(monkeypatch)
+    field = literal(0x40, b"0" * 4096, coded=True)
+    most = LIMIT // (4096 * 5 // 8)
+
+    assert read(Decoder(8000), field * most).oversize
+    assert sum(lengths) <= LIMIT
+    with pytest.raises(DecompressionBomb):
+        read(Decoder(8000), field * (most + 1))
+
+
+def test_the_beginning_of_a_block_that_is_too_long_is_kept() -> None:
+    block = hpack.Encoder().encode([*GET, (b"x-a", b"v" * 2000), (b"x-b", b"~" * 99_000)])
+
+    kept = decoded(Decoder(LIMIT), block)
+
+    assert kept == [*GET, (b"x-a", b"v" * 2000)]
+
+
 # --- writing
 
 
@@ -428,11 +536,6 @@ def test_the_static_table_is_the_standards() -> None:
 
 def test_the_lengths_of_the_huffman_code_are_the_standards() -> None:
     assert (*huffman.LENGTHS, 30) == tuple(hpack.huffman_constants.REQUEST_CODES_LENGTH)
-
-
-HUFFMAN = hpack.huffman.HuffmanEncoder(
-    hpack.huffman_constants.REQUEST_CODES, hpack.huffman_constants.REQUEST_CODES_LENGTH
-)
 
 
 @given(st.binary(max_size=300))

@@ -466,6 +466,20 @@ async def test_trailers_beyond_the_limit_are_refused(wired: Wired) -> None:
         assert (await caller.ask(3)).status == 200
 
 
+async def test_trailers_that_are_too_large_are_paid_for(wired: Wired) -> None:
+    async with await frame_caller(wired) as caller:
+        number = -1
+        while not caller.goaways and number < 199:
+            number += 2
+            caller.send_headers(number, POST)
+            # In Huffman's code 62,500 bytes.
+            caller.send_headers(number, (("x-a", "0" * 100_000),), end=True, never=["x-a"])
+            await wired.plane_turn()
+
+        await assert_calm(wired, caller)
+        assert caller.goaways[-1][0] < 2 * 20
+
+
 # --- streams
 
 
