@@ -255,8 +255,24 @@ def is_on_loopback(listener: Address) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether `host` can only be this machine: by address, or the name ``localhost``."""
+    """Tell whether `host` can only be this machine: by address, or the name ``localhost``.
+
+    An IPv4 address may be written as an IPv6 one (RFC 4291, 2.5.5.2), and have a zone.
+    """
     try:
-        return ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         return host == "localhost"
+    # Python looks into these by itself from 3.13 on only.
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped.is_loopback
+    return address.is_loopback
+
+
+def is_address(host: str) -> bool:
+    """Tell whether `host` is an IP address, not a name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

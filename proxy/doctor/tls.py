@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import ssl
 
+from proxy.config.addresses import is_address
 from proxy.config.model import Protocol, Route, Upstream
 from proxy.doctor import certificate
 from proxy.doctor.certificate import Certificate, Place
 from proxy.doctor.findings import Advice, Finding, Outcome, Reason, Step, failed
-from proxy.doctor.words import is_address, span
+from proxy.doctor.words import span
 from proxy.errors import UpstreamTlsFailed
 from proxy.plane.trust import hint_for, tls_context
 from proxy.redact import redact_foreign

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
+from proxy.config.addresses import is_address
 from proxy.config.model import IdentityHeader
 from proxy.config.resolve import default_audience
 from proxy.doctor.answers import PERIMETER, By
@@ -15,7 +16,7 @@ from proxy.doctor.call import Call
 from proxy.doctor.clock import SET_CLOCK, SHOW_CLOCKS, TOLERATED
 from proxy.doctor.findings import Advice, Finding, Outcome, Step
 from proxy.doctor.smells import audience_smell
-from proxy.doctor.words import again, is_address, printable, span
+from proxy.doctor.words import again, printable, span
 from proxy.plane.explain import grant_command, service_of
 from proxy.redact import first_words
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import re
 import shlex
@@ -76,15 +75,6 @@ def printable(text: str, longest: int = 100) -> str:
     """Return a stranger's text on one line that no terminal takes for a command."""
     line = _UNPRINTABLE.sub(" ", text).strip()
     return line if len(line) <= longest else f"{line[: longest - 1]}…"
-
-
-def is_address(host: str) -> bool:
-    """Whether a host is an IP address, not a name."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def again(command: Literal["doctor", "token"], route: Route, source: str) -> str:

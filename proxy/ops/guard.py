@@ -15,9 +15,10 @@ must neither read nor trigger anything here, so
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping
 from typing import Final
+
+from proxy.config.addresses import is_address, is_loopback
 
 PROBES: Final = frozenset({"/startup", "/readiness", "/liveness"})
 QUIT: Final = "/quitquitquit"
@@ -49,17 +50,6 @@ def refusal(
     return None
 
 
-def is_loopback(peer: str) -> bool:
-    """Whether an IP address is this machine's own, an IPv4 address in IPv6 clothes included."""
-    try:
-        address = ipaddress.ip_address(peer.partition("%")[0])
-    except ValueError:
-        return False
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped.is_loopback
-    return address.is_loopback
-
-
 def _is_same_origin(origin: str, host: str) -> bool:
     # TLS may end in front of the listener, so the scheme is not compared.
     scheme, _, authority = origin.partition("://")
@@ -81,8 +71,4 @@ def _is_own_name(name: str, listen_host: str) -> bool:
     """
     if "." not in name or name.endswith(".localhost") or name == listen_host.lower():
         return True
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
+    return is_address(name)

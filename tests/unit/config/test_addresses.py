@@ -317,14 +317,25 @@ def test_every_origin_cannot_be_allowed() -> None:
     assert refusal(addresses.origin, "*") == message
 
 
-@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.255.0.1", "::1"])
+@pytest.mark.parametrize(
+    "host", ["localhost", "127.0.0.1", "127.255.0.1", "::1", "::ffff:127.0.0.1"]
+)
 def test_this_machine_is_loopback(host: str) -> None:
     assert addresses.is_loopback(host)
 
 
 @pytest.mark.parametrize(
     "host",
-    ["0.0.0.0", "::", "10.0.0.1", "localhost.example.com", "app", "a.localhost"],  # noqa: S104 (only read)
+    [
+        "0.0.0.0",  # noqa: S104 (only read)
+        "::",
+        "10.0.0.1",
+        "::ffff:10.0.0.1",
+        "fe80::1%eth0",
+        "localhost.example.com",
+        "app",
+        "a.localhost",
+    ],
 )
 def test_every_other_host_is_not(host: str) -> None:
     assert not addresses.is_loopback(host)
@@ -394,3 +405,11 @@ def test_the_name_and_the_number_of_a_service_are_one_label_of_its_url() -> None
         assert addresses.service_upstream(service).host.startswith("a" * letters + "-42.")
     with pytest.raises(ValueError, match="longer than 63 characters"):
         addresses.service_upstream(Service("a" * 61, "us-east1", "42"))
+
+
+@pytest.mark.parametrize(
+    ("host", "is_address"),
+    [("127.0.0.1", True), ("::1", True), ("localhost", False), ("1.example", False)],
+)
+def test_addresses_are_told_from_names(host: str, *, is_address: bool) -> None:
+    assert addresses.is_address(host) is is_address

@@ -84,14 +84,6 @@ def test_a_strangers_text_cannot_steer_the_terminal() -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "is_address"),
-    [("127.0.0.1", True), ("::1", True), ("localhost", False), ("1.example", False)],
-)
-def test_addresses_are_told_from_names(host: str, *, is_address: bool) -> None:
-    assert words.is_address(host) is is_address
-
-
-@pytest.mark.parametrize(
     ("source", "doctor", "token"),
     [
         ("/etc/a b.yaml", "doctor a --config '/etc/a b.yaml'", "token a --config '/etc/a b.yaml'"),

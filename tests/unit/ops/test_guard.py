@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.ops.guard import PROBES, QUIT, is_loopback, refusal
+from proxy.config.addresses import is_loopback
+from proxy.ops.guard import PROBES, QUIT, refusal
 
 LOCAL = "127.0.0.1"
 AWAY = "10.1.2.3"
