@@ -20,7 +20,7 @@ from proxy.doctor.certificate import Place
 from proxy.doctor.findings import Reason
 from proxy.doctor.words import span
 from proxy.identity.token import IdToken
-from proxy.plane.trust import tls_context
+from proxy.plane.trust import HTTP1, whole_context
 
 BODY_BYTES = 8 * 1024
 """Of an error's body that are read: Google's pages have less than one KiB."""
@@ -66,7 +66,7 @@ async def ask(
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(
             resolver=_Known(*target.place),
-            ssl=tls_context(target.route.ca_file, ("http/1.1",)),
+            ssl=whole_context(target.route.ca_file, HTTP1),
             force_close=True,
         ),
         # Nothing of this machine's environment and nothing of an answer changes the request.

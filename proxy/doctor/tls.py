@@ -12,7 +12,7 @@ from proxy.doctor.certificate import Certificate, Place
 from proxy.doctor.findings import Advice, Finding, Outcome, Reason, Step, failed
 from proxy.doctor.words import span
 from proxy.errors import UpstreamTlsFailed
-from proxy.plane.trust import hint_for, tls_context
+from proxy.plane.trust import hint_for, whole_context
 from proxy.redact import redact_foreign
 
 OFFERED = ("h2", "http/1.1")
@@ -26,7 +26,7 @@ async def handshake(
     route: Route, upstream: Upstream, place: Place, deadline: float, now: float
 ) -> Finding:
     """Shake hands at `place` as the proxy would; `now` is the wall clock's time."""
-    context = tls_context(route.ca_file, OFFERED)
+    context = whole_context(route.ca_file, OFFERED)
     try:
         async with asyncio.timeout_at(deadline):
             session = await certificate.shake_hands(place, upstream.host, context)

@@ -24,7 +24,7 @@ from proxy.errors import (
 )
 from proxy.plane import descriptors
 from proxy.plane.tls import TlsTransport
-from proxy.plane.trust import HTTP1, hint_for, tls_context
+from proxy.plane.trust import HTTP1, Roots, hint_for, ready
 from proxy.resolver import AddressInfo, Resolver
 
 P = TypeVar("P", bound=asyncio.BufferedProtocol)
@@ -80,14 +80,19 @@ class Dialler:
         stage = "resolving its name"
         try:
             async with Within(timeout):
+                roots = await ready(self._ca_file) if self.upstream.tls else None
                 addresses = await self._resolver.resolve(self.upstream.host, self.upstream.port)
-                stage = "connecting"
-                sock = await self._connect(addresses)
-                refuse_itself(sock)
-                leave_reserve(sock)
-                keep_alive(sock)
-                stage = "the TLS handshake"
-                return await self._wrap(sock, factory)
+                while True:
+                    stage = "connecting"
+                    sock = await self._connect(addresses)
+                    stage = "the TLS handshake"
+                    was_whole = roots is not None and roots.is_whole
+                    try:
+                        return await self._wrap(sock, factory, roots)
+                    except ssl.SSLCertVerificationError:
+                        if roots is None or was_whole:
+                            raise
+                    await asyncio.to_thread(roots.complete)
         except TimeoutError:
             raise UpstreamConnectTimedOut(
                 f"{self.upstream.origin} was not connected within {timeout:g} s ({stage})."
@@ -97,7 +102,7 @@ class Dialler:
 
     async def _connect(self, addresses: Sequence[AddressInfo]) -> socket.socket:
         try:
-            return await start_connection(
+            sock = await start_connection(
                 addresses,
                 happy_eyeballs_delay=_ATTEMPT_DELAY,
                 interleave=1,
@@ -106,12 +111,18 @@ class Dialler:
             # The name may have moved: a container that was made anew, say. The next dial asks.
             self._resolver.doubt(self.upstream.host)
             raise
+        refuse_itself(sock)
+        leave_reserve(sock)
+        keep_alive(sock)
+        return sock
 
-    async def _wrap(self, sock: socket.socket, factory: Callable[[], P]) -> Dialled[P]:
+    async def _wrap(
+        self, sock: socket.socket, factory: Callable[[], P], roots: Roots | None
+    ) -> Dialled[P]:
         loop = asyncio.get_running_loop()
         try:
             codec = factory()
-            secured = self._secured(codec) if self.upstream.tls else None
+            secured = None if roots is None else self._secured(codec, roots.context)
         except BaseException:
             sock.close()  # Nobody else has it yet.
             raise
@@ -133,8 +144,10 @@ class Dialler:
             raise
         return secured, codec
 
-    def _secured(self, codec: P) -> TlsTransport:
-        context = tls_context(self._ca_file, self._protocols)
+    def _secured(self, codec: P, context: ssl.SSLContext) -> TlsTransport:
+        # SSL_new(3) copies it: one context serves whatever is offered, for the roots in it are
+        # large and slow to read.
+        context.set_alpn_protocols(list(self._protocols))
         return TlsTransport(context, self.upstream.host, codec)
 
     def _translate(self, error: OSError) -> ProxyError:

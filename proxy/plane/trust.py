@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import re
 import ssl
+import threading
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from functools import lru_cache
@@ -27,23 +29,75 @@ NO_ROOTS = (
 _HASHED = re.compile(r"[0-9a-f]{8}\.\d+")
 
 
-@lru_cache(maxsize=64)
-def tls_context(ca_file: Path | None, protocols: tuple[str, ...]) -> ssl.SSLContext:
-    """Return the context that verifies an upstream: the system's roots, and those of `ca_file`.
+class Roots:
+    """Whom an upstream's certificate is verified with: the system's roots, and those of a file.
 
-    Cached: loading the system's roots takes some 30 ms; see `load_roots`.
+    Where the system keeps a directory of hashed roots, OpenSSL reads from it the one that it needs.
+    The bundle beside it mostly holds the same, and reading all of that takes 30 ms: it is left out
+    until a certificate fails without it.
     """
-    context = ssl.create_default_context()
-    if not has_roots(context):
-        _add_certifi(context)
-    if ca_file is not None:
-        context.load_verify_locations(cafile=ca_file)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # So that writing never has to wait for something to read. TLS 1.3 has no renegotiation; its
-    # use was to ask for a client's certificate later, and we have none.
-    context.options |= ssl.OP_NO_RENEGOTIATION
-    context.set_alpn_protocols(list(protocols))
-    return context
+
+    __slots__ = ("context", "is_whole")
+
+    def __init__(self, ca_file: Path | None) -> None:
+        """Read the files, which blocks.
+
+        Raises:
+            OSError: `ca_file` cannot be read; `ssl.SSLError` where it holds no certificates.
+        """
+        paths = ssl.get_default_verify_paths()
+        folder = paths.capath if paths.cafile and _is_hashed(paths.capath) else None
+        self.is_whole = folder is None
+        """Whether all that the system trusts is at hand."""
+        self.context = ssl.create_default_context(capath=folder)
+        if not has_roots(self.context):
+            _add_certifi(self.context)
+        if ca_file is not None:
+            self.context.load_verify_locations(cafile=ca_file)
+        self.context.minimum_version = ssl.TLSVersion.TLSv1_2
+        # So that writing never has to wait for something to read. TLS 1.3 has no renegotiation; its
+        # use was to ask for a client's certificate later, and we have none.
+        self.context.options |= ssl.OP_NO_RENEGOTIATION
+
+    def complete(self) -> None:
+        """Read what was left out, which blocks."""
+        with _reading:
+            if not self.is_whole:
+                self.context.load_default_certs()
+                self.is_whole = True
+
+
+_loaded: dict[Path | None, Roots] = {}
+_reading = threading.Lock()
+
+
+def load(ca_file: Path | None) -> Roots:
+    """Return the roots, read once for all; in a thread, for it blocks.
+
+    Raises:
+        OSError: as `Roots` does.
+    """
+    if (roots := _loaded.get(ca_file)) is None:
+        # What two ask for at once is read once.
+        with _reading:
+            if (roots := _loaded.get(ca_file)) is None:
+                roots = _loaded[ca_file] = Roots(ca_file)
+    return roots
+
+
+def whole_context(ca_file: Path | None, protocols: Sequence[str]) -> ssl.SSLContext:
+    """Return a context of one's own that trusts the same and offers these; it blocks."""
+    roots = Roots(ca_file)
+    roots.complete()
+    roots.context.set_alpn_protocols(list(protocols))
+    return roots.context
+
+
+async def ready(ca_file: Path | None) -> Roots:
+    """Return the roots, as `load` does, without blocking the loop."""
+    if (roots := _loaded.get(ca_file)) is not None:
+        return roots
+    return await asyncio.to_thread(load, ca_file)
 
 
 def has_roots(context: ssl.SSLContext) -> bool:
@@ -51,7 +105,10 @@ def has_roots(context: ssl.SSLContext) -> bool:
     if context.cert_store_stats()["x509_ca"]:
         return True
     # OpenSSL looks into its directory only when it needs a root.
-    folder = ssl.get_default_verify_paths().capath
+    return _is_hashed(ssl.get_default_verify_paths().capath)
+
+
+def _is_hashed(folder: str | None) -> bool:
     try:
         files = list(Path(folder).iterdir()) if folder else []
     except OSError:
@@ -61,7 +118,7 @@ def has_roots(context: ssl.SSLContext) -> bool:
 
 def hint_for(ca_file: Path | None) -> str | None:
     """Return what to do where an issuer is unknown because nobody is trusted, else None."""
-    if ca_file is not None or has_roots(tls_context(None, HTTP1)):
+    if ca_file is not None or has_roots(load(None).context):
         return None
     return NO_ROOTS
 
@@ -74,17 +131,14 @@ def fingerprint(ca_file: Path | None) -> bytes:
     return _digest(ca_file) + _system_digest()
 
 
-def load_roots(
-    ca_files: Iterable[Path | None], protocols: Sequence[tuple[str, ...]] = (HTTP1,)
-) -> None:
+def load_roots(ca_files: Iterable[Path | None]) -> None:
     """Have the roots ready that upstreams are verified with; in a thread, not on the loop.
 
     What fails here fails again, and is told, when somebody dials.
     """
     for ca_file in ca_files:
-        for each in protocols:
-            with suppress(OSError):
-                tls_context(ca_file, each)
+        with suppress(OSError):
+            load(ca_file)
 
 
 def read_anew(ca_files: Collection[Path | None]) -> None:
@@ -92,13 +146,15 @@ def read_anew(ca_files: Collection[Path | None]) -> None:
 
     Roots that were loaded are loaded again: whoever dials next would do it on the loop.
     """
-    were_loaded = tls_context.cache_info().currsize
-    for remembered in (tls_context, _digest, _system_digest):
+    were_loaded = bool(_loaded)
+    with _reading:
+        _loaded.clear()
+    for remembered in (_digest, _system_digest):
         remembered.cache_clear()
     for ca_file in ca_files:
         fingerprint(ca_file)
     if were_loaded:
-        load_roots(ca_files, (HTTP1, HTTP2))
+        load_roots(ca_files)
 
 
 @lru_cache(maxsize=4096)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import ssl
+import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import certifi
 import pytest
+import trustme
 
 from proxy.config.model import Limits, Upstream
 from proxy.errors import UpstreamTlsFailed
@@ -35,16 +39,21 @@ def without_roots(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatc
     trust.read_anew(())
 
 
-async def shake_hands(ca_file: Path | None = None) -> None:
-    """Dial an upstream whose certificate is of the tests' own authority."""
+async def shake_hands(
+    ca_file: Path | None = None, offered: tuple[str, ...] = trust.HTTP1
+) -> str | None:
+    """Dial an upstream whose certificate is of the tests' own authority; return ALPN's outcome."""
+    context = tls.server_context(alpn=tls.HTTP2)
     server = await asyncio.start_server(
-        lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=tls.server_context()
+        lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=context
     )
     async with server:
         port = server.sockets[0].getsockname()[1]
-        dialler = Dialler(Upstream("https", "127.0.0.1", port), ca_file, Resolver())
+        dialler = Dialler(Upstream("https", "127.0.0.1", port), ca_file, Resolver(), offered)
         transport, _ = await dialler.dial(asyncio.BufferedProtocol, 10)
+        session: ssl.SSLObject = transport.get_extra_info("ssl_object")
         transport.abort()
+    return session.selected_alpn_protocol()
 
 
 async def test_a_python_without_roots_uses_certifis(
@@ -145,19 +154,129 @@ def test_the_systems_roots_are_a_part_of_it(
     assert len(seen) == 3
 
 
-def test_roots_that_were_loaded_are_loaded_again_at_once(tmp_path: Path) -> None:
-    """Whoever dials next would do it on the loop, where 30 ms keep every exchange waiting."""
+async def test_roots_that_were_loaded_are_loaded_again_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever dials next would have to wait for them."""
     file = tls.ca_file(tmp_path)
-    trust.tls_context.cache_clear()
+    trust.read_anew(())
+    made = _count_readings(monkeypatch)
     trust.read_anew([file])
-    assert trust.tls_context.cache_info().currsize == 0
-    context = trust.tls_context(file, trust.HTTP1)
+    assert made == []
+    roots = await trust.ready(file)
 
     trust.read_anew([file])
-    loaded = trust.tls_context.cache_info().misses
-    assert trust.tls_context(file, trust.HTTP1) is not context
-    trust.tls_context(file, trust.HTTP2)
-    assert trust.tls_context.cache_info().misses == loaded
+    assert made == [file, file]
+    assert await trust.ready(file) is not roots
+    assert made == [file, file]
+
+
+async def test_roots_that_many_ask_for_at_once_are_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A caller that comes during the start does not read beside it what the start reads."""
+    file = tls.ca_file(tmp_path)
+    trust.read_anew(())
+    made = _count_readings(monkeypatch)
+
+    found = await asyncio.gather(*(trust.ready(file) for _ in range(5)))
+
+    assert made == [file]
+    assert len(set(map(id, found))) == 1
+
+
+# --- a directory beside the bundle
+
+
+@pytest.fixture
+def system(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[System]:
+    """Another system's roots: a bundle and a directory, both empty at first."""
+    system = System(tmp_path / "bundle.pem", tmp_path / "certs", [])
+    system.folder.mkdir()
+    system.keep(tls.foreign_authority())
+    system.bundle.write_bytes(tls.foreign_authority().cert_pem.bytes())
+    # OpenSSL itself reads these.
+    monkeypatch.setenv("SSL_CERT_FILE", str(system.bundle))
+    monkeypatch.setenv("SSL_CERT_DIR", str(system.folder))
+    load = ssl.SSLContext.load_default_certs
+
+    def counted(context: ssl.SSLContext, *purpose: ssl.Purpose) -> None:
+        system.bundles_read.append(context)
+        load(context, *purpose)
+
+    monkeypatch.setattr(ssl.SSLContext, "load_default_certs", counted)
+    trust.read_anew(())
+    yield system
+    monkeypatch.undo()
+    trust.read_anew(())
+
+
+@dataclass(frozen=True)
+class System:
+    """Where a system keeps whom it trusts."""
+
+    bundle: Path
+    folder: Path
+    bundles_read: list[ssl.SSLContext]
+
+    def keep(self, authority: trustme.CA) -> None:
+        """Put a root into the directory as c_rehash(1) does."""
+        if (openssl := shutil.which("openssl")) is None:
+            pytest.skip("openssl is not installed")
+        file = self.folder / "root.pem"
+        authority.cert_pem.write_to_path(file)
+        command = [openssl, "x509", "-hash", "-noout", "-in", str(file)]
+        name = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+        file.rename(self.folder / f"{name}.0")
+
+
+async def test_a_root_in_the_directory_is_found_without_the_bundle(system: System) -> None:
+    """The bundle takes 30 ms of the start."""
+    system.keep(tls.authority())
+
+    await shake_hands()
+
+    assert system.bundles_read == []
+
+
+async def test_a_root_that_only_the_bundle_has_is_trusted(system: System) -> None:
+    """An operator may have appended one; two that dial at once find out together."""
+    system.bundle.write_bytes(tls.authority().cert_pem.bytes())
+
+    await asyncio.gather(shake_hands(), shake_hands())
+    await shake_hands()
+
+    assert len(system.bundles_read) == 1
+
+
+async def test_who_is_in_neither_is_refused(system: System) -> None:
+    for _ in range(2):
+        with pytest.raises(UpstreamTlsFailed, match="not accepted"):
+            await shake_hands()
+
+    assert len(system.bundles_read) == 1
+
+
+async def test_without_hashed_names_the_bundle_is_read_at_once(system: System) -> None:
+    for file in system.folder.iterdir():
+        file.rename(system.folder / "root.pem")
+    system.bundle.write_bytes(tls.authority().cert_pem.bytes())
+
+    await shake_hands()
+
+    assert len(system.bundles_read) == 1
+
+
+@pytest.mark.parametrize("offered", [trust.HTTP1, trust.HTTP2])
+async def test_the_same_roots_serve_whatever_is_offered(
+    tmp_path: Path, offered: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tls.ca_file(tmp_path)
+    made = _count_readings(monkeypatch)
+    for protocols in (trust.HTTP2, trust.HTTP1, offered):
+        assert await shake_hands(file, protocols) == protocols[0]
+
+    assert made == [file]
 
 
 # --- connections that other roots have verified
@@ -173,11 +292,11 @@ async def test_connections_that_replaced_roots_had_verified_serve_nobody_any_mor
     async with Wired(tls=tls.server_context()) as world:
         await world.serve_tls(file, limits=limits)
         callers = [await world.caller() for _ in range(3)]
+        old = []
         for caller in callers[:2]:
             caller.send(GET)
-        old = [await world.upstream.accept() for _ in range(2)]
-        for end in old:
-            await end.request()
+            old.append(await world.upstream.accept())
+            await old[-1].request()
         callers[2].send(GET)
         await world.until(lambda: world.connections.waiting == 1, "one who waits")
         old[0].send(OK)
@@ -217,6 +336,19 @@ async def test_connections_survive_a_file_that_holds_what_it_held(tmp_path: Path
         await caller.ask(GET)
 
         assert len(world.upstream.connections) == 1
+
+
+def _count_readings(monkeypatch: pytest.MonkeyPatch) -> list[Path | None]:
+    """Return the list to which every reading of roots adds."""
+    made: list[Path | None] = []
+
+    class Counted(trust.Roots):
+        def __init__(self, ca_file: Path | None) -> None:
+            made.append(ca_file)
+            super().__init__(ca_file)
+
+    monkeypatch.setattr(trust, "Roots", Counted)
+    return made
 
 
 def _fingerprint(file: Path | None) -> bytes:
