@@ -67,7 +67,7 @@ class OriginForbidden(ProxyError):
     """A web page of another origin tried to call through the proxy."""
 
     fault, reason, status = Fault.DOWNSTREAM, "origin_forbidden", 403
-    title = "Browser origins may not call this route"
+    title = "This origin or host may not call the route"
     default_hint = "If this page may call the service, add its origin to the route's allow_origins."
 
 

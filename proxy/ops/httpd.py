@@ -25,6 +25,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser, par
 from proxy.clock import Clocks, http_date
 from proxy.config.model import Address
 from proxy.plane import listen
+from proxy.plane.leaving import send_fin
 from proxy.plane.listen import Listener, Sockets
 from proxy.plane.sweeper import Sweeper
 from proxy.tasks import Tasks
@@ -389,7 +390,7 @@ class _Connection(asyncio.Protocol):
             # the answer with it.
             self._phase = _Phase.LINGERING
             self._wait(LINGER_SECONDS)
-            self._transport.write_eof()
+            send_fin(self._transport)
             self._transport.resume_reading()
         else:
             self._transport.close()

@@ -20,8 +20,8 @@ from proxy.plane.head import RequestHead, ResponseHead
 from proxy.plane.host import Host
 from proxy.plane.http1.chunked import LARGE, ChunkedBody, chunk, framed, last_chunk
 from proxy.plane.http1.heads import Recall, check_request, status_line
-from proxy.plane.http1.leaving import LINGER_TIMEOUT, Leaving
 from proxy.plane.http1.turns import SEGMENT_BYTES, STEPS, Turns
+from proxy.plane.leaving import LINGER_TIMEOUT, Leaving, send_fin
 
 log = logging.getLogger("proxy.plane")
 
@@ -256,7 +256,7 @@ class Http1Downstream(Turns, asyncio.Protocol):
         """End the response; see `DownstreamCodec`.  May begin the next exchange."""
         if self._phase is TUNNEL:
             self.flush()
-            self._transport.write_eof()
+            send_fin(self._transport)
             return
         if self._chunk:
             self._out.append(last_chunk(trailers))

@@ -18,6 +18,7 @@ from proxy.plane.head import RequestHead, ResponseHead, tokens
 from proxy.plane.http1.chunked import LARGE, ChunkedBody, chunk, framed, last_chunk
 from proxy.plane.http1.heads import ParsedResponse, check_response, parse_response
 from proxy.plane.http1.turns import SEGMENT_BYTES, STEPS, Turns
+from proxy.plane.leaving import send_fin
 from proxy.plane.tls import TlsTransport
 from proxy.plane.unread import unread
 
@@ -497,9 +498,7 @@ class Http1Upstream(Turns, asyncio.BufferedProtocol):
             sink.failed(error)
 
     def _half_close(self) -> None:
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
-        else:
+        if not send_fin(self._transport):
             # A TLS transport cannot leave one half open: the end of one is the end of both.
             sink, self._sink = cast("ResponseSink", self._sink), None
             self.close()

@@ -24,6 +24,7 @@ from proxy.plane.http2.tolls import (
     TALK,
     Tolls,
 )
+from proxy.plane.leaving import send_fin
 
 MOST_STREAMS: Final = 1000
 """Exchanges that a caller may have open on one connection.
@@ -423,9 +424,7 @@ class Http2Downstream(Endpoint[AnsweringStream], asyncio.Protocol):
             self.send_goaway(self.highest, code, text)
         self.write_out()
         self.deadline = self.sweeper.clock() + CLOSE_TIMEOUT
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
-        else:
+        if not send_fin(self._transport):
             self._transport.close()
 
     def _lose_streams(self) -> None:

@@ -11,6 +11,7 @@ import asyncio
 import math
 import socket
 import struct
+from contextlib import suppress
 
 from proxy.plane.sweeper import Sweeper
 
@@ -20,6 +21,19 @@ CLOSE_TIMEOUT = 5.0  # Seconds that the far end may take to acknowledge the end.
 SEND_TIMEOUT = 60.0  # Seconds that it may read nothing of what is left to send; nginx' default.
 
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close() sends RST.
+
+
+def send_fin(transport: asyncio.WriteTransport) -> bool:
+    """End the writing half behind what is written; return False where that cannot be done alone.
+
+    A peer that has just reset the connection needs no FIN: under asyncio's own loop the attempt
+    raises, and the loss of the connection is told in the same turn.
+    """
+    if not transport.can_write_eof():
+        return False
+    with suppress(OSError):
+        transport.write_eof()
+    return True
 
 
 class Leaving:
@@ -38,8 +52,7 @@ class Leaving:
 
     def linger(self) -> None:
         """Send FIN after what is written; `take` gets what still comes."""
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
+        send_fin(self._transport)
         self.deadline = self._sweeper.clock() + LINGER_TIMEOUT
 
     def take(self, size: int) -> None:
