@@ -1,7 +1,7 @@
-"""The README's tables, made from ``results/latest.json``.
+"""The tables of the README and of docs/performance.md, made from ``results/latest.json``.
 
-`python -m tests.bench.render` rewrites the README between its two markers;
-``--check`` only says whether that would change anything.
+`python -m tests.bench.render` rewrites both between their two markers: the README has the main
+table, the page has everything.  ``--check`` only says whether that would change anything.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from tests.bench.cases import CONNECTIONS, ROUTES
 from tests.bench.grpc_peers import MESSAGE, STREAMED
 from tests.bench.results import LATEST, Results
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "performance.md"
 BEGIN = "<!-- bench:begin -->"
 END = "<!-- bench:end -->"
 
@@ -180,21 +182,24 @@ def replace(text: str, tables: str) -> str:
     head, begin, rest = text.partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not begin or not end or BEGIN in tail:
-        raise ValueError(f"the README must hold {BEGIN} and {END} once")
+        raise ValueError(f"a page must hold {BEGIN} and {END} once")
     return f"{head}{BEGIN}\n{tables}\n{END}{tail}"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Rewrite the README, or check it; exit code 1 if the check finds a difference."""
+    """Rewrite both pages, or check them; exit code 1 if the check finds a difference."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.render", description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing, exit 1 if stale")
     check = parser.parse_args(arguments).check
-    text = README.read_text()
-    fresh = replace(text, render(Results.load(LATEST)))
-    if check:
-        return int(fresh != text)
-    README.write_text(fresh)
-    return 0
+    results = Results.load(LATEST)
+    is_stale = False
+    for page, tables in ((README, "\n".join(main_table(results))), (PAGE, render(results))):
+        text = page.read_text()
+        fresh = replace(text, tables)
+        is_stale = is_stale or fresh != text
+        if not check:
+            page.write_text(fresh)
+    return int(check and is_stale)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The README shows what was measured, and the benchmark's own arithmetic is right."""
+"""The pages show what was measured, and the benchmark's own arithmetic is right."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tests.bench.render import (
     BEGIN,
     COLUMNS,
     END,
+    PAGE,
     README,
     ROWS,
     main_table,
@@ -39,13 +40,12 @@ def results(**samples: dict[str, list[float]]) -> Results:
     )
 
 
-def test_the_readme_shows_the_latest_results() -> None:
-    if not LATEST.exists():
-        pytest.skip("tests/bench/results/latest.json is not there; `make bench` writes it")
+def test_the_pages_show_the_latest_results() -> None:
+    latest = Results.load(LATEST)
+    readme, page = README.read_text(), PAGE.read_text()
 
-    text = README.read_text()
-
-    assert text == replace(text, render(Results.load())), "run python -m tests.bench.render"
+    assert readme == replace(readme, "\n".join(main_table(latest))), "python -m tests.bench.render"
+    assert page == replace(page, render(latest)), "run python -m tests.bench.render"
 
 
 def test_a_row_shows_medians_and_the_last_row_the_ratio_to_envoy() -> None:
