@@ -60,7 +60,7 @@ class Attempt:
 class RetryBudget:
     """Bounds retries to a share of the requests, so that they cannot multiply an outage."""
 
-    __slots__ = ("_balance", "_share")
+    __slots__ = ("_balance", "_share", "is_low")
 
     RESERVE = 10.0
     """Retries that a route may make before its share has grown: a quiet route can retry too."""
@@ -68,17 +68,21 @@ class RetryBudget:
     def __init__(self, share: float) -> None:
         self._share = share
         self._balance = self.RESERVE if share > 0 else 0.0
+        self.is_low = share > 0 and self._balance < self.RESERVE
+        """Whether a request adds to it; an attribute, for each request asks."""
 
     def deposit(self) -> None:
-        """Count one request."""
+        """Count one request, while the budget is low."""
         if self._balance < self.RESERVE:
             self._balance += self._share
+        self.is_low = self._balance < self.RESERVE
 
     def withdraw(self) -> bool:
         """Take one retry, or return False."""
         if self._balance < 1.0:
             return False
         self._balance -= 1.0
+        self.is_low = True
         return True
 
 

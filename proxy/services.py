@@ -17,7 +17,7 @@ from proxy.config.resolve import with_upstream
 from proxy.identity.metadata import Metadata
 from proxy.identity.names import Names
 from proxy.identity.source import TokenSourceError
-from proxy.plane.unresolved import Unresolved
+from proxy.plane.prepared import Unresolved
 
 log = logging.getLogger("proxy.services")
 

@@ -10,16 +10,14 @@ from proxy.config.model import Address, Auth, Config, Route, Upstream
 from proxy.identity.caches import TokenCaches
 from proxy.plane.destination import Destination
 from proxy.plane.dial import Dialler
-from proxy.plane.host import head_limit
 from proxy.plane.http1.pool import Pool
 from proxy.plane.http2.pool import StreamPool
 from proxy.plane.limit import ConnectionLimit
 from proxy.plane.plane import Plane, Table
 from proxy.plane.pools import Pools
-from proxy.plane.prepared import PreparedRoute
+from proxy.plane.prepared import PreparedRoute, Unresolved, head_limit
 from proxy.plane.sweeper import LONGEST_TICK, tick_for
 from proxy.plane.trust import HTTP2, fingerprint
-from proxy.plane.unresolved import Unresolved
 from proxy.resolver import Resolver
 from proxy.routing import RoutingTable, add_route
 

@@ -1,4 +1,4 @@
-"""The two seams of the data path: what an exchange and a wire format know of each other.
+"""The seams of the data path: what an exchange, a wire format and a listener know of each other.
 
 ::
 
@@ -19,7 +19,9 @@ from __future__ import annotations
 from typing import Protocol
 
 from proxy.errors import ProxyError
-from proxy.plane.head import RequestHead, ResponseHead
+from proxy.plane.head import NOBODY, RequestHead, ResponseHead
+from proxy.plane.http2.budget import Budget
+from proxy.plane.sweeper import Sweeper
 
 
 class DownstreamCodec(Protocol):
@@ -171,3 +173,48 @@ class ResponseSink(Protocol):
 
     def resume_request(self) -> None:
         """The upstream has caught up."""
+
+
+class Connection(Protocol):
+    """A caller's connection, in whatever format it speaks."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether an exchange, or a response that has not left yet, is on it."""
+
+    def drain(self) -> None:
+        """Let the caller know that it should go elsewhere, where it can be told at once."""
+
+    def shut(self) -> None:
+        """End the connection because the process ends."""
+
+
+class Host(Protocol):
+    """What the codec needs of the listener that it serves."""
+
+    head_limit: int
+    """Bytes of the largest request head that any route takes."""
+    allowance: Budget
+    """What callers in HTTP/2 may cost all together (see `proxy.plane.http2.tolls`)."""
+    sweeper: Sweeper
+
+    draining: bool
+    """Whether connections shall end with their next response."""
+
+    def opened(self, connection: Connection) -> None:
+        """Count a connection that began."""
+
+    def emptied(self) -> None:
+        """Note that a connection has nothing under way any more."""
+
+    def closed(self, connection: Connection) -> None:
+        """Count a connection that ended."""
+
+    def admit(self, codec: DownstreamCodec, head: RequestHead) -> RequestSink:
+        """Make the exchange of a request; it is not started yet."""
+
+    def crowded(self) -> Host:
+        """Return what a connection is served by for which no descriptor is left."""
+
+    def reject(self, codec: DownstreamCodec, error: ProxyError, head: RequestHead = NOBODY) -> None:
+        """Answer bytes that are no request; `head` is what can be known of it."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import cast
 
 from proxy.plane import descriptors
-from proxy.plane.host import Host
+from proxy.plane.codec import Host
 from proxy.plane.http2.downstream import Http2Downstream
 from proxy.plane.http2.standard import PREFACE
 

@@ -87,9 +87,9 @@ class Exchange:
 
     __slots__ = (
         "_answered", "_destination", "_down", "_ended", "_half", "_held", "_kept", "_owner",
-        "_refused", "_replay", "_sent_at", "_target", "_task", "_token", "_total_at", "_trailers",
-        "_up", "attempts", "deadline", "entered", "head", "origin", "refused_as", "request_bytes",
-        "response_bytes", "route", "started_at", "state", "status",
+        "_refused", "_replay", "_target", "_task", "_token", "_total_at", "_trailers", "_up",
+        "attempts", "came_whole", "deadline", "entered", "head", "origin", "protocol", "refused_as",
+        "request_bytes", "response_bytes", "route", "sent_at", "started_at", "state", "status",
     )  # fmt: skip
 
     def __init__(
@@ -101,6 +101,8 @@ class Exchange:
         self.head = head
         self.route = route
         self.state = ADMITTED
+        self.protocol = down.protocol
+        """The caller's side as a metrics label: h1, h2, or ws for a tunnel."""
         self.started_at = owner.clock()
         self.deadline = self._total_at = self.started_at + route.config.timeouts.total
         self.entered = False
@@ -111,6 +113,8 @@ class Exchange:
         self.refused_as = 0
         """The status of an answer that may be a refusal by the platform, to be explained."""
         self.attempts = self.request_bytes = self.response_bytes = 0
+        self.came_whole = False
+        """Whether the answer came in one piece: then its head came when everything ended."""
         self._destination = route.destinations[0]
         """Where attempts go."""
         self._target = head.target
@@ -128,16 +132,11 @@ class Exchange:
         self._task: asyncio.Task[None] | None = None
         # For one attempt
         self._up: UpstreamCodec | None = None
-        self._sent_at = 0.0
+        self.sent_at = 0.0  # As much of it as had come.
         self._token: IdToken | None = None
         self._held: Held | None = None
         self._refused = False
         """Whether a token of this exchange was refused before: there is one replay."""
-
-    @property
-    def protocol(self) -> str:
-        """The caller's side as a metrics label: h1, h2, or ws for a tunnel."""
-        return "ws" if self.status == 101 else self._down.protocol  # noqa: PLR2004 (RFC 9110, 15)
 
     @property
     def is_whole(self) -> bool:
@@ -168,7 +167,8 @@ class Exchange:
         self._owner.exchanges.add(self)
         route = self.route
         route.stats.in_flight += 1
-        route.budget.deposit()
+        if route.budget.is_low:
+            route.budget.deposit()
         head = self.head
         if head.guarded or head.raw_size > route.head_limit or route.body_limit:
             try:
@@ -250,7 +250,7 @@ class Exchange:
             up.send_end(self._trailers)
         else:
             up.begin_upload()
-        self._sent_at = self._touch()
+        self.sent_at = self._touch()
 
     def _wait(self, step: Step) -> None:
         """Go on in a task."""
@@ -366,20 +366,19 @@ class Exchange:
 
     def response_head(self, head: ResponseHead) -> None:
         """Pass on the final head, unless the attempt is repeated instead."""
-        self.route.stats.upstream_head.observe(self._owner.clock() - self._sent_at)
+        self.route.stats.upstream_head.observe(self._owner.clock() - self.sent_at)
         if head.status >= 400 and self._intercept(head):  # noqa: PLR2004 (errors begin there)
             return
         self._relay(head)
 
     def response_whole(self, head: ResponseHead, body: bytes) -> None:
         """Pass on an answer that came in one piece."""
-        stats = self.route.stats
-        stats.upstream_head.observe(self._owner.clock() - self._sent_at)
+        self.came_whole = True
         self.status = head.status
         if self.origin:
             head.fields = guard.allow(head.fields, self.origin)
         size = self.response_bytes = len(body)
-        stats.response_bytes += size
+        self.route.stats.response_bytes += size
         self._finish(None)
         # Last: the caller's next request may begin within this call.
         self._down.write_whole(head, body)
@@ -387,8 +386,11 @@ class Exchange:
     def _relay(self, head: ResponseHead) -> None:
         """Begin the response to the caller."""
         self.status = head.status
-        tunnel = head.status == 101  # noqa: PLR2004 (RFC 9110, 15.2.2)
-        self._move_to(TUNNELLING if tunnel else RELAYING)
+        if head.status == 101:  # noqa: PLR2004 (RFC 9110, 15.2.2)
+            self.protocol = "ws"
+            self._move_to(TUNNELLING)
+        else:
+            self._move_to(RELAYING)
         if self._replay is not None:
             self._replay.forget()
         if self.origin:

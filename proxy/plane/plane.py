@@ -11,20 +11,17 @@ from proxy.clock import Clocks
 from proxy.config.model import ErrorFormat
 from proxy.errors import ProxyError, RouteNotFound
 from proxy.plane.answer import Refusal
-from proxy.plane.codec import DownstreamCodec, RequestSink
+from proxy.plane.codec import Connection, DownstreamCodec, Host, RequestSink
 from proxy.plane.descriptors import overloaded
 from proxy.plane.detect import Detector
 from proxy.plane.exchange import Exchange
 from proxy.plane.guard import CAME_THROUGH, HOST, METHOD, refused_method
 from proxy.plane.head import NOBODY, RequestHead
-from proxy.plane.host import Connection, Host
 from proxy.plane.http1.downstream import Http1Downstream
 from proxy.plane.http2.tolls import shared_by_all
-from proxy.plane.prepared import PreparedRoute
-from proxy.plane.report import Reporter
-from proxy.plane.stats import Stats
+from proxy.plane.prepared import PreparedRoute, Unresolved
+from proxy.plane.stats import Reporter, Stats
 from proxy.plane.sweeper import Sweeper
-from proxy.plane.unresolved import Unresolved
 from proxy.routing import RoutingTable, bare_host
 from proxy.tasks import Tasks
 
@@ -76,10 +73,10 @@ class Plane:
 
     def finished(self, exchange: Exchange, error: ProxyError | None) -> None:
         """Report the end of an exchange."""
-        seconds = self.clock() - exchange.started_at
-        self._reporter.finished(exchange, seconds, error)
+        now = self.clock()
+        self._reporter.finished(exchange, now, error)
         if self.on_finished is not None:
-            self.on_finished(exchange, seconds, error)
+            self.on_finished(exchange, now - exchange.started_at, error)
         if self._change is not None:
             self._changed()
 

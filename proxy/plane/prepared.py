@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Callable
 
-from proxy.config.model import IdentityHeader, Route
+from proxy.config.model import ErrorFormat, IdentityHeader, Limits, Route
+from proxy.errors import ProxyError, UpstreamConnectFailed
 from proxy.identity.header import FORWARDED_AUTHORIZATION, spelling
 from proxy.plane.destination import Destination
 from proxy.plane.gate import Gate
 from proxy.plane.guard import LoopGuard, OriginGuard, host_guard
 from proxy.plane.head import RequestHead, block, tokens, values
-from proxy.plane.host import head_limit
 from proxy.plane.http1.heads import without
+from proxy.plane.refusal import explain
 from proxy.plane.stats import RouteStats
 from proxy.retry import RetryBudget
 
@@ -24,6 +27,11 @@ _HOP_BY_HOP = (
 )  # fmt: skip
 
 _FORWARDED = re.compile(rb"\r\n(?i:" + spelling(FORWARDED_AUTHORIZATION) + rb"):[^\r]*")
+
+
+def head_limit(limits: Limits) -> int:
+    """Return the bytes of the largest head that `limits` lets pass."""
+    return limits.header_bytes or sys.maxsize
 
 
 class PreparedRoute:
@@ -100,6 +108,13 @@ class PreparedRoute:
             fields = without(fields, tokens(head.connection))
         return fields + moved + self._set
 
+    def explanation(self, status: int) -> tuple[str, str] | None:
+        """Return what a refusal with `status` usually means, and what to do; None without auth."""
+        destination = self.destinations[0]
+        if destination.token_cache is None:
+            return None
+        return explain(status, self.config, destination.token)
+
     def trailers(self, fields: bytes) -> bytes:
         """Return what of the request's trailers reaches the upstream, both as field blocks."""
         return self._cut.sub(b"", fields)
@@ -117,3 +132,33 @@ class PreparedRoute:
             return target
         target = target[self._strip :]
         return target if target.startswith(b"/") else b"/" + target
+
+
+class Unresolved:
+    """Stands in a route's place in the routing table until the service's name has been resolved."""
+
+    __slots__ = ("_ask", "_detail", "_hint", "language", "name")
+
+    def __init__(
+        self,
+        name: str,
+        detail: str,
+        hint: str | None,
+        ask: Callable[[], None],
+        *,
+        language: ErrorFormat = ErrorFormat.AUTO,
+    ) -> None:
+        """`name` is the route's; `ask` is told of every request, so that it tries again.
+
+        `language` is what the route's ``errors`` says.
+        """
+        self.name = name
+        self.language = language
+        self._detail = detail
+        self._hint = hint
+        self._ask = ask
+
+    def failure(self) -> ProxyError:
+        """Return what a request gets; the next may find the service resolved."""
+        self._ask()
+        return UpstreamConnectFailed(self._detail, hint=self._hint)

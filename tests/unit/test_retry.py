@@ -142,6 +142,23 @@ def test_a_budget_has_a_reserve_and_grows_by_its_share() -> None:
     assert [budget.withdraw() for _ in range(3)] == [True, True, False]
 
 
+@pytest.mark.parametrize(("deposits", "low"), [(0, True), (3, True), (4, False)])
+def test_a_budget_is_low_until_requests_made_up_for_a_retry(deposits: int, *, low: bool) -> None:
+    budget = RetryBudget(0.25)
+    assert budget.is_low is False
+    budget.withdraw()
+    for _ in range(deposits):
+        budget.deposit()
+
+    assert budget.is_low is low
+
+
+def test_a_budget_of_nothing_is_never_low() -> None:
+    budget = RetryBudget(0.0)
+
+    assert (budget.withdraw(), budget.is_low) == (False, False)
+
+
 def test_a_budget_never_grows_beyond_its_reserve() -> None:
     budget = RetryBudget(0.2)
     for _ in range(10_000):

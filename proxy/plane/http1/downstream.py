@@ -15,9 +15,8 @@ import re
 from typing import Final, cast
 
 from proxy.errors import HeadersTooLarge, ProxyError, RequestMalformed
-from proxy.plane.codec import RequestSink
+from proxy.plane.codec import Host, RequestSink
 from proxy.plane.head import RequestHead, ResponseHead
-from proxy.plane.host import Host
 from proxy.plane.http1.chunked import LARGE, ChunkedBody, chunk, framed, last_chunk
 from proxy.plane.http1.heads import Recall, check_request, status_line
 from proxy.plane.http1.turns import SEGMENT_BYTES, STEPS, Turns

@@ -7,9 +7,8 @@ import math
 from typing import Final, cast
 
 from proxy.errors import HeadersTooLarge, ProxyError, RequestMalformed
-from proxy.plane.codec import RequestSink
+from proxy.plane.codec import Host, RequestSink
 from proxy.plane.head import ResponseHead
-from proxy.plane.host import Host
 from proxy.plane.http2.endpoint import ANY_LENGTH, Endpoint, Stream
 from proxy.plane.http2.fields import Fields
 from proxy.plane.http2.frames import MAX_CONCURRENT_STREAMS
