@@ -16,12 +16,16 @@ Each codec is implemented once per wire format.  Rules that hold for all of them
 
 from __future__ import annotations
 
-from typing import Protocol
+import asyncio
+from typing import Final, Protocol
 
 from proxy.errors import ProxyError
 from proxy.plane.head import NOBODY, RequestHead, ResponseHead
 from proxy.plane.http2.budget import Budget
 from proxy.plane.sweeper import Sweeper
+
+UNCONNECTED: Final = asyncio.Transport()
+"""Stands for a connection's transport until it has one."""
 
 
 class DownstreamCodec(Protocol):

@@ -7,6 +7,8 @@ and the identity header that carries the current token.
 
 from __future__ import annotations
 
+from typing import final
+
 from proxy.config.model import IdentityHeader, Protocol, Upstream
 from proxy.identity.cache import TokenCache
 from proxy.identity.header import identity_line
@@ -15,6 +17,7 @@ from proxy.plane.head import RequestHead
 from proxy.plane.pools import Connector, Pools
 
 
+@final
 class Destination:
     """One upstream address of a route."""
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import cast
 
 from proxy.plane import descriptors
-from proxy.plane.codec import Host
+from proxy.plane.codec import UNCONNECTED, Host
 from proxy.plane.http2.downstream import Http2Downstream
 from proxy.plane.http2.standard import PREFACE
 
@@ -30,7 +30,7 @@ class Detector(asyncio.Protocol):
         """`http1` makes what serves a caller that does not speak HTTP/2."""
         self._host = host
         self._http1 = http1
-        self._transport: asyncio.Transport = cast("asyncio.Transport", None)
+        self._transport: asyncio.Transport = UNCONNECTED
         self._begun = b""
         self.deadline = math.inf
 

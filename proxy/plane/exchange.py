@@ -14,7 +14,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Protocol
+from typing import Protocol, final
 
 from proxy.clock import Clock
 from proxy.errors import (
@@ -82,6 +82,7 @@ class Owner(Protocol):
         """Report the end of an exchange: numbers and log."""
 
 
+@final
 class Exchange:
     """Serves one request: both a `RequestSink` and a `ResponseSink` (see `proxy.plane.codec`)."""
 
@@ -386,11 +387,10 @@ class Exchange:
     def _relay(self, head: ResponseHead) -> None:
         """Begin the response to the caller."""
         self.status = head.status
-        if head.status == 101:  # noqa: PLR2004 (RFC 9110, 15.2.2)
+        tunnel = head.status == 101  # noqa: PLR2004 (RFC 9110, 15.2.2)
+        self._move_to(TUNNELLING if tunnel else RELAYING)
+        if tunnel:
             self.protocol = "ws"
-            self._move_to(TUNNELLING)
-        else:
-            self._move_to(RELAYING)
         if self._replay is not None:
             self._replay.forget()
         if self.origin:
@@ -626,12 +626,9 @@ class Exchange:
             route=self.route.name,
             language=self.route.config.errors,
             origin=self.origin,
-            body=self._small_body(),
+            # What an answer belongs to stands in it, in some languages.
+            body=self._replay.small() if self._ended and self._replay is not None else b"",
         )
-
-    def _small_body(self) -> bytes:
-        """Return the request's body if it is whole, small and still at hand, else nothing."""
-        return self._replay.small() if self._ended and self._replay is not None else b""
 
     def _drop_upstream(self) -> None:
         up, self._up = self._up, None

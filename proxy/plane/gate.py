@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from typing import final
 
 
 class GateFull(Exception):
     """No place, and none to wait in."""
 
 
+@final
 class Gate:
     """Counts who is inside; whoever comes when it is full waits in the order of arrival."""
 

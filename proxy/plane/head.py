@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from typing import final
 
 _LINE = re.compile(rb"\r\n([^:\r\n]+):[ \t]*([^\r\n]*)")
 
@@ -58,6 +59,7 @@ LOOP = OURS + b"loop"
 """On a response: the request went round in a circle, says the proxy that noticed."""
 
 
+@final
 class RequestHead:
     """A request's head as the listener's codec read it."""
 
@@ -127,6 +129,7 @@ NOBODY = RequestHead(b"", b"", b"")
 """Stands for a request whose head could not be read."""
 
 
+@final
 class ResponseHead:
     """A response's head, its fields end-to-end only."""
 

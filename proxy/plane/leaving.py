@@ -12,6 +12,7 @@ import math
 import socket
 import struct
 from contextlib import suppress
+from typing import final
 
 from proxy.plane.sweeper import Sweeper
 
@@ -36,6 +37,7 @@ def send_fin(transport: asyncio.WriteTransport) -> bool:
     return True
 
 
+@final
 class Leaving:
     """The end of one connection, watched by the sweeper until it is over."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Protocol as Interface
+from typing import final
 
 from proxy.config.model import Protocol
 from proxy.errors import UpstreamConnectFailed
@@ -35,6 +36,7 @@ class Connector(Interface):
         """Note that a request that waits in `acquire` is whole now."""
 
 
+@final
 class Pools:
     """The connections to one route's upstream, of both protocols."""
 
@@ -80,6 +82,7 @@ class Pools:
         self._streams.close()
 
 
+@final
 class _Upgrades:
     """HTTP/1.1, because HTTP/2 cannot switch protocols (RFC 9113, 8.6); while tunnels are few."""
 
@@ -101,6 +104,7 @@ class _Upgrades:
         self._http1.completed(applicant)
 
 
+@final
 class _Either:
     """HTTP/2 where the upstream speaks it, else HTTP/1.1."""
 
@@ -129,6 +133,7 @@ class _Either:
         self._http1.completed(applicant)
 
 
+@final
 class _OnlyHttp2:
     """HTTP/2 or nothing."""
 
@@ -155,6 +160,7 @@ class _OnlyHttp2:
         """HTTP/2 has a place for everybody."""
 
 
+@final
 class _NoGrpc:
     """A route that is configured not to speak HTTP/2."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
+from typing import final
 
 from proxy.config.model import ErrorFormat, IdentityHeader, Limits, Route
 from proxy.errors import ProxyError, UpstreamConnectFailed
@@ -34,6 +35,7 @@ def head_limit(limits: Limits) -> int:
     return limits.header_bytes or sys.maxsize
 
 
+@final
 class PreparedRoute:
     """What a route decides: limits, origins, retries, and what of a request is passed on."""
 
@@ -134,6 +136,7 @@ class PreparedRoute:
         return target if target.startswith(b"/") else b"/" + target
 
 
+@final
 class Unresolved:
     """Stands in a route's place in the routing table until the service's name has been resolved."""
 

@@ -6,6 +6,8 @@ new one may be tried.  The application's is an answer like any other.
 
 from __future__ import annotations
 
+from typing import final
+
 from proxy.config.model import Route
 from proxy.identity.token import IdToken
 from proxy.plane.head import ResponseHead, values
@@ -23,6 +25,7 @@ _SENTENCE = b"Your client does not have permission to the requested URL"
 _PAGE_BYTES = 4096
 
 
+@final
 class Held:
     """A response that is held back while it is decided what to make of it."""
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import final
+
 SMALL_BYTES = 64 * 1024  # Of a body that is looked at, to name in an error what failed.
 
 
+@final
 class Replay:
     """Holds the body from its beginning for as long as that is useful and small."""
 

@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, final
 
 from proxy.clock import Clock
 from proxy.errors import DownstreamGone, Fault, ProxyError
@@ -30,6 +30,7 @@ DURATION_BOUNDS = (
 )  # fmt: skip
 
 
+@final
 class Histogram:
     """Counts per bucket: ``counts[i]`` holds the values in (bounds[i-1], bounds[i]]."""
 
@@ -76,6 +77,7 @@ class Failure:
     hint: str
 
 
+@final
 class RouteStats:
     """The numbers of one route; ``name`` is empty where no route matched."""
 
@@ -148,6 +150,7 @@ class Ended(Protocol):
         """Where it went."""
 
 
+@final
 class Reporter:
     """Counts and logs finished exchanges."""
 

@@ -11,8 +11,9 @@ import asyncio
 import ssl
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any, cast, final
 
+from proxy.plane.codec import UNCONNECTED
 from proxy.plane.unread import unread
 
 # What the kernel gives at once.  One for the process: OpenSSL has copied it before the callback
@@ -25,6 +26,7 @@ _SEALED = memoryview(bytearray(256 * 1024))
 _NOBODY = asyncio.BufferedProtocol()
 
 
+@final
 class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
     """A client's TLS connection: the codec's transport, and the TCP transport's protocol."""
 
@@ -50,7 +52,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self._shaken: asyncio.Future[Exception | None] = self._loop.create_future()
         """Done when the handshake is; or why it failed."""
-        self._tcp = cast("asyncio.Transport", None)
+        self._tcp: asyncio.Transport = UNCONNECTED
         self._serving = False
         """Whether the codec is connected."""
         self._closed = False

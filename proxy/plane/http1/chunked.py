@@ -8,6 +8,7 @@ strict mode (tests/unit holds the two equal); trailers, which are rare, are read
 from __future__ import annotations
 
 import re
+from typing import final
 
 from httptools import HttpParserError, HttpRequestParser
 
@@ -110,6 +111,7 @@ def _joined(pieces: list[bytes], size: int) -> list[bytes]:
     return [b"".join(pieces[at : at + group]) for at in range(0, len(pieces), group)]
 
 
+@final
 class ChunkedBody:
     """Decodes one chunked body as its bytes come."""
 

@@ -12,7 +12,7 @@ import enum
 import logging
 import math
 import re
-from typing import Final, cast
+from typing import Final, cast, final
 
 from proxy.errors import HeadersTooLarge, ProxyError, RequestMalformed
 from proxy.plane.codec import Host, RequestSink
@@ -54,6 +54,7 @@ class Phase(enum.IntEnum):
 HEAD, LENGTH, CHUNKED, NEXT, TUNNEL, DISCARD, CLOSED = Phase
 
 
+@final
 class Http1Downstream(Turns, asyncio.Protocol):
     """The downstream codec for HTTP/1.0 and HTTP/1.1 (see `proxy.plane.codec`)."""
 

@@ -384,6 +384,7 @@ def _is_precious(head: RequestHead) -> bool:
     return head.method not in IDEMPOTENT or head.length != 0
 
 
+@final
 class Uploads:
     """A bound on the connections that requests hold which are not whole yet.
 
@@ -465,6 +466,7 @@ class Uploads:
             self.end()  # The place was given to it in this very moment: pass it on.
 
 
+@final
 class KeepAlive:
     """How long an upstream keeps an idle connection, as far as it is known.
 

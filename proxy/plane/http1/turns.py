@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from typing import Final
+
+from proxy.plane.codec import UNCONNECTED
 
 SEGMENT_BYTES = 192 * 1024
 """What comes in one piece of that size has filled a read buffer: more is there."""
 
 STEPS = 16
 """Heads, bodies and parts of bodies that are taken from one segment in one turn."""
-
-# Stands for a connection's transport until it has one.
-_NONE: Final = asyncio.Transport()
 
 
 class Turns(ABC):
@@ -28,7 +26,7 @@ class Turns(ABC):
     __slots__ = ("_partial", "_paused", "_resting", "_share", "_transport")
 
     def __init__(self) -> None:
-        self._transport: asyncio.Transport = _NONE
+        self._transport: asyncio.Transport = UNCONNECTED
         self._paused = False
         """Whether somebody has asked for a pause."""
         self._resting = False

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import select
-from typing import Protocol, cast
+from typing import Protocol, cast, final
 
 from proxy.errors import ProxyError, UpstreamMalformed, UpstreamReset
 from proxy.plane.codec import ResponseSink
@@ -79,6 +79,7 @@ class Pool(Protocol):
         """
 
 
+@final
 class Http1Upstream(Turns, asyncio.BufferedProtocol):
     """The upstream codec for HTTP/1.1 (see `proxy.plane.codec`)."""
 

@@ -14,6 +14,7 @@ from collections import deque
 from typing import Any, Final, Generic, TypeVar
 
 from proxy.errors import ProxyError
+from proxy.plane.codec import UNCONNECTED
 from proxy.plane.http2.batch import BATCH
 from proxy.plane.http2.connection import Connection, StreamState
 from proxy.plane.http2.encoder import NOTHING
@@ -52,9 +53,6 @@ _MOST_WAITING: Final = 64 * 1024
 _LARGEST_SETTING: Final = 2**32 - 1
 
 _NO_LIMIT: Final = 1_000_000
-
-# Stands for a connection's transport until it has one.
-_NONE: Final = asyncio.Transport()
 
 
 class Stream(StreamState):
@@ -288,7 +286,7 @@ class Endpoint(Connection[T], Generic[T]):
         self.sweeper = sweeper
         self.choked = False
         """Whether the transport has all that it can take: no more DATA is made then."""
-        self._transport: asyncio.Transport = _NONE
+        self._transport: asyncio.Transport = UNCONNECTED
         self._waiting: deque[T] = deque()
         """Streams that wait for the connection's window or the transport, in their turn."""
         self._touched: list[T] = []

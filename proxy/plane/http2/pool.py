@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import OrderedDict
+from typing import final
 
 from proxy.deadlines import Within
 from proxy.errors import Overloaded, ProxyError, UpstreamConnectFailed, UpstreamConnectTimedOut
@@ -29,6 +30,7 @@ _DECLINED = 60.0
 Turn = asyncio.Future["AskingStream | ProxyError | OnlyHttp1"]
 
 
+@final
 class StreamPool:
     """HTTP/2 connections to one upstream; what it gives out are streams.
 

@@ -56,8 +56,8 @@ class OnlyHttp1(Exception):
         """Whether the upstream said so, rather than behaved as if."""
 
 
-class Keeper(Protocol):
-    """Who owns the connection: the pool."""
+class Pool(Protocol):
+    """What a connection needs of the pool that it belongs to."""
 
     def freed(self, connection: Http2Upstream) -> None:
         """Note that a stream has ended, or that more are allowed."""
@@ -254,15 +254,15 @@ class Http2Upstream(Endpoint[AskingStream], asyncio.BufferedProtocol):
     """A connection to the upstream; its streams are the upstream codecs."""
 
     __slots__ = (
-        "_asked_at", "_greeting", "_keeper", "_pings", "_pongs", "_silence", "active", "deadline",
+        "_asked_at", "_greeting", "_pings", "_pongs", "_pool", "_silence", "active", "deadline",
         "heard_at", "idle_since", "is_doubtful", "is_leaving", "is_reused", "limit", "most_streams",
         "ready", "scheme", "takes_streams",
     )  # fmt: skip
 
-    def __init__(self, keeper: Keeper, head_limit: int, sweeper: Sweeper, *, tls: bool) -> None:
+    def __init__(self, pool: Pool, head_limit: int, sweeper: Sweeper, *, tls: bool) -> None:
         tolls = Tolls(sweeper.clock, leniency=LENIENCY)
         super().__init__(head_limit, sweeper, tolls, client=True)
-        self._keeper = keeper
+        self._pool = pool
         self.scheme = b"https" if tls else b"http"
         self.ready: asyncio.Future[ProxyError | OnlyHttp1 | None] = (
             asyncio.get_running_loop().create_future()
@@ -337,7 +337,7 @@ class Http2Upstream(Endpoint[AskingStream], asyncio.BufferedProtocol):
         """Give no more places; close when the last stream has ended."""
         if not self.is_leaving:
             self.is_leaving = True
-            self._keeper.retired(self)
+            self._pool.retired(self)
         if not self.active:
             self.close()
 
@@ -474,7 +474,7 @@ class Http2Upstream(Endpoint[AskingStream], asyncio.BufferedProtocol):
 
     def _on_settings(self) -> None:
         if self.ready.done():
-            self._keeper.freed(self)
+            self._pool.freed(self)
         else:
             self.ready.set_result(None)
 
@@ -490,7 +490,7 @@ class Http2Upstream(Endpoint[AskingStream], asyncio.BufferedProtocol):
         if self.is_leaving and not self.active:
             self.close()
         else:
-            self._keeper.freed(self)
+            self._pool.freed(self)
 
     def _on_segment(self) -> None:
         """Do nothing: an upstream's time for a head is its exchange's to bound."""
@@ -533,7 +533,7 @@ class Http2Upstream(Endpoint[AskingStream], asyncio.BufferedProtocol):
         for pong in self._pongs.values():
             if not pong.done():
                 pong.set_result(False)
-        self._keeper.lost(self)
+        self._pool.lost(self)
         streams, self.streams = list(self.streams.values()), {}
         for stream in streams:
             stream.lost(error)
