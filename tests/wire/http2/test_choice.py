@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy.config.model import Protocol, Upstream
+from proxy.config.model import Limits, Protocol, Upstream
+from proxy.plane.stats import Connections
 from tests.fakes import tls
 from tests.fakes.cutting import cut_after
 from tests.fakes.framed import GET, GRPC, POST, FramedUpstream, Seen, frame, setting
@@ -48,6 +49,25 @@ async def test_a_caller_in_http2_reaches_a_tls_upstream_in_http2(ca_file: Path, 
     async with Framed(upstream, tls=context, ca_file=ca_file) as world:
         assert (await call(world, grpc=grpc)).status == 200
         assert upstream.connections[0].seen(1).head[":scheme"] == "https"
+
+
+async def test_a_connection_dialled_for_http2_that_speaks_http1_keeps_its_place(
+    ca_file: Path,
+) -> None:
+    """It serves all who wait, one after the other, where there may be no second."""
+    async with Wired(automatic=OK) as world:
+        await world.upstream.stop()
+        await world.upstream.start(tls.server_context(alpn=tls.HTTP1))
+        await world.serve_tls(ca_file, limits=Limits(connections=1))
+        async with await frame_caller(world) as caller:
+            for stream in (1, 3, 5):
+                caller.send_headers(stream, GET, end=True)
+
+            seen = [await caller.finished(stream) for stream in (1, 3, 5)]
+
+        assert [each.status for each in seen] == [200, 200, 200]
+        assert len(world.upstream.connections) == 1
+        assert world.connections == Connections(idle=1)
 
 
 @pytest.mark.parametrize("alpn", [tls.HTTP1, ()], ids=["http/1.1", "no ALPN"])
