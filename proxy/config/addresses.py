@@ -27,7 +27,7 @@ _PATH_CHARACTERS = re.compile(r"(%[0-9A-Fa-f]{2}|[!-$&->@-~])*")
 _LONGEST_LABEL = 63  # RFC 1035, 2.3.4.
 _LONGEST_HOST = 253  # RFC 1035, 2.3.4: 255 bytes on the wire.
 _LONGEST_SOCKET = 107  # unix(7): sun_path holds 108 bytes, one of them the final NUL.
-_LONGEST_PATH = 1024  # What matching costs at most grows with it (`routing`).
+_LONGEST_PATH = 1024  # The cost of matching grows with it (`routing`).
 _HIGHEST_PORT = 65535
 _OWN_PORTS = {"http": 80, "https": 443}
 # IDNA 2003 and 2008 map these to different names, and Python's codec is of 2003.
@@ -48,7 +48,7 @@ def address(text: str) -> Address:
         raise ValueError(f"{quoted(text)}: write an IPv6 address in brackets, such as [::1]:8081")
     if host == "*":
         raise ValueError(f"{quoted(text)}: write 0.0.0.0 or [::] for every address of the machine")
-    # No host means loopback: a sidecar that listens to the whole network is a choice to be made.
+    # No host means loopback: listening to the whole network must be somebody's choice.
     # Both of its addresses, since some clients (Node.js 17 to 19) try ::1 alone for localhost.
     return Address(_host_or_ip(host) if host else "localhost", _port(port_text, lowest=0))
 
@@ -94,7 +94,7 @@ def service(text: str) -> Service:
 
 
 def service_upstream(service: Service) -> Upstream:
-    """Return where a service is whose parts are all known: at its deterministic URL.
+    """Return the deterministic URL of a service, all parts of which must be known.
 
     ``https://SERVICE-PROJECT_NUMBER.REGION.run.app``:
     https://cloud.google.com/run/docs/triggering/https-request#deterministic
@@ -224,7 +224,7 @@ def path(text: str) -> str:
     if len(text) > _LONGEST_PATH:
         raise ValueError(f"{quoted(text)} is longer than {_LONGEST_PATH} characters; shorten it")
     trimmed = text.removesuffix("/")
-    # Upstreams resolve these, so that what was matched here is not what is served there.
+    # Upstreams resolve these: what they serve would not be what was matched here.
     if {"", ".", ".."} & set(trimmed.split("/")[1:]):
         raise ValueError(f"{quoted(text)} has an empty, '.' or '..' segment; write it without")
     return trimmed or "/"
@@ -250,7 +250,7 @@ def origin(text: str) -> str:
 
 
 def is_on_loopback(listener: Address) -> bool:
-    """Tell whether only this machine can reach a listener over TCP: a Unix socket is none."""
+    """Tell whether a listener takes TCP connections, and those of this machine alone."""
     return not listener.path and is_loopback(listener.host)
 
 

@@ -1,4 +1,4 @@
-"""What routes and listeners say against each other; every check tells the reader and goes on."""
+"""Contradictions between routes and listeners; every check reports what it finds and goes on."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def check_together(
 
 
 def _check_same_requests(routes: Iterable[Written], reader: Reader) -> None:
-    """Refuse two routes of which the order in the file would have to decide."""
+    """Refuse two routes between which only their order in the file could decide."""
     first: dict[tuple[Address, bool, str, str], Written] = {}
     for written in routes:
         route = written.route
@@ -50,7 +50,7 @@ def _check_same_requests(routes: Iterable[Written], reader: Reader) -> None:
 
 
 def _check_addresses(routes: Iterable[Written], reader: Reader) -> None:
-    """Refuse listeners of which only one could be opened."""
+    """Refuse listeners that cannot both be opened."""
     opened: defaultdict[int, list[Address]] = defaultdict(list)
     for written in routes:
         for address in written.route.listen:

@@ -28,7 +28,7 @@ _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U000100
 def read_tree(text: str, source: str, problems: list[Problem]) -> Node:
     """Return the document's tree; duplicate keys and the like are added to `problems`.
 
-    Raises `ConfigError` where the text is no YAML, so that there is nothing to go on with.
+    Raises `ConfigError` where the text is not YAML at all.
     """
     _check_characters(text, source)
     try:
@@ -56,7 +56,7 @@ def _syntax_problem(error: yaml.MarkedYAMLError, text: str, source: str) -> Prob
 
 
 def _mend(line: str, rest: str, says: str, context: str) -> str:
-    """Say what to do about the commonest slips; `rest` of `line` is where parsing stopped."""
+    """Say how to mend the most common slips; `rest` is the part of `line` that was not parsed."""
     if rest.startswith("\t"):
         return "; indent with spaces, not with tabs"
     if "alias" in context:

@@ -1,4 +1,4 @@
-"""Files that the configuration names: checked while it is read, so that `check` finds out.
+"""Files that the configuration names: checked while it is read, so that `check` reports them.
 
 A relative path is taken from the folder of the configuration file, so that a file and what it
 names can move together; without a file (inline text), from the working directory.
@@ -36,7 +36,7 @@ class File(ScalarKind):
     """Returns what is wrong with the file's content, if anything; raises `OSError`."""
 
     def label(self) -> str:
-        """Say what it is."""
+        """See `Kind.label`."""
         return "the name of a file"
 
     def from_text(self, text: str, node: ScalarNode, reader: Reader) -> Path:
@@ -73,7 +73,7 @@ class File(ScalarKind):
 
 
 def check_readable(path: Path) -> str | None:
-    """Open the file; its content is the business of whoever uses it."""
+    """Open the file; whoever uses it judges its content."""
     with path.open("rb") as file:
         return None if file.read(1) else f"{str(path)!r} is empty"
 

@@ -1,7 +1,7 @@
-"""What is written and has no effect: said once at the start, because nobody can see it otherwise.
+"""What is configured and has no effect: said once at the start, since nothing else shows it.
 
-Nothing here is a mistake for certain: a variable may be meant for another program, and a key
-may wait for the day on which another one is changed.
+None of it is certainly a mistake: a variable may be meant for another program, and a key may wait
+for the day on which another one is changed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _VARIABLES = frozenset({*(_PREFIX + name.upper() for name in NAMES), FILE_VARIAB
 def in_document(
     routes: Iterable[tuple[Route, Entry]], written: Mapping[str, Entry], listen: Iterable[Address]
 ) -> Iterator[Ignored]:
-    """Yield what of a document has no effect.
+    """Yield the parts of a document that have no effect.
 
     `routes` come with what stands under their names, without ``defaults``; `written` are the
     top-level keys, `listen` the top-level addresses.
@@ -70,14 +70,14 @@ def _in_route(route: Route, keys: Mapping[str, Entry]) -> Iterator[Ignored]:
 
 
 def _may_be_loopback(listener: Address) -> bool:
-    """Tell whether a listener is on loopback for all that is known: a name is not resolved here."""
+    """Tell whether a listener may be on loopback; names are not resolved here."""
     return is_on_loopback(listener) or not (listener.path or _IP.fullmatch(listener.host))
 
 
 def in_environment(
     env: Mapping[str, str], source: str, text: str, routes: Iterable[Route]
 ) -> Iterator[Ignored]:
-    """Yield the variables that look as if they were for the proxy and are not taken.
+    """Yield the variables that look as if they were meant for the proxy and are not read.
 
     `source` is where the configuration came from, `text` what it says: a variable that it
     names is taken.  `routes` are those of the configuration.
@@ -97,7 +97,7 @@ def in_environment(
 
 
 def _egress(env: Mapping[str, str], routes: Iterable[Route]) -> Iterator[Ignored]:
-    """Yield the variables that name an HTTP proxy and would lead upstreams there, as in curl."""
+    """Yield the variables that name an HTTP proxy, which curl would use for these upstreams."""
     set_ = {name for names in _EGRESS.values() for name in names if env.get(name)}
     if not set_:
         return

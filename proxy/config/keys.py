@@ -259,7 +259,7 @@ KINDS: Mapping[str, Callable[[Mapping[str, Any]], Kind]] = {
 ROUTE_NAME = r"[A-Za-z0-9_.-]{1,63}"
 
 _OF_ONE_ROUTE = ("listen", "host", "path", "strip_path", "upstream", "service")
-"""What a route matches and where it leads; no default can stand for these."""
+"""What a route matches and where it leads: `defaults` cannot hold these."""
 
 
 class Routes(Kind):
@@ -268,7 +268,7 @@ class Routes(Kind):
     __slots__ = ()
 
     def label(self) -> str:
-        """Say what it is."""
+        """See `Kind.label`."""
         return "a mapping of names to routes"
 
     def read(self, node: Node, path: str, reader: Reader) -> Any:

@@ -22,11 +22,11 @@ Schema = dict[str, Any]
 
 
 BROKEN: Final = object()
-"""The value of a key whose problem has been told."""
+"""The value of a key whose problem has been reported."""
 
 
 class Reader:
-    """What reading one document needs, and the problems that it gathers."""
+    """What it takes to read one document, and the problems found so far."""
 
     __slots__ = ("_told", "checked_files", "directory", "env", "problems")
 
@@ -36,7 +36,7 @@ class Reader:
         self.problems: list[Problem] = []
         # One answer per file and reading, however many routes name it.
         self.checked_files: dict[tuple[Path, object], str | None] = {}
-        # A mistake in `defaults` comes up again in every route, and is told once.
+        # A mistake in `defaults` comes up again in every route, and is reported once.
         self._told: set[tuple[Place, str]] = set()
 
     def complain(self, place: Place, path: str, message: str) -> None:
@@ -53,7 +53,7 @@ class Reader:
 
 
 def any_of(*schemas: Schema) -> Schema:
-    """Return the schema of a value that fits one of `schemas`; choices inside a choice join it."""
+    """Return the schema of a value that fits one of `schemas`; a choice in it is merged."""
     flat: list[Schema] = []
     for schema in schemas:
         inner = schema["anyOf"] if schema.keys() == {"anyOf"} else [schema]
@@ -82,7 +82,7 @@ class Kind(ABC):
 
     @abstractmethod
     def read(self, node: Node, path: str, reader: Reader) -> Any:
-        """Return the value, or `BROKEN` after telling the reader why; `path` is its key."""
+        """Return the value, or `BROKEN` after reporting why; `path` is its key."""
 
     @abstractmethod
     def schema(self) -> Schema:
@@ -136,7 +136,7 @@ class Word(ScalarKind):
         return self.word
 
     def from_text(self, text: str, node: ScalarNode, reader: Reader) -> Any:
-        """Refuse what YAML types otherwise, and parse."""
+        """Parse the text; refuse it unquoted where YAML reads it as another type."""
         del reader
         # Unquoted ${VAR} is text in the file, whatever the variable holds.
         typed = "string" if "$" in node.text else node.type_of(text)
@@ -161,7 +161,7 @@ class Choice(ScalarKind):
     ignore_case: bool = False
 
     def label(self) -> str:
-        """Name all of them."""
+        """Name every choice."""
         return "one of " + ", ".join(self.choices)
 
     def from_text(self, text: str, node: ScalarNode, reader: Reader) -> Any:
@@ -218,7 +218,7 @@ class Count(ScalarKind):
     maximum: int | None = None
 
     def label(self) -> str:
-        """Say what it is."""
+        """See `Kind.label`."""
         return "a whole number"
 
     def from_text(self, text: str, node: ScalarNode, reader: Reader) -> int:
@@ -308,7 +308,7 @@ class Key:
     default: Any = ABSENT
     """As the file would write it, in JSON's types."""
     shown: str = ""
-    """The default in words, where it is no value of the file."""
+    """The default in words, where the file cannot express it."""
 
     def schema(self) -> Schema:
         """Return the value's schema with description and default."""
@@ -317,7 +317,7 @@ class Key:
 
 
 def expect_mapping(node: Node, path: str, reader: Reader) -> MapNode | None:
-    """Return `node` if it is a mapping; else tell the reader."""
+    """Return `node` if it is a mapping; report it and return None if not."""
     if isinstance(node, MapNode):
         return node
     if isinstance(node, ScalarNode) and node.type_of(node.text) == "null":
@@ -351,7 +351,7 @@ class Section(Kind):
         return next(key for key in self.keys if key.name == name)
 
     def read(self, node: Node, path: str, reader: Reader) -> Any:
-        """Build the value; a broken key is told and left at its default."""
+        """Build the value; a key that cannot be read is reported and keeps its default."""
         mapping = expect_mapping(node, path, reader)
         return BROKEN if mapping is None else self.build(**self.values(mapping, path, reader))
 
@@ -376,7 +376,7 @@ class Section(Kind):
         return said + (nearest(name, names) or f"; the keys here are {', '.join(names)}")
 
     def merge(self, base: MapNode, over: MapNode) -> MapNode:
-        """Lay `over` on `base`, mappings inside that merge key by key."""
+        """Merge `over` into `base`; mappings inside are merged key by key."""
         kinds = {key.name: key.kind for key in self.keys}
         entries = dict(base.entries)
         for name, entry in over.entries.items():
@@ -404,7 +404,7 @@ class HeaderValues(Kind):
     value: Kind
 
     def label(self) -> str:
-        """Say what it is."""
+        """See `Kind.label`."""
         return "a mapping of header names to values"
 
     def read(self, node: Node, path: str, reader: Reader) -> Any:
@@ -421,7 +421,7 @@ class HeaderValues(Kind):
         return BROKEN if any(value is BROKEN for _, value in pairs) else tuple(pairs)
 
     def merge(self, base: MapNode, over: MapNode) -> MapNode:
-        """Lay `over` on `base`; another spelling of a header replaces it too."""
+        """Merge `over` into `base`; a header is replaced under any spelling of its name."""
         replaced = {field_key(name) for name in over.entries}
         kept = {k: v for k, v in base.entries.items() if field_key(k) not in replaced}
         return MapNode({**kept, **over.entries}, over.place)
@@ -440,7 +440,7 @@ class HeaderValues(Kind):
 
 
 def _refusal(name: str, entry: Entry, first: dict[str, Entry]) -> str:
-    """Say why a header cannot be set, if so; `first` holds the headers before it."""
+    """Return why a header cannot be set, else nothing; `first` holds the headers before it."""
     try:
         header_name(name)
     except ValueError as error:

@@ -21,12 +21,12 @@ from proxy.config.resolve import Written, make_route
 from proxy.config.tree import Entry, MapNode, ScalarNode
 
 PLACES = (Path("config/proxy.yaml"), Path("/etc/cloud-run-auth-proxy/config.yaml"))
-"""What is tried, in this order, where nothing is named."""
+"""The files that are tried, in this order, where none is named."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConfigSource:
-    """One of the three; can be read again, as SIGHUP does."""
+    """A URL, a text or a file; SIGHUP reads it again."""
 
     url: str | None = None
     text: str | None = None
@@ -56,7 +56,7 @@ def find(
     if url is not None and config is not None:
         raise _refusal("URL", "stands beside --config; give one of them")
     if config == "":
-        # What an unset variable of a shell leaves must not stand for another file.
+        # An unset variable of a shell leaves this; it must not select another file.
         raise _refusal("--config", "is not the name of a file; write a path")
     if url is not None:
         return ConfigSource(url=url)
@@ -153,7 +153,7 @@ def load(
 
 
 def _here() -> Path:
-    """Return the working directory; of a deleted one a path in which nothing is found."""
+    """Return the working directory; if that was deleted, a path in which nothing is found."""
     try:
         return Path.cwd()
     except FileNotFoundError:
@@ -219,7 +219,7 @@ def _routes(document: MapNode, values: dict[str, Any], reader: Reader) -> list[W
     defaults = entry.value if entry and isinstance(entry.value, MapNode) else None
     known = {key.name for key in DEFAULTS.keys}
     if defaults is not None:
-        # What does not belong there has been told, and must not come up in each route.
+        # What does not belong there has been reported, and must not come up in each route.
         kept = {name: each for name, each in defaults.entries.items() if name in known}
         defaults = MapNode(kept, defaults.place)
     listen = values.get("listen", () if "listen" in document.entries else _DEFAULT_LISTEN)

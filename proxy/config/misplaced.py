@@ -1,7 +1,7 @@
-"""Tells what a value is that stands in the wrong place, so that no message shows it.  Pure.
+"""Recognises secrets that stand where something else belongs, so that no message shows them.  Pure.
 
-A key where the name of its file belongs, a token where a route's name belongs: whoever writes
-that needs to know which place is wrong, and their secret must not end up in a log for it.
+A key in place of the name of its file, a token in place of a route's name: the message has to say
+which place is wrong, and must not put the secret into a log.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _DOCUMENT = re.compile(r"\s*(\{|\w+:\s)")
 
 
 def looks_like(text: str) -> str:
-    """Return what `text` may be that nobody shall see; empty if it is a word like any other."""
+    """Return what kind of secret `text` may be; empty for an ordinary word."""
     for form, what in _FORMS:
         if form.match(text):
             return what
@@ -43,7 +43,7 @@ def looks_like(text: str) -> str:
 
 
 def no_file_name(text: str) -> str:
-    """Return what `text` may be in place of a file's name; empty if it may be one."""
+    """Return what `text` seems to be instead of a file's name; empty if it may be a name."""
     if what := looks_like(text):
         return what
     if _DOCUMENT.match(text):
@@ -53,12 +53,12 @@ def no_file_name(text: str) -> str:
 
 
 def shown(text: str) -> str:
-    """Return `text` for a message, or what it looks like instead."""
+    """Return what a message may show of `text`: itself, or what it looks like."""
     return _in_place_of(text, looks_like(text))
 
 
 def shown_file(text: str) -> str:
-    """Return the name of a file for a message, or what stands in its place."""
+    """Return what a message may show of a file's name: itself, or what it looks like."""
     return _in_place_of(text, no_file_name(text))
 
 

@@ -2,7 +2,7 @@
 
 This module is the single description of the file: `keys` turns its metadata into what the
 parser reads by, what `schema` prints and what the README's reference table is made from.  A
-field without ``kind`` is no key of the file.  Constructing a value has no side effect.
+field without ``kind`` is not a key of the file.  Constructing a value has no side effect.
 
 Units: durations are seconds as float, ``math.inf`` for ``off``; sizes are bytes, 0 for none.
 """
@@ -28,7 +28,7 @@ def doc(text: str, **more: Any) -> dict[str, Any]:
     """Metadata of a field: its sentence in the README, plus what the parser needs to know.
 
     ``kind`` names how the value is written (the table is in `keys`).  Where the field's own
-    default says something else than the file: ``written`` is the default as the file writes it,
+    default is not what the file would say, ``written`` is the default as the file writes it, or
     ``shown`` is the default in words.
     """
     return {"help": text, **more}
@@ -311,7 +311,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """Host and path rules that lead to one upstream, resolved as far as the file allows."""
+    """What is matched, where it goes and how it is treated, resolved as far as the file allows."""
 
     name: str
     listen: tuple[Address, ...] = field(
@@ -337,7 +337,7 @@ class Route:
         default="/",
         metadata=doc("prefix on a segment boundary, matched on the raw path", kind="path"),
     )
-    """Without a trailing slash, but for ``/`` itself."""
+    """Without a trailing slash, except for ``/`` itself."""
     strip_path: bool = field(
         default=False, metadata=doc("forward the path without the prefix in `path`", kind="flag")
     )
@@ -434,7 +434,7 @@ class Route:
             shown="loopback names and addresses",
         ),
     )
-    """As `host`; `ANY_HOST` among them for every one."""
+    """As `host`; with `ANY_HOST` among them, every host is served."""
     set_headers: tuple[tuple[str, str], ...] = field(
         default=(), metadata=doc("put on the request to the upstream", kind="header_values")
     )
@@ -521,7 +521,7 @@ class Config:
         metadata=doc("after SIGTERM, how long the process stays even when idle", kind="pause"),
     )
     workers: int = field(
-        # More than any machine has cores: a slip of the finger must not fork without end.
+        # The maximum is more than any machine has cores: a typing error must not fork without end.
         default=1,
         metadata=doc("processes that serve", kind="count", minimum=1, maximum=256),
     )
@@ -532,6 +532,6 @@ class Config:
     @property
     def listeners(self) -> tuple[Address, ...]:
         """Every address that some route uses, in order of first use."""
-        # Routes that share their listeners mostly share the tuple, which is quicker to tell.
+        # Routes that share their listeners mostly share the tuple; comparing those is quicker.
         groups = {id(route.listen): route.listen for route in self.routes}.values()
         return tuple(dict.fromkeys(address for group in groups for address in group))

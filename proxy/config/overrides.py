@@ -14,7 +14,7 @@ from proxy.config.problems import Place
 from proxy.config.tree import Entry, ListNode, MapNode, Node, ScalarNode
 
 NAMES = ("listen", "audience", "admin", "auth", "header", "workers", "log_format", "log_level")
-"""Everything that a flag can set, each as the flag ``--log-level`` and ``AUTH_PROXY_LOG_LEVEL``."""
+"""Everything that a flag can set; ``log_level`` is ``--log-level`` and ``AUTH_PROXY_LOG_LEVEL``."""
 
 _OF_ROUTES = ("auth", "header", "audience")
 
@@ -76,7 +76,7 @@ def _is_mapping(document: MapNode, key: str) -> bool:
 
 
 def _replace_in(document: MapNode, section: str, key: str, override: Override) -> MapNode:
-    """Replace one key of a section, and leave what else the document says there."""
+    """Replace one key of a section and keep its others."""
     entry = document.entries.get(section)
     place = Place(override.label)
     if entry is None:

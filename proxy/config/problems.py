@@ -55,14 +55,14 @@ class ConfigError(Exception):
 
 
 class ConfigUnreadable(OSError):
-    """The configuration file cannot be read at all; the text names it and says why."""
+    """The configuration file cannot be read at all; the message names it and says why."""
 
     def __init__(self, path: Path, error: OSError) -> None:
         super().__init__(f"{shown_file(str(path))}: cannot be read: {error.strerror or error}")
 
 
 def quoted(text: str) -> str:
-    """Show a value in a message: one short line whatever it holds, but nothing like a secret."""
+    """Return what a message may show of a value: one short line, never anything like a secret."""
     if looks_like(text):
         return shown(text)
     longest = 60  # Enough to recognise a URL by; a problem stays on one line of a terminal.

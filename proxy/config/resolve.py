@@ -1,4 +1,4 @@
-"""From the keys of a route to a `Route`: what one key means for another is decided here."""
+"""From the keys of a route to a `Route`: decides what one key means for another."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Written:
     node: MapNode
     """Its keys, those of `defaults` included."""
     matching_read: bool
-    """Whether all keys could be read that say what it matches."""
+    """Whether every key that says what it matches could be read."""
 
     def place_of(self, key: str) -> Place:
         """Return where the value of `key` stands; the route's own place if it has none."""
@@ -58,14 +58,14 @@ def make_route(
     listen: tuple[Address, ...],
     reader: Reader,
 ) -> Written:
-    """Return the route; what its keys say against each other is told to the reader.
+    """Return the route; report where its keys contradict each other.
 
     `values` are the keys that could be read, `listen` the top-level addresses.
     """
     path = join("routes", name)
     _check_destination(entry, node, path, reader)
     values = dict(values)
-    # A word that could not be read decides nothing more.
+    # A word that could not be read has been reported, and must not cause other problems.
     auth = values.get("auth", "none" if "auth" in node.entries else "auto")
     values["auth"] = _auth(auth, node, values.get("upstream"), path, reader)
     values["own_listener"] = "listen" in node.entries
@@ -95,7 +95,7 @@ def _check_destination(entry: Entry, node: MapNode, path: str, reader: Reader) -
 def _auth(
     written: str, node: MapNode, upstream: Upstream | None, path: str, reader: Reader
 ) -> Auth:
-    """Resolve ``auto``, and refuse to send a token where anybody on the way can read it."""
+    """Resolve ``auto``, and refuse to send a token where anyone on the way could read it."""
     plain = upstream is not None and not upstream.tls
     here = upstream is not None and is_loopback(upstream.host)
     if written == "none" or (written == "auto" and plain and here):
@@ -122,7 +122,7 @@ def _check_identity_header(written: Written, path: str, reader: Reader) -> None:
 def _touched_headers(written: Written, path: str) -> Iterator[tuple[str, str, Place]]:
     """Yield each header that the route sets or removes: its key, its name and its place."""
     entries = written.node.entries
-    # A key that could not be read has left the route's own tuple empty.
+    # The route's own tuple is empty where the key could not be read.
     if written.route.set_headers and isinstance(node := entries["set_headers"].value, MapNode):
         for name, entry in node.entries.items():
             yield join(path, "set_headers"), name, entry.place

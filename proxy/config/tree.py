@@ -38,7 +38,7 @@ class ScalarNode:
     """From a flag or a variable of its own: ``$`` is a dollar."""
 
     def type_of(self, text: str) -> Literal["null", "boolean", "number", "string"]:
-        """How YAML types `text`, what this node says once its variables are expanded.
+        """Return the type that YAML gives to `text`, this node's text with its variables expanded.
 
         A variable may stand for a number or a boolean with quotes, too: inside ``{ }`` and
         ``[ ]`` YAML leaves no other way to write one.

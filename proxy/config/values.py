@@ -1,4 +1,4 @@
-"""Words of the configuration that stand alone: durations, sizes, names of headers.
+"""Simple values of the configuration: durations, sizes, methods, header names and values.
 
 Pure: text in, value out.  Every function raises `ValueError` with a sentence that says what was
 written and what to write instead.
@@ -25,7 +25,7 @@ ACCOUNT = r"[^@\s/]+@[^@\s/]+"
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _MULTIPLES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-# Beyond a year it is a slip of the unit, and timers of the event loop overflow some day.
+# Beyond a year the unit must be a mistake; and the event loop's timers overflow at some point.
 _LONGEST = 366 * 24 * 3600.0
 
 # RFC 9110, 7.6.1 (fields of one connection), plus what frames a message or is ours to set.
@@ -60,7 +60,7 @@ def period(text: str) -> float:
 
 
 def pause(text: str) -> float:
-    """Return seconds; a pause cannot be without end."""
+    """Return seconds; a pause cannot be endless."""
     if text == "off":
         raise ValueError("off would be a pause without end; write 0s for none")
     return _seconds(text, "0s, 50ms, 5s or 2m")

@@ -1,7 +1,7 @@
 """What the upstream answered, and who made the answer.  Pure.
 
 A request to Cloud Run is answered by the service, by Google's front end in its place, or by
-Identity-Aware Proxy before both.  Only Google's own answers tell something about tokens and
+Identity-Aware Proxy before both.  Only Google's own answers say anything about tokens and
 permissions.
 """
 
@@ -69,7 +69,7 @@ class Answer:
 
     @property
     def server(self) -> str:
-        """What it calls itself, on one line; empty where it does not say."""
+        """Its ``Server`` field, on one line; empty if there is none."""
         return redact_foreign(self.fields.get("server", ""), _NAME)
 
     @property

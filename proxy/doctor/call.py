@@ -1,4 +1,4 @@
-"""One call that was made for a route, and words that every explanation of it needs.  Pure."""
+"""One call that was made for a route, and what every explanation of it needs.  Pure."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Call:
     answer: Answer
     token: IdToken | None
     account: str = ""
-    """The account's email, empty where nobody told it."""
+    """The account's email, empty if it is not known."""
     fixed_audience: bool = False
     """Whether the token's audience could not be chosen."""
     workload: Workload | None = None
@@ -93,7 +93,7 @@ class Call:
 
     @property
     def where_names_are(self) -> str:
-        """A sentence on what to put for SERVICE and REGION, empty where nothing is open."""
+        """A sentence on what to put for SERVICE and REGION, empty if both are known."""
         if service_of(self.route)[0] != "SERVICE" or not self.is_cloud_run:
             return ""
         label = self.host.partition(".")[0].rpartition("---")[2]

@@ -1,7 +1,7 @@
-"""Certificates: what an upstream shows, verified or not, in words.
+"""Certificates: what an upstream presents, verified or not, in words.
 
-Verification is never off where anything is sent.  A certificate that was refused is read in
-handshakes of their own, which end before a single byte of a request.
+Verification is never off where anything is sent.  A certificate that was refused is read in a
+separate handshake, which ends before any byte of a request is sent.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ async def look(place: Place, host: str, deadline: float) -> Certificate | None:
         async with asyncio.timeout_at(deadline):
             async with _secured(place, host, _seeing_only()) as tls:
                 shown = tls.getpeercert(binary_form=True)
-            # Python takes a certificate apart only once it is verified, so it is verified by
-            # itself: that makes it readable, and means nothing.
+            # Python parses only verified certificates, so this one is verified against itself: that
+            # makes it readable, and proves nothing.
             async with _secured(place, host, _trusting(shown or b"")) as tls:
                 return _read(tls.getpeercert() or {})
     return None
@@ -115,7 +115,7 @@ def _name(parts: Iterable[Iterable[tuple[str, str]]], *wanted: str) -> str:
 
 
 def lines(shown: Certificate, now: float | None) -> tuple[str, ...]:
-    """Describe a certificate; `now` (wall clock) adds how long it still holds."""
+    """Describe a certificate; `now` (wall clock) adds how long it is still valid."""
     left = f" ({span(shown.not_after - now)} left)" if now is not None else ""
     return (
         f"subject  {shown.subject or _joined(shown.names)}",

@@ -1,4 +1,4 @@
-"""`doctor`: examine routes at once, and report on them in the order that was asked for."""
+"""`doctor`: examine routes concurrently, and report on them in the order asked for."""
 
 from __future__ import annotations
 

@@ -42,11 +42,11 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What there is to fetch tokens with."""
+    """The credentials that were found."""
 
     finding: Finding
     account: Finding | None = None
-    """Already known where the metadata server is asked; None where the source knows."""
+    """Known already if the metadata server was asked; None if only the source knows it."""
 
     @property
     def usable(self) -> bool:
@@ -69,7 +69,7 @@ class Surroundings:
 
 
 async def find_origin(credentials: Credentials, around: Surroundings) -> Origin:
-    """Look at what the credentials lead to; where there is no look, name what tokens come from."""
+    """Examine the credentials; describe those of a kind without examination by their source."""
     look = LOOKS.get(type(credentials))
     if look is None:
         source = around.caches.source(credentials)
@@ -108,7 +108,7 @@ async def _automatic(credentials: AutoCredentials, around: Surroundings) -> Orig
 
 
 def _short(path: Path, environ: Mapping[str, str]) -> str:
-    """Return the name of a file as a shell takes it, ``~`` for the home directory."""
+    """Return a file's name with ``~`` for the home directory, as a shell takes it."""
     home = environ.get("HOME", "")
     text = shown_file(str(path))
     return f"~{text.removeprefix(home)}" if home and text.startswith(f"{home}/") else text
@@ -227,7 +227,7 @@ def _no_server(server: str, error: TokenSourceError, notes: tuple[str, ...]) -> 
 
 def _no_account(error: TokenSourceError) -> Finding:
     fix, command = advice_in(error.hint)
-    # The server's own sentence belongs to it; the tags of a page do not.
+    # The server's own sentence is part of it; the tags of a page are not.
     told, _, came = error.detail.partition(" (")
     why = sentence(told if "<" in came else error.detail)
     advice = Advice(reason="account_missing", why=why, fix=fix, command=command)
@@ -235,7 +235,7 @@ def _no_account(error: TokenSourceError) -> Finding:
 
 
 def _account_untold(error: TokenSourceError) -> Finding:
-    # Calls need the token, not the name; so this alone is no failure.
+    # Calls need the token and not the account's name, so this alone is not a failure.
     return skipped(Step.ACCOUNT, f"not told: {error.detail}")
 
 
@@ -247,4 +247,4 @@ LOOKS: Mapping[type[Credentials], Callable[[Any, Surroundings], Awaitable[Origin
     TokenFile: _token_file,
     Impersonate: _impersonating,
 }
-"""How each kind of credentials is looked at before a token is asked for."""
+"""How each kind of credentials is examined before a token is fetched."""

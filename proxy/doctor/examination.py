@@ -1,7 +1,7 @@
 """One route, examined from its configuration to an answer.
 
-What the route calls as and where it leads to are found out at the same time; each of the two
-is bounded by the route's own ``timeouts.connect``, the answer by ``timeouts.response``.
+The identity and the way to the upstream are examined at the same time, each bounded by the
+route's own ``timeouts.connect``; the answer is bounded by ``timeouts.response``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from proxy.errors import REASONS
 from proxy.identity.source import TokenSourceError
 
 ANSWER_PATIENCE = 60.0
-"""Seconds that an answer is waited for at most: a cold start takes some ten of them."""
+"""The longest wait for an answer, in seconds; a cold start takes about ten."""
 
 
 async def examine(route: Route, world: World, question: Question) -> Report:

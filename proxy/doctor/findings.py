@@ -1,4 +1,4 @@
-"""What an examination brings to light.  Pure data, in the order in which it was found."""
+"""What an examination finds, in the order in which it was found.  Pure data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Outcome(StrEnum):
 
     OK = "ok"
     WARNING = "warning"
-    """It works, and yet somebody should look at it."""
+    """It works, but somebody should look at it."""
     FAILED = "failed"
     SKIPPED = "skipped"
     """There was nothing to do, or an earlier step failed."""

@@ -22,13 +22,13 @@ from proxy.identity.source import FixedAudience, TokenSource
 from proxy.identity.token import IdToken
 
 PATIENCE = 30.0
-"""Seconds that a token, or a connection, is waited for at most.  Whoever runs the doctor waits
-with it, so it is less patient than a route may be."""
+"""The longest wait for a token or a connection, in seconds.  A person is waiting, so it may be
+shorter than the route's own."""
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What the doctor looks at the world with; shared by all routes."""
+    """What every examination needs; shared by all routes."""
 
     environ: Mapping[str, str]
     clocks: Clocks
@@ -39,7 +39,7 @@ class World:
 
 
 def open_world(environ: Mapping[str, str], source: str = "") -> World:
-    """Return what a running proxy would look at the world with."""
+    """Return the same that a running proxy would use."""
     clocks, jitter = Clocks(), Random()  # noqa: S311 (spreads attempts over time)
     return World(
         environ=environ,
@@ -52,13 +52,13 @@ def open_world(environ: Mapping[str, str], source: str = "") -> World:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """As whom a route calls."""
+    """The identity with which a route calls."""
 
     findings: tuple[Finding, ...]
     token: IdToken | None = None
-    """None where there is none, and where the route sends none."""
+    """None if none could be fetched, or the route sends none."""
     account: str = ""
-    """The account's email, empty where nobody told it."""
+    """The account's email, empty if it is not known."""
     fixed_audience: bool = False
     """Whether the token's audience could not be chosen."""
 
@@ -129,7 +129,7 @@ def _no_token(route: Route, error: ProxyError | None, look_closer: str) -> Findi
 
 
 def _look_closer(route: Route, origin: Finding, source: str) -> str:
-    """Return the command that shows more of why there is no token, and no token."""
+    """Return the command that shows why there is no token, without showing one."""
     match origin.facts.get("source"):
         case "metadata":
             url = f"http://{origin.facts['host']}/computeMetadata/v1/{EMAIL_KEY}"

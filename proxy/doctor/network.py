@@ -1,6 +1,6 @@
 """The way to an upstream, one step after the other: name, connection, TLS.
 
-The proxy takes all three at once (`plane.dial`); here each one is timed and blamed alone.
+The proxy takes all three at once (`plane.dial`); here each is timed and judged separately.
 """
 
 from __future__ import annotations
@@ -107,8 +107,8 @@ async def _connect(
 ) -> Place | None:
     """Return the first place that accepts a connection.
 
-    `within` is what is told of those that do not answer: the limit that the route sets, of
-    which the look-up of the name has taken a little.
+    `within` is the route's limit, which is reported for those that do not answer; looking up the
+    name has used a little of it.
     """
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -134,7 +134,7 @@ async def _connect(
 
 
 async def _dial(place: Place) -> tuple[Place, str | None]:
-    """Open a connection and close it again; return what the system said against it."""
+    """Open a connection and close it again; return the system's error, if any."""
     family = socket.AF_INET6 if ":" in place[0] else socket.AF_INET
     with contextlib.closing(socket.socket(family, socket.SOCK_STREAM)) as sock:
         sock.settimeout(0)

@@ -28,7 +28,7 @@ PLAIN_MARKS = {
     Outcome.FAILED: "FAIL",
     Outcome.SKIPPED: "-   ",
 }
-"""For terminals that cannot show the others."""
+"""For terminals that cannot show `MARKS`."""
 
 _PLAIN = str.maketrans({"→": "->", "\N{EN DASH}": "-", "…": "...", "✓": "ok", "✗": "FAIL"})
 

@@ -23,10 +23,10 @@ from proxy.identity.token import IdToken
 from proxy.plane.trust import HTTP1, whole_context
 
 BODY_BYTES = 8 * 1024
-"""Of an error's body that are read: Google's pages have less than one KiB."""
+"""How much of an error's body is read: Google's pages have less than one KiB."""
 
 BODY_WITHIN = 5.0
-"""Seconds for them.  A stream may go on for hours, and says nothing about the route."""
+"""The time for that, in seconds: a stream may go on for hours, and says nothing about the route."""
 
 _LOWEST_ERROR = 400
 
@@ -69,7 +69,7 @@ async def ask(
             ssl=whole_context(target.route.ca_file, HTTP1),
             force_close=True,
         ),
-        # Nothing of this machine's environment and nothing of an answer changes the request.
+        # Neither the environment nor an earlier answer changes the request.
         trust_env=False,
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
@@ -120,7 +120,7 @@ def _fields(route: Route, token: IdToken | None) -> dict[str, str]:
 
 
 async def _beginning(response: aiohttp.ClientResponse) -> str:
-    """Return what of the body comes in time; a broken one as far as it came."""
+    """Return as much of the body as comes in time, also of one that breaks off."""
     body = b""
     try:
         async with asyncio.timeout(BODY_WITHIN):
@@ -145,7 +145,7 @@ def _silence(error: Exception) -> Silence:
 
 
 class _Known(AbstractResolver):
-    """Leads to the address that was reached before: names are not looked up twice."""
+    """Resolves to the address that was reached before: names are not looked up twice."""
 
     def __init__(self, address: str, port: int) -> None:
         self._address = address

@@ -1,4 +1,4 @@
-"""An event loop for one command, whose end no stuck call can delay."""
+"""An event loop for one command, which no stuck call can keep from ending."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What looks wrong in a route's configuration, although it is valid.  Pure.
+"""What looks wrong in a route's configuration although it is valid.  Pure.
 
 Cloud Run compares a token's ``aud`` with the service's URL, character for character, and
 with its custom audiences (https://cloud.google.com/run/docs/configuring/custom-audiences).
@@ -49,7 +49,7 @@ def is_cloud_run(host: str) -> bool:
 def _split(audience: str) -> SplitResult | None:
     try:
         url = urlsplit(audience)
-        # Reading the port is what checks it.
+        # The port is checked when it is read.
         return url if url.hostname and url.port != 0 else None
     except ValueError:
         return None

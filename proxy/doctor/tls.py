@@ -19,7 +19,7 @@ OFFERED = ("h2", "http/1.1")
 """What ALPN offers, to see what the upstream chooses."""
 
 SOON = 7 * 86400.0
-"""Seconds before its end from which a certificate is worth a warning."""
+"""Seconds before a certificate's end from which there is a warning."""
 
 
 async def handshake(
@@ -109,7 +109,7 @@ def _not_accepted(
 
 
 _NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL"})
-"""What OpenSSL says when the bytes that come are no TLS records."""
+"""OpenSSL's reasons where the peer does not speak TLS."""
 
 
 def _broken_off(upstream: Upstream, error: Exception) -> Finding:

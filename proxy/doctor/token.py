@@ -34,7 +34,7 @@ class Order:
     """None where it follows from the route's service."""
     credentials: Credentials
     within: float
-    """Seconds that it may take."""
+    """The longest it may take, in seconds."""
 
 
 def main(word: str, config: Config | None, *, claims: bool) -> int:
@@ -79,7 +79,7 @@ def order_for(word: str, config: Config | None) -> Order:
 
 
 def _is_like_an_audience(word: str, guess: str) -> bool:
-    """Tell whether `word` can be meant as an audience; `guess` names the route that is near."""
+    """Tell whether `word` may be an audience; `guess` names a route with a similar name."""
     if looks_like(word):
         return False
     # A URL, or IAP's NUMBER-NAME.apps.googleusercontent.com. Names of routes have dots, too.

@@ -1,4 +1,4 @@
-"""What an answer means for the route: all well, or why not and what to do.  Pure."""
+"""What an answer means for the route: that it works, or why not and what to do.  Pure."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _notes(call: Call, *, failed: bool) -> list[str]:
 
 
 def _to(location: str) -> str:
-    """Say where a redirect leads; paths and queries of logins hold secrets."""
+    """Return the host that a redirect leads to, as words; paths and queries may hold secrets."""
     host = urlsplit(printable(location)).netloc.rpartition("@")[2]
     return f" to {host}" if host else ""
 

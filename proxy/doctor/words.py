@@ -29,11 +29,11 @@ _SPANS: tuple[tuple[float, Callable[[float], str]], ...] = (
     (2 * _DAY, lambda s: f"{s // _HOUR:.0f} h {s % _HOUR // _MINUTE:.0f} min"),
     (math.inf, lambda s: f"{s // _DAY:.0f} days"),
 )
-"""How a length of time below so many seconds is said."""
+"""How a length of time is written, by the number of seconds that it is below."""
 
 
 def span(seconds: float) -> str:
-    """Return a length of time as a person says it; from ten seconds on rounded down."""
+    """Return a length of time as people write it, rounded down from ten seconds on."""
     seconds = max(0.0, seconds)
     if seconds >= 10 * _SECOND:
         seconds = math.floor(seconds)
@@ -67,12 +67,12 @@ def sentence(text: str) -> str:
 
 
 def email(text: str | None) -> str:
-    """Return an account's email, empty for what is none: it ends up in commands to type."""
+    """Return `text` if it is an email address, else nothing: it ends up in commands to type."""
     return text if text is not None and _EMAIL.fullmatch(text) else ""
 
 
 def printable(text: str, longest: int = 100) -> str:
-    """Return a stranger's text on one line that no terminal takes for a command."""
+    """Return a stranger's text on one line without control characters."""
     line = _UNPRINTABLE.sub(" ", text).strip()
     return line if len(line) <= longest else f"{line[: longest - 1]}…"
 

@@ -55,7 +55,7 @@ BACKOFF_LAST = 30.0
 
 PAUSE = (10.0, 20.0)
 """Bounds of the pause after a successful fetch, in seconds.  Cloud Run's metadata server may
-hand out the same token until 100 s before its ``exp``, so asking on is needed and asking at
+hand out the same token until 100 s before its ``exp``, so asking again is needed and asking at
 once is useless.  The spread keeps the containers of one instance from asking in step."""
 
 REFUSED_PAUSE = 30.0
@@ -120,7 +120,7 @@ TRANSITIONS: Mapping[tuple[State, Event], State] = {
     (State.BACKING_OFF, Event.START): State.FETCHING,
     (State.BACKING_OFF, Event.REVIVE): State.GOOD,
 }
-"""Every pair that is missing here is impossible; meeting one is a bug and crashes."""
+"""Every pair that is missing here is impossible; meeting one is a bug, which raises."""
 
 
 def after(state: State, event: Event) -> State:
@@ -207,7 +207,7 @@ class Pace:
 
 
 class Waiters:
-    """Callers that wait for a fetch to end; one that stops waiting disturbs nobody."""
+    """The callers that wait for a fetch to end; one that stops waiting affects no other."""
 
     __slots__ = ("_clock", "_later", "_waiting")
 
@@ -217,7 +217,7 @@ class Waiters:
         self._waiting: set[asyncio.Future[None]] = set()
 
     async def wait(self, until: float) -> None:
-        """Return once `wake` is called, at the time `until` of the clock at the latest."""
+        """Return once `wake` is called, or when the clock reaches `until`."""
         waiter = asyncio.get_running_loop().create_future()
         self._waiting.add(waiter)
         timer = None
@@ -295,7 +295,7 @@ class TokenCache:
         self._state = State.NONE
         # A lapsed token stays here: it is good again if the wall clock is set back.
         self._token: IdToken | None = None
-        # Wall-clock times between which there is nothing to decide but to give it out.
+        # Between these wall-clock times the token is given out without further checks.
         self._fresh_from = math.inf
         self._fresh_until = -math.inf
         self._failure: Failure | None = None
@@ -333,7 +333,7 @@ class TokenCache:
         return token
 
     async def prefetch(self, route: str) -> TokenUnavailable | None:
-        """Make one attempt to have a token; return why there is none.
+        """Make one attempt to get a token; return why it failed, None if there is a token.
 
         For the time before the first request, when `get` would wait for further attempts.
         """
@@ -358,7 +358,7 @@ class TokenCache:
         """
         held = self._token
         if held is None or held.value != token.value:
-            return False  # Somebody was faster: what is here has not been refused.
+            return False  # Another caller was faster: this token has not been refused.
         self._usable()
         if not self._state.is_fetching:
             known_bad = self._failure is not None or held.value == self._refused
@@ -410,7 +410,7 @@ class TokenCache:
     # --- the policy
 
     def _look(self, route: str, now: float) -> IdToken | None:
-        """Do what `current` promises where the token is not simply fresh."""
+        """Do the rest of `current`, where the token is not simply fresh."""
         token = self._token
         if token is None or not self._follow(now):
             return None
@@ -441,7 +441,7 @@ class TokenCache:
         return alive
 
     def _pursue(self, route: str, deadline: float) -> None:
-        """See to it that waiting until `deadline` (steady clock) can bring a token, or raise."""
+        """Make sure that waiting until `deadline` (steady clock) can bring a token, or raise."""
         if self._closed:
             raise TokenUnavailable("the proxy is shutting down")
         wait = self._pace.wait()
@@ -499,13 +499,13 @@ class TokenCache:
             self._move(Event.HOLD)
 
     def _open_window(self) -> None:
-        """Let `current` give the token out without a second look, where that is safe."""
+        """Let `current` give out the token without further checks, where that is safe."""
         if self._token is not None and self._watched is None:
             self._fresh_from = self._wall() - CLOCK_SLACK
             self._fresh_until = self._token.expires_at - REFRESH_AHEAD
 
     def _move(self, event: Event) -> None:
-        """Follow the table; nobody else writes the state."""
+        """Move to the next state by the table; nothing else writes the state."""
         self._state = after(self._state, event)
 
     # --- what callers are told
@@ -518,6 +518,6 @@ class TokenCache:
 
     def _too_late(self) -> TokenUnavailable | TokenTimedOut:
         if self._failure is not None and not self._failure.slow:
-            return self._unavailable()  # The source has said what is wrong, one attempt ago.
+            return self._unavailable()  # The attempt before this one said what is wrong.
         waited = self._fetch.seconds
         return TokenTimedOut(f"{self.source.describe()}: no answer in {waited:.1f} s")

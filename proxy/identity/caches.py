@@ -60,7 +60,7 @@ class TokenCaches:
         later: Later = PatientTimer,
         on_fetch: OnFetch | None = None,
     ) -> None:
-        """Open nothing yet; `on_fetch` is told of every fetch that ended.
+        """Open nothing yet; `on_fetch` is called after every fetch.
 
         `resolver` finds the metadata server, by default one of its own.
         `environ` is where GCE_METADATA_HOST, GOOGLE_APPLICATION_CREDENTIALS, CLOUDSDK_CONFIG
@@ -92,7 +92,7 @@ class TokenCaches:
         return self._open(credentials).source
 
     async def close(self) -> None:
-        """End every fetch; callers who wait are told so."""
+        """End every fetch; waiting callers get `TokenUnavailable`."""
         caches, self._caches = self._caches, {}
         opened, self._opened = self._opened, {}
         await asyncio.gather(*(cache.close() for cache in caches.values()))

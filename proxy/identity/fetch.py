@@ -20,7 +20,7 @@ their own, with better explanations."""
 
 
 Later = Callable[[float, Callable[[], object]], Timer]
-"""Calls back after so many seconds; an argument, so that tests can hold time in their hand."""
+"""Calls back after so many seconds; an argument, so that tests control time."""
 
 OnEnd = Callable[[str, IdToken | TokenSourceError, float], object]
 """Told how a fetch ended: the route that caused it, a token that was accepted or why there is
@@ -76,7 +76,7 @@ class Fetch:
         return self._clocks.steady() - self._began
 
     def start(self, route: str) -> None:
-        """Begin a fetch; the caller sees to it that none is running."""
+        """Begin a fetch; none may be running."""
         self._began = self._clocks.steady()
         task = asyncio.get_running_loop().create_task(
             self._obtain(), name=f"fetch ID token for {self._audience}"

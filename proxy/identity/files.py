@@ -29,7 +29,7 @@ class CredentialsFile:
     """A credentials file of Google's, as the configuration or the environment names it."""
 
     path: Path = field(repr=False)
-    """May be no name at all, but a key in its place: `shown` is for messages."""
+    """Possibly not a path but a misplaced key: messages show `shown`."""
     if_missing: str
     """What to do if there is no such file."""
     only: str = ""
@@ -37,7 +37,7 @@ class CredentialsFile:
     token_endpoint: str = TOKEN_ENDPOINT
     """Where a gcloud login in it is refreshed; other kinds of credentials name their own."""
     quota_project: str = ""
-    """What goes before the file's own ``quota_project_id``."""
+    """Replaces the file's own ``quota_project_id`` if not empty."""
 
     @property
     def shown(self) -> str:
@@ -63,7 +63,7 @@ def read_small(path: Path, hint: str) -> bytes:
     try:
         return _read_small(path, hint)
     except TokenSourceError:
-        # A file may have any name: what can be read is none of the other things.
+        # A file may have any name: only what cannot be read may be something else.
         if what := no_file_name(str(path)):
             raise TokenSourceError(
                 f"looks like {what}, not like the name of a file",
@@ -75,7 +75,7 @@ def read_small(path: Path, hint: str) -> bytes:
 def _read_small(path: Path, hint: str) -> bytes:
     try:
         with path.open("rb") as file:
-            # Whatever is no regular file may never end, or make its reader wait.
+            # What is not a regular file may never end, or make its reader wait.
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise TokenSourceError("it is not a regular file")
             content = file.read(MOST_BYTES + 1)

@@ -39,7 +39,7 @@ THREADS = 4
 """Blocking calls that run at once; the caches ask for no more than that of one source."""
 
 GRACE = 1.0
-"""Seconds beyond `ANSWER_WITHIN`: the thread knows better what it waits for, so it may speak
+"""Seconds beyond `ANSWER_WITHIN`: the thread knows what it waits for, so its error is to come
 first.  google-auth sleeps between attempts of its own, which only the loop can bound."""
 
 

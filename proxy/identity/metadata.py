@@ -28,7 +28,7 @@ CONNECT_WITHIN = 3.0
 
 ATTEMPTS = 3
 FIRST_PAUSE = 0.1
-"""Between attempts, in seconds, doubled each time.  What lasts longer is the cache's business."""
+"""Between attempts, in seconds, doubled each time.  Longer failures are left to the cache."""
 
 OK, NOT_FOUND = 200, 404
 
@@ -45,7 +45,7 @@ _HEADERS = {
 _ACCOUNT = "instance/service-accounts/default"
 
 WORD = re.compile(r"[\w.:/@+-]{1,1024}", re.ASCII)
-"""What the value of any key looks like that is read here; a page or a sentence does not."""
+"""The form of every value that is read here; a page or a sentence does not have it."""
 
 _PLACE = re.compile(r"(?:http://)?(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?/?")
 _LAST_PORT = 65535
@@ -85,8 +85,8 @@ class Metadata:
     ) -> None:
         """`environ`: ``GCE_METADATA_HOST`` leads to another server, as ``host[:port]``.
 
-        ``http://`` before it and a slash behind it do no harm; whatever else is no place is
-        told by the first request, with what to write.
+        ``http://`` before it and a slash after it are ignored; anything else that is not a place
+        is reported by the first request, with what to write.
         """
         # GCE_METADATA_ROOT is the older name, which google-auth still reads as well.
         names = ("GCE_METADATA_HOST", "GCE_METADATA_ROOT")
@@ -174,7 +174,7 @@ class MetadataSource:
         return token
 
     async def account(self) -> str | None:
-        """Return the email that the server tells, None while it cannot be reached."""
+        """Return the account's email as the server has it, None while it cannot be reached."""
         if self._account is None:
             try:
                 self._account = await self._metadata.read(f"{_ACCOUNT}/email")

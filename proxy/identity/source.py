@@ -1,7 +1,7 @@
 """What a token source is: something that fetches an ID token for an audience.
 
 A source knows protocols and files; it keeps no tokens, never decides when to fetch and is
-never asked twice at once for one audience.  That is the business of `cache`.
+never asked twice at once for one audience.  Those are the tasks of `cache`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class TokenSourceError(Exception):
     def __init__(
         self, detail: str, *, hint: str | None = None, retryable: bool = False, slow: bool = False
     ) -> None:
-        """`slow`: nothing was refused, the answer only did not come in time."""
+        """`slow`: nothing was refused, but the answer did not come in time."""
         super().__init__(detail)
         self.detail = detail
         self.hint = hint

@@ -21,7 +21,7 @@ class Endpoints:
     token: str = TOKEN_ENDPOINT
     """Where gcloud logins are refreshed."""
     quota_project: str = ""
-    """On which project calls count, whatever a credentials file says; empty for what that says."""
+    """The project on which calls count; empty for the one in the credentials file, if any."""
 
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> Self:
