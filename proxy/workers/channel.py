@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import array
 import asyncio
+import errno
+import os
 import pickle
 import socket
 import struct
@@ -114,6 +116,9 @@ class Channel:
         """
         if self._writer is None:
             raise AssertionError("the channel is not open")
+        if self._writer.transport.is_closing():
+            # uvloop's transport raises RuntimeError, asyncio's writes a warning.
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
         for group in (sockets or {}).values():
             # Before the message: whoever reads it finds them there.
             socket.send_fds(self._passing, [b"."], [sock.fileno() for sock in group])

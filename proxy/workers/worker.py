@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import socket
+from contextlib import suppress
 from typing import Final
 
 import uvloop
@@ -30,6 +31,7 @@ from proxy.workers.channel import (
     Finish,
     Finished,
     Idle,
+    Message,
     Report,
     Serve,
     Serving,
@@ -139,7 +141,7 @@ class _Worker:
                 gc.freeze()
             else:
                 failure = await self._reload(self._server, order.config)
-            self._channel.send(Serving(self._server.config, failure))
+            self._say(Serving(self._server.config, failure))
 
     async def _reload(self, server: Server, config: Config) -> str:
         """Return why it failed, or nothing."""
@@ -158,11 +160,14 @@ class _Worker:
             else:
                 self._logs.follow(wanted)
 
+    def _say(self, message: Message) -> None:
+        # Where the parent has gone nobody listens, and taking orders has ended already, or will.
+        with suppress(OSError):
+            self._channel.send(message)
+
     def _report(self) -> None:
         if self._server is not None:
-            self._channel.send(
-                Report(dump(self._server.numbers()), self._server.config),
-            )
+            self._say(Report(dump(self._server.numbers()), self._server.config))
 
     def _drain(self) -> None:
         if self._server is not None:
@@ -177,7 +182,7 @@ class _Worker:
             except TimeoutError:
                 at_once = False
                 await self._server.plane.until(self._server.plane.is_idle)
-        self._channel.send(Idle(at_once))
+        self._say(Idle(at_once))
 
     async def _end(self) -> None:
         server, seconds, cut = self._server, self._left, 0
@@ -190,7 +195,7 @@ class _Worker:
             cut = await server.drained(seconds)
             await self._tasks.end()
             await server.stop()
-        self._channel.send(Finished(cut))
+        self._say(Finished(cut))
         await self._channel.flush()
         if self._logs is not None:
             self._logs.close(_LAST_WORDS)

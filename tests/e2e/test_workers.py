@@ -548,6 +548,27 @@ async def test_orphans_finish_what_they_have_and_give_the_port_free() -> None:
                 assert (await caller.answer()).status == 200
 
 
+async def test_a_worker_whose_parent_is_killed_while_it_drains_has_no_bug() -> None:
+    """It ends as it was told, and there is nobody to report that to."""
+    async with scripted() as upstream:
+        program = Program(document(upstream, workers=2))
+        async with living(program, code=-signal.SIGKILL):
+            async with spread(program, upstream) as callers:
+                program.signal(TERM)
+                await program.record(message="SIGTERM: draining")
+                # What the workers say now is not read before the end: their ends are reset.
+                kill(program.pid, signal.SIGSTOP)
+                for end in upstream.connections:
+                    end.send(OK)
+                for caller in callers:
+                    assert (await caller.answer()).status == 200
+            kill(program.pid)
+            # Reads to the end of the log, which workers hold open.
+            await program.exit_code()
+
+            assert not [record for record in program.records() if record.get("reason")]
+
+
 async def _until_refused(program: Program) -> None:
     async with asyncio.timeout(10):
         while True:

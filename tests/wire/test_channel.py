@@ -165,3 +165,11 @@ async def test_flushing_to_somebody_who_has_gone_is_no_failure() -> None:
 
     await asyncio.wait_for(channel.flush(), 5)
     channel.close()
+
+
+async def test_a_channel_that_is_closed_takes_no_more() -> None:
+    async with ends() as (_, worker):
+        await worker.flush()
+
+        with pytest.raises(BrokenPipeError):
+            worker.send(Finished(0))
