@@ -39,7 +39,7 @@ class Administration:
     ) -> None:
         """`config` answers the configuration in force, `addresses` the real listeners."""
         self.quit_asked = asyncio.Event()
-        """Set when somebody asks the process to end."""
+        """Set when a caller has asked the process to end."""
         self.address: Address | None = None
         """The real one; None where there is no admin listener."""
         self._lifecycle = lifecycle
@@ -76,7 +76,7 @@ class Administration:
             await server.stop()
 
     def abandon(self) -> None:
-        """Leave nothing behind: the process ends at once."""
+        """Remove what would outlive the process, which ends at once."""
         if self._server is not None:
             self._server.abandon()
 
@@ -103,7 +103,7 @@ def _elsewhere(admin: Admin, inherited: socket.socket) -> Admin:
 
 
 def _row(route: Route) -> dict[str, str]:
-    """Return what the line at the start says of a route."""
+    """Return what the log says of a route at the start."""
     return {
         "name": route.name,
         "matches": show.matches(route),

@@ -28,7 +28,7 @@ from proxy.config.values import METHOD, audience, period
 
 USAGE, UNAVAILABLE, SOFTWARE = 64, 69, 70
 SERVICES_WITHIN = 1.0
-"""Seconds that `check` gives the metadata server, which is out of reach on most machines."""
+"""Seconds that `check` waits for the metadata server, which most machines cannot reach."""
 INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it.
 
 
@@ -136,7 +136,7 @@ def _complain(*lines: str) -> None:
 
 
 def _let_go(stream: TextIO) -> None:
-    """Lead a stream that takes no more nowhere: what is still buffered must not fail at exit."""
+    """Redirect a closed stream to the null device, so that flushing it at exit cannot fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
@@ -260,7 +260,7 @@ def _run(flags: argparse.Namespace) -> int:
 
 
 def _no_command(word: str) -> ConfigError:
-    """Return the problem of a word that was meant as a command."""
+    """Report a word that was meant as a command."""
     if word in COMMANDS:
         return _refusal(word, f"a command comes first: {PROGRAM} {word} ...")
     said = f"is neither a command ({', '.join(COMMANDS)}) nor a URL such as https://HOST"
@@ -290,7 +290,7 @@ def _check(flags: argparse.Namespace) -> int:
 
 
 def _with_services(config: Config) -> Config:
-    """Ask the metadata server for what the names of services leave out."""
+    """Ask the metadata server for the parts that services leave out."""
     from proxy.doctor import running  # noqa: PLC0415 (most configurations name no service)
     from proxy.services import resolved_within  # noqa: PLC0415 (as above)
 
@@ -361,7 +361,7 @@ def _shutdown(flags: argparse.Namespace) -> int:
 
 
 def _admin_address(flags: argparse.Namespace) -> Address:
-    """Return where a running proxy is asked."""
+    """Return the address of a running proxy's admin listener."""
     variable = "AUTH_PROXY_ADMIN"
     label = "--admin" if flags.admin is not None else variable
     text = flags.admin if flags.admin is not None else os.environ.get(variable) or _ADMIN

@@ -1,4 +1,4 @@
-"""Time as an argument: the two clocks, so that tests can hold them in their hand.
+"""Time as an argument: the two clocks, so that tests control them.
 
 Wall clock: what a token's ``exp`` is compared with.  Steady clock: what durations and
 deadlines are measured with.  Both answer seconds as a float.

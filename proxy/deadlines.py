@@ -1,4 +1,4 @@
-"""Deadlines that judge somebody else, and are fair when this process itself stood still.
+"""Deadlines for others that are fair even when this process itself stood still.
 
 Cloud Run withdraws the CPU between requests, a container can be frozen, a laptop sleeps. After
 that, and whenever the loop is late, the timers that have passed come first in its turn, before it
@@ -15,14 +15,14 @@ from types import TracebackType
 from typing import Protocol
 
 LATE = 0.1
-"""Seconds by which a turn of a loop that has work to do may be late."""
+"""Seconds by which a busy loop's turn may be late."""
 
 GRACE = 1.0
-"""Seconds that a deadline which a late turn found passed is put off, once."""
+"""Seconds by which a deadline is put off, once, if it had passed in a late turn."""
 
 
 class Timer(Protocol):
-    """What will call back."""
+    """A pending callback."""
 
     def cancel(self) -> None:
         """Prevent the call."""

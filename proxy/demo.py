@@ -20,7 +20,7 @@ from proxy.plane.listen import ListenFailed
 from proxy.process import EXIT_UNAVAILABLE
 from proxy.server import Server
 
-DRAIN = 1.0  # Seconds: whoever watches a stream and presses Ctrl-C is done with it.
+DRAIN = 1.0  # Seconds: whoever presses Ctrl-C while watching a stream does not want the rest.
 
 TEXT = """\
 Cloud Run Auth Proxy: the demo. All of it runs on this machine, no Google account is involved.

@@ -1,6 +1,6 @@
 """The closed family of failures that the proxy itself can cause or meet.
 
-A class answers four questions, so that nobody reads them out of a message: whose fault
+A class answers four questions, so that nothing has to parse a message: whose fault
 it is (``fault``), what it is called (``reason``: header value, metric label, log key and
 anchor in the README), what downstream is told (``status``), and whether the upstream may
 have seen any of the request (``sent_upstream``).  An instance adds ``detail``, what
@@ -49,7 +49,7 @@ class ProxyError(Exception):
         self.retry_after = retry_after
 
     def __init_subclass__(cls) -> None:
-        """Refuse a failure that leaves a question open."""
+        """Refuse a class that leaves a question open."""
         for name in ("fault", "reason", "status", "title"):
             if not hasattr(cls, name):
                 raise TypeError(f"{cls.__name__} must define {name}")

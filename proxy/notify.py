@@ -1,4 +1,4 @@
-"""Tells a service manager how the process stands (sd_notify(3)).
+"""Tells a service manager the state of the process (sd_notify(3)).
 
 Without ``NOTIFY_SOCKET`` in the environment nothing is sent, and no failure to send is one of
 the proxy's: the service manager has its own timeouts.
@@ -17,7 +17,7 @@ class Notifier:
     """Sends the states of the process, each once it is reached."""
 
     def __init__(self, environ: MutableMapping[str, str], steady: Clock) -> None:
-        """Take the socket's name out of the environment: it is not meant for child processes."""
+        """Remove the socket's name from the environment: it is not meant for child processes."""
         name = environ.pop("NOTIFY_SOCKET", "")
         # unix(7): a leading @ stands for the NUL of the abstract namespace.
         self._name = b"\0" + name[1:].encode() if name.startswith("@") else name.encode()

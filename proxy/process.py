@@ -36,7 +36,7 @@ log = logging.getLogger("proxy.process")
 EXIT_UNAVAILABLE: Final = 69  # sysexits.h: a service is unavailable; here, an address
 
 _LAST_WORDS: Final = 0.1
-"""Seconds for whoever reads the log, where the drain is over or a second signal came."""
+"""Seconds in which the rest of the log may be read after the drain or a second signal."""
 
 _ENDS: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -57,7 +57,7 @@ class Proxy(Protocol):
         """Serve by another configuration, or raise and change nothing."""
 
     def drain(self) -> None:
-        """Go on serving, and let everybody know that the end is near."""
+        """Go on serving, but say to callers and probes that the end is near."""
 
     async def drained(self, seconds: float, delay: float) -> int:
         """Wait for the end of what is in flight; return how many exchanges had to be cut."""
@@ -66,7 +66,7 @@ class Proxy(Protocol):
         """Close everything."""
 
     def abandon(self) -> None:
-        """Leave nothing behind: the process ends at once."""
+        """Remove what would outlive the process, which ends at once."""
 
 
 def serve(config: Config, reload: Reload | None = None) -> int:
@@ -108,7 +108,7 @@ def _raise_descriptor_limit() -> None:
     """Allow as many open files as the hard limit does.
 
     The soft limit of a shell, 1024, is for programs that use select(2); a proxy needs two
-    descriptors for each exchange, and whoever comes beyond the limit is turned away unheard.
+    descriptors for each exchange, and callers beyond the limit cannot even be answered.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft in (hard, resource.RLIM_INFINITY):
@@ -122,7 +122,7 @@ def _raise_descriptor_limit() -> None:
 
 
 class _Signals:
-    """Receives signals from the first moment on, and hands them on once somebody can act."""
+    """Receives signals from the very start, and passes them on once they can be acted on."""
 
     def __init__(self) -> None:
         self._early: list[int] = []
@@ -162,11 +162,11 @@ class _Logging:
             self._logs.follow(config)
 
     def end_by(self, deadline: float) -> None:
-        """Have `close` wait for nobody after an instant of the steady clock."""
+        """Set when `close` stops waiting for readers, on the steady clock."""
         self._end_at = deadline
 
     def close(self) -> None:
-        """Write what is left, as far as somebody reads it in time."""
+        """Write what is left, as far as it is read in time."""
         left = self._end_at - time.monotonic()
         self._logs.close(max(_LAST_WORDS, min(PATIENCE, left)))
 
@@ -233,7 +233,7 @@ class _Process:
 
     def _end(self, why: str, delay: float = 0.0) -> None:
         """Begin to drain."""
-        # Before it is said: whoever has read the line can rely on it.
+        # Before the log line, so that whoever reads that can rely on it.
         self._proxy.drain()
         self._notifier.stopping()
         log.info("%s: draining", why)
@@ -310,7 +310,7 @@ _REFUSED: Final = "SIGHUP: the configuration was not taken, nothing has changed"
 
 
 def _warn_of_restarts(before: Config, after: Config) -> None:
-    """Say which changes were not taken."""
+    """Log the changes that need a restart."""
     for key in ("workers", "admin"):
         if getattr(before, key) != getattr(after, key):
             log.warning("SIGHUP: a changed %s needs a restart", key, extra={"fields": {"key": key}})

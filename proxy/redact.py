@@ -32,8 +32,8 @@ _TOKENS = r"""
   | (?P<scheme>(?i:\bbearer)(?:\s|\\[tnr])+)
     (?!(?i:tokens?\b|realm=|error=|scope=)|\[redacted\])[^\s"'\\,;]+
 """
-# What begins a token at the least: most lines have none of it, and looking for it is a small part
-# of the cost of the expression. In lower case.
+# Every token contains one of these, in lower case. Most lines contain none, and looking for them
+# costs a small part of the expression.
 _MARKS = ("eyj", "bearer", "ya29.", "1//0")
 
 # Where nothing useful is lost, whatever might be a secret is taken for one.
@@ -53,7 +53,7 @@ _PROSE = re.compile(r"[\s<{]")
 
 
 def redact(text: str) -> str:
-    """Return the text without anything that looks like a JWT, Google's token or a bearer."""
+    """Return the text without anything that looks like a JWT, Google's token or a bearer token."""
     lower = text.lower()
     if any(mark in lower for mark in _MARKS):
         return _SECRETS.sub(_replacement, text)

@@ -62,8 +62,8 @@ def wait(
 ) -> int:
     """Return 0 as soon as the proxy has started, 1 after `timeout` seconds without.
 
-    Then one line on stderr says what was seen last.  It is looked at least once, whatever
-    the timeout; ``math.inf`` waits for as long as it takes.
+    Then one line on stderr says what was seen last.  It asks at least once, whatever the
+    timeout; ``math.inf`` waits for as long as it takes.
     """
     deadline = clock() + timeout
     seen = None
@@ -118,7 +118,7 @@ def ask(address: Address, method: str, path: str, timeout: float) -> Reply:
 
 
 class _Timed(socket.socket):
-    """A connected socket whose reads end at one moment, however the bytes drip."""
+    """A connected socket whose reads end at one deadline, however slowly bytes arrive."""
 
     def __init__(self, connected: socket.socket, deadline: float) -> None:
         super().__init__(fileno=connected.detach())

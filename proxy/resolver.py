@@ -29,8 +29,8 @@ LookUp = Callable[[str], Sequence[AddressInfo]]
 
 FRESH = 1.0
 """Seconds for which a result serves without another look-up: a burst of dials asks once.  Not
-longer, because the operating system tells no times to live, and Compose and Cloud Run move a name
-at any moment."""
+longer, because the operating system does not tell times to live, and Compose and Cloud Run move
+a name at any moment."""
 
 STALE = 60.0
 """Seconds for which a result serves while the name server does not answer."""
@@ -172,7 +172,7 @@ class Resolver:
         return pending
 
     def _serve(self) -> None:
-        """Give threads to those that wait: first to names that were quick."""
+        """Give threads to waiting names, first to those that were quick."""
         quick, slow = self._queues
         while self._running < self._threads:
             if quick:
@@ -211,7 +211,7 @@ class Resolver:
             return OSError(errno.EIO, f"the look-up failed ({type(error).__name__})")
 
     def _end(self, name: _Name, outcome: Sequence[AddressInfo] | OSError) -> None:
-        """Keep the outcome and tell it to everybody who waits."""
+        """Keep the outcome and give it to all who wait."""
         now = self._clock()
         self._running -= 1
         self._slow_running -= name.slow
@@ -231,7 +231,7 @@ class Resolver:
 
 
 def _without_look_up(host: str) -> Sequence[AddressInfo] | None:
-    """Return the addresses of what is no name, or one that everybody knows; else None."""
+    """Return the addresses of an IP address or of localhost; else None."""
     if host.lower().removesuffix(".") == "localhost":
         return _LOOPBACK
     if not host or not (host[-1].isdigit() or ":" in host):

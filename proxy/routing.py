@@ -36,11 +36,11 @@ class RoutingTable(Generic[T]):
         self._only: T | None = None
 
     def add(self, route: Route, value: T) -> None:
-        """Take in one more route, while nobody is matched yet."""
+        """Add a route; not allowed once requests are matched."""
         (self._own if route.own_listener else self._shared).add(route, value)
         self._tiers = tuple(tier for tier in (self._own, self._shared) if tier.used)
         self._count += 1
-        # The commonest table of all, one upstream for everything, needs no look at the request.
+        # The most common table, one route for everything, need not look at the request.
         only = self._count == 1 and not route.host and route.path == "/"
         self._only = value if only else None
 

@@ -95,7 +95,7 @@ class Server:
 
     @property
     def quit_asked(self) -> asyncio.Event:
-        """Set when somebody asks the process to end over the admin listener."""
+        """Set when a caller asks the process to end through the admin listener."""
         return self.admin.quit_asked
 
     async def start(self) -> None:
@@ -133,13 +133,13 @@ class Server:
         _ = self.plane.spawn(self._prefetch(), "fetch tokens after a reload")
 
     def drain(self) -> None:
-        """Go on serving, but have idle connections end with their next response."""
+        """Go on serving, but let each connection end with its next response."""
         if self.lifecycle.state in (State.STARTING, State.SERVING):
             self.lifecycle.move_to(State.DRAINING)
         self.plane.drain()
 
     def refuse_more(self) -> None:
-        """Accept no connections any more; those that there are go on."""
+        """Stop accepting connections; open ones go on."""
         self._close(self._listeners)
 
     async def drained(self, seconds: float | None = None, delay: float = 0.0) -> int:
@@ -165,7 +165,7 @@ class Server:
         return cut
 
     def _end_traffic(self) -> int:
-        """Serve nobody from here on; return how many exchanges were cut.
+        """Stop serving; return how many exchanges were cut.
 
         One step, so that no exchange begins unseen between the look and the end.
         """
@@ -188,7 +188,7 @@ class Server:
             self.lifecycle.move_to(State.STOPPED)
 
     def abandon(self) -> None:
-        """Leave nothing behind: the process ends at once."""
+        """Remove what would outlive the process, which ends at once."""
         for address in self._listeners:
             self._sockets.leave(address)
         self.admin.abandon()
@@ -207,7 +207,7 @@ class Server:
         )
 
     async def _switch(self, config: Config) -> None:
-        """Open what is missing, route by `config`, and close what no route uses any more.
+        """Open the listeners that are missing, route by `config`, and close those no longer used.
 
         Nothing has changed where this raises.
         """
@@ -219,7 +219,7 @@ class Server:
         hosts, listeners = await self._open_missing(config)
         try:
             # New connections shall see what the files hold that are named like before, and
-            # connections that other roots have verified shall serve nobody any more.
+            # connections that other roots have verified must not be used any more.
             files = {r.ca_file for r in config.routes if r.upstream is None or r.upstream.tls}
             await asyncio.to_thread(read_anew, files)
             unused = await self._route(config, hosts)
@@ -239,7 +239,7 @@ class Server:
             await asyncio.sleep(0)
 
     async def _open_missing(self, config: Config) -> tuple[_Hosts, _Listeners]:
-        """Open what is not open yet, all or none.  Callers wait in the queues meanwhile."""
+        """Open the listeners that are not open yet, all or none; callers wait in their queues."""
         hosts: _Hosts = {}
         listeners: _Listeners = {}
         try:
@@ -301,7 +301,7 @@ class Server:
                     pools.close()
 
     def _resolve_again(self) -> None:
-        """Try once more because somebody asks; one attempt at a time, with pauses between."""
+        """Try again because a request asks for it; one attempt at a time, with pauses between."""
         if self._services.may_try():
             _ = self.plane.spawn(self._resolve(), "resolve services")
 
@@ -339,6 +339,6 @@ class Server:
 
 
 def _retire(hosts: _Hosts) -> None:
-    """Take back listeners that were not opened after all."""
+    """Close listeners again because not all could be opened."""
     for host in hosts.values():
         host.retire()

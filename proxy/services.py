@@ -41,7 +41,7 @@ class Services:
         return not self._trying and self._clock() >= self._not_before
 
     def unresolved(self, config: Config) -> dict[str, Unresolved]:
-        """Return what stands in the routing table for routes without upstream."""
+        """Return what the routing table holds for routes without an upstream."""
         return {
             route.name: self._unresolved(route) for route in config.routes if route.upstream is None
         }

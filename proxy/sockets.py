@@ -22,7 +22,7 @@ ADMIN: Final = "admin"
 
 
 class SocketSource(Protocol):
-    """What a server takes its listening sockets from."""
+    """Where a server gets its listening sockets."""
 
     admin: socket.socket | None
     """The one for the admin listener, if it was inherited."""
@@ -31,7 +31,7 @@ class SocketSource(Protocol):
         """Decide which inherited sockets serve which listener of `config`."""
 
     async def take(self, address: Address) -> Sockets:
-        """Return bound sockets for a listener; whoever asks owns them.  Raises `ListenFailed`."""
+        """Return bound sockets for a listener, owned by the caller.  Raises `ListenFailed`."""
 
     def leave(self, address: Address) -> None:
         """Remove what stands for the listener in the file system; it is closed next."""
@@ -109,7 +109,7 @@ def _is_at(address: Address, listener: Address) -> bool:
 
 
 def advice(busy: ListenFailed, config: Config) -> str:
-    """Return what takes another address where somebody else has this one; empty for other faults.
+    """Return how to choose another address where this one is taken; empty for other errors.
 
     It begins where the error's own text ends.
     """
@@ -137,7 +137,7 @@ class OwnSockets:
         self._assigned, self.admin = assign(config, self._inherited)
 
     async def take(self, address: Address) -> Sockets:
-        """Return bound sockets for a listener; whoever asks owns them.  Raises `ListenFailed`."""
+        """Return bound sockets for a listener, owned by the caller.  Raises `ListenFailed`."""
         inherited = self._assigned.get(address)
         if inherited is None:
             sockets = await listen.bind(address)

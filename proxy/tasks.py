@@ -1,4 +1,4 @@
-"""Tasks that belong to somebody, who ends them: a task that nobody holds may vanish on its way."""
+"""Tasks with an owner, who ends them: a task without references may be collected while it runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Tasks:
         return task
 
     async def end(self) -> None:
-        """Cancel every task and wait for its end, whatever that is."""
+        """Cancel every task and wait until all have ended, ignoring their outcomes."""
         tasks = list(self._running)
         for task in tasks:
             task.cancel()

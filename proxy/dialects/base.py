@@ -32,7 +32,7 @@ class Caller(Protocol):
     """``h1`` or ``h2``."""
     method: str
     target: str
-    """With its query: it is looked at, never repeated."""
+    """With its query, which is read but never repeated."""
 
     def field(self, name: str) -> str:
         """Return the first value of a field (lower case), empty if there is none."""
@@ -60,7 +60,7 @@ class Dialect(Protocol):
         """Tell whether the caller speaks it."""
 
     def answer(self, error: ProxyError, caller: Caller) -> ErrorAnswer:
-        """Say the error in it."""
+        """Return the error in it."""
 
 
 def media_type(value: str) -> str:

@@ -1,6 +1,6 @@
 """The admin listener: probes, metrics, status and the page, on a port of its own.
 
-It only reads what `AdminView` offers; the one thing it can change is to ask for the end.
+It only reads what `AdminView` offers; the one thing it can do is to ask the process to end.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class AdminView:
 
 
 class AdminServer:
-    """Owns the admin listener and the timer that takes the points of the graphs."""
+    """Owns the admin listener and the task that samples the points of the graphs."""
 
     def __init__(self, admin: Admin, view: AdminView, clocks: Clocks | None = None) -> None:
         self._admin = admin
@@ -98,7 +98,7 @@ class AdminServer:
         await self._server.stop()
 
     def abandon(self) -> None:
-        """Leave no socket file behind: the process ends at once."""
+        """Remove the socket's file: the process ends at once."""
         remove_file(self._admin.listen)
 
     async def _sample(self) -> None:
@@ -156,7 +156,7 @@ class _Site:
 
     async def _metrics(self, request: Request) -> Response:
         accept = request.headers.get("accept", "")
-        # The sum of one is a copy that nobody changes. In a thread the loop goes on every few
+        # The sum of one is a copy that nothing changes. In a thread the loop goes on every few
         # milliseconds, where a hundred routes would keep it for thirty.
         numbers = add_up([await self._view.numbers()])
         body, content_type = await asyncio.to_thread(_render, numbers, accept)

@@ -24,7 +24,7 @@ PROBES: Final = frozenset({"/startup", "/readiness", "/liveness"})
 QUIT: Final = "/quitquitquit"
 
 # https://www.w3.org/TR/fetch-metadata/#sec-fetch-site-header: "none" is the user's own doing.
-# What is neither may be a site that no specification knew when this was written.
+# Any other value may be a kind of site that no specification knew yet.
 _OWN_SITES: Final = frozenset({"none", "same-origin"})
 
 

@@ -81,7 +81,7 @@ def _is_server_error(reason: str) -> bool:
 
 def span(start: Mark, end: Mark) -> Span:
     """Return what happened from `start` to `end`."""
-    # A sum over workers can fall when one of them ends; nothing has un-happened.
+    # A sum over workers can fall when one of them ends; nothing negative has happened.
     requests, client, server, refused = (
         max(0, b - a) for a, b in zip(start.counts, end.counts, strict=True)
     )
@@ -135,7 +135,7 @@ class History:
     __slots__ = ("_last", "_tracks", "at", "seconds")
 
     def __init__(self, now: float) -> None:
-        """`now` is on the steady clock, as everywhere but in `at`."""
+        """`now` is on the steady clock; only `at` is not."""
         self._last = now
         self._tracks: dict[str, _Track] = {}
         self.at: deque[float] = deque(maxlen=POINTS)

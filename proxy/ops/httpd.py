@@ -37,7 +37,7 @@ CONNECTIONS: Final = 32
 
 REQUEST_BYTES: Final = 16 * 1024
 BODY_BYTES: Final = 1024
-"""Nothing that the listener takes has a body; what a client sends nevertheless is thrown away."""
+"""No request that is answered has a body; one that comes anyway is discarded."""
 
 HEAD_SECONDS: Final = (
     10.0  # To the first byte of the first request; from the first of each to its last.
@@ -53,7 +53,7 @@ _BAD, _TOO_LARGE, _FIELDS_TOO_LARGE, _BUG = 400, 413, 431, 500
 
 @dataclass(slots=True)
 class Request:
-    """One request, whole; its body is of no interest to anybody."""
+    """One whole request, without its body."""
 
     method: str
     path: str
@@ -91,7 +91,7 @@ class HttpServer:
         self.stopping = False
         """Whether answers are the last of their connections."""
         self.connections: dict[_Connection, None] = {}
-        """Those that there are; the first has been silent for longest."""
+        """The open ones; the first has been silent for longest."""
         self.accepted = 0
         """How many there were in all."""
         self._listener: Listener | None = None
@@ -123,7 +123,7 @@ class HttpServer:
         await self.tasks.end()
 
     def opened(self, connection: _Connection) -> None:
-        """Take in a connection; without a place, the one that has been silent for longest goes."""
+        """Accept a connection; if there are too many, close the one silent for longest."""
         self.accepted += 1
         if len(self.connections) >= CONNECTIONS:
             extra = {"reason": "admin_connections", "per_minute": 1}
@@ -185,7 +185,7 @@ class _Connection(asyncio.Protocol):
         self._reset()
 
     def _reset(self) -> None:
-        """Be ready for a request."""
+        """Prepare for a request."""
         self._parser = HttpRequestParser(self)
         self._target = b""
         self._fields: list[tuple[str, str]] = []
@@ -207,7 +207,7 @@ class _Connection(asyncio.Protocol):
 
     @property
     def may_go(self) -> bool:
-        """Whether it is the caller who is waited for."""
+        """Whether the connection waits for the caller."""
         return self._leaving or self._phase is not _Phase.ANSWERING
 
     def abort(self) -> None:
@@ -219,7 +219,7 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for a request."""
         self._transport = cast("asyncio.Transport", transport)
-        # Told whenever anything waits to leave: see `pause_writing`.
+        # `pause_writing` is to be called as soon as anything waits to be written.
         self._transport.set_write_buffer_limits(high=0)
         self._wait(HEAD_SECONDS)
         self._server.opened(self)
@@ -252,7 +252,7 @@ class _Connection(asyncio.Protocol):
             self._more = True
 
     def eof_received(self) -> bool:
-        """Go on answering a caller that has only closed its own side."""
+        """Keep the connection: a caller that closed its side may still read."""
         return self.is_answering
 
     def pause_writing(self) -> None:
@@ -260,7 +260,7 @@ class _Connection(asyncio.Protocol):
         self._leaving = True
 
     def resume_writing(self) -> None:
-        """Go on: everything has left."""
+        """Resume once everything has been written."""
         self._leaving = False
         if self._phase is _Phase.ANSWERING:
             self._next()
@@ -294,7 +294,7 @@ class _Connection(asyncio.Protocol):
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, part: bytes) -> None:
-        """Count what nobody wants."""
+        """Count the bytes of a body, which is discarded."""
         self._body_bytes += len(part)
 
     def on_message_complete(self) -> None:
@@ -362,7 +362,7 @@ class _Connection(asyncio.Protocol):
             self._write(response, bodiless=bodiless)
 
     def _refuse(self, status: int, why: str) -> None:
-        """Answer what is no request that can be answered, and end the connection."""
+        """Answer with an error, and end the connection."""
         extra = {"reason": "request_malformed", "per_minute": 1}
         _log.info("the admin listener was sent what it does not take: %s", why, extra=extra)
         self._begin_answer()

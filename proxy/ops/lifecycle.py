@@ -1,6 +1,6 @@
 """The states of the process, and the three truths that probes ask for.
 
-Knows nothing of listeners, tokens or signals: `server` moves it, everybody else reads it.
+Knows nothing of listeners, tokens or signals: `server` changes it, everything else reads it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class State(enum.Enum):
     """Listeners are being opened and the first tokens fetched."""
     SERVING = "serving"
     DRAINING = "draining"
-    """Asked to end: exchanges are still served, but nobody should send more."""
+    """Asked to end: exchanges are still served, but callers should not send more."""
     STOPPED = "stopped"
 
 
@@ -96,7 +96,7 @@ class Lifecycle:
         return lambda: self._listeners.remove(listener)
 
     async def reached(self, state: State) -> None:
-        """Wait until the state has been entered once, be it left since or not."""
+        """Wait until the state has been entered once, even if it has been left since."""
         await self._reached[state].wait()
 
     def has_reached(self, state: State) -> bool:

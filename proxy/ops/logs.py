@@ -1,6 +1,6 @@
 """Sets up logging once: one format, one stream, limited repeats, nothing secret.
 
-Everybody else uses the standard library: ``logging.getLogger("proxy.<room>")``.  What a record
+All other modules use the standard library: ``logging.getLogger("proxy.<room>")``.  What a record
 may carry beside its message goes into ``extra``, each key optional:
 
 =============  ====================================================================================
@@ -73,7 +73,7 @@ class Logs(logging.Handler):
             self._writer.start()
 
     def follow(self, log: Log) -> None:
-        """Write as `log` says from here on; what waits for a slow reader goes on waiting."""
+        """Apply `log` from now on; lines that wait for a slow reader are kept."""
         self.setFormatter(_formatter(log, self._stream, self._project, self._environ))
         self._limiter.exempt = frozenset({ACCESS}) if log.access == "all" else frozenset()
         logging.getLogger(OURS).setLevel(log.level.upper())

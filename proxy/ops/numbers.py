@@ -70,7 +70,7 @@ class _Describes(Protocol):
 
 
 class _Cache(Protocol):
-    """What of identity's token cache is looked at."""
+    """What is read of identity's token cache."""
 
     @property
     def state(self) -> Enum: ...
@@ -157,7 +157,7 @@ def _sum(total: Any, part: Any) -> Any:
         case Connections():
             each = (getattr(total, f.name) + getattr(part, f.name) for f in fields(total))
             return Connections(*each)
-        case _:  # What is asked when somebody looks.
+        case _:  # A function, which is called when the numbers are read.
             both = _sum(total(), part())
             return lambda: both
     return total
@@ -173,14 +173,14 @@ def _worst_tokens(parts: Iterable[Mapping[str, TokenView]]) -> dict[str, TokenVi
 
 
 def _worse(a: TokenView, b: TokenView) -> TokenView:
-    # A worker that nobody has asked yet has no token, which is no trouble.
+    # A worker that has served nothing yet has no token, which is not an error.
     shown = min(a, b, key=lambda token: token.expires_at or float("inf"))
     failed = max(a, b, key=lambda token: token.failed_at or 0.0)
     return replace(shown, error=failed.error, hint=failed.hint, failed_at=failed.failed_at)
 
 
 # The way from a worker process to its parent. Both ends are the same program of the same version,
-# so the form carries no version and is read without doubt; it is nobody else's interface.
+# so the form carries no version and is not validated; nothing else reads it.
 
 
 def dump(numbers: Numbers) -> str:
@@ -228,7 +228,7 @@ def _as_json(value: Any) -> Any:
             return [value.counts, value.sum]
         case Connections():
             return asdict(value)
-        case _:  # What is asked when somebody looks.
+        case _:  # A function, which is called when the numbers are read.
             return _as_json(value())
 
 
@@ -248,7 +248,7 @@ def _from_json(empty: Any, value: Any) -> Any:
             empty.counts, empty.sum = value
         case Connections():
             return Connections(**value)
-        case _:  # What is asked when somebody looks.
+        case _:  # A function, which is called when the numbers are read.
             there = _from_json(empty(), value)
             return lambda: there
     return empty

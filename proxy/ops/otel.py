@@ -50,7 +50,7 @@ class Recorder:
         """
         self._provider = TracerProvider(
             resource=Resource.create(_described(environ)),
-            # The server says when it ends; the interpreter's end would be too late.
+            # The server ends it; at the interpreter's exit it would be too late.
             shutdown_on_exit=False,
         )
         for exporter in exporters or _exporters(environ):

@@ -28,7 +28,7 @@ _TRACESTATE_LENGTH: Final = 512
 
 
 class TracedExchange(Protocol):
-    """What of an exchange its span tells."""
+    """What a span is made from."""
 
     route: PreparedRoute
     head: RequestHead

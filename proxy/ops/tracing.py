@@ -82,7 +82,7 @@ class Tracing:
 
     async def flush(self) -> None:
         """Export what has ended, for `FLUSH_SECONDS` at most."""
-        self._stuck = True  # Also where this is cancelled because the drain is over.
+        self._stuck = True  # Holds even if this is cancelled because the drain is over.
         self._stuck = not await self._within(FLUSH_SECONDS, lambda recorder: recorder.flush())
 
     async def close(self) -> None:

@@ -42,12 +42,12 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """To the worker: the end is near; go on serving."""
+    """To the worker: drain, and go on serving meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
 class AskIdle:
-    """To the worker: say as soon as nothing is in flight."""
+    """To the worker: report as soon as nothing is in flight."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,7 +122,7 @@ class WorkerProcess:
                 await asyncio.shield(self._report)
 
     def drain(self) -> None:
-        """Tell it that the end is near."""
+        """Have it drain."""
         self._send(Drain())
 
     async def idle(self) -> bool:
@@ -149,7 +149,7 @@ class WorkerProcess:
         await self._ended.wait()
 
     async def run(self) -> int:
-        """Take what it says until it ends; return its exit code, negative for a signal."""
+        """Handle its messages until it ends; return its exit code, negative for a signal."""
         try:
             while (message := await self._channel.receive()) is not None:
                 self._take(message)
@@ -194,7 +194,7 @@ class WorkerProcess:
             report.set_result(None)
 
     def _end(self) -> None:
-        """Let nobody wait for a process that has ended."""
+        """Resolve every request to a process that has ended."""
         self._ended.set()
         self._channel.close()
         self._reported()
@@ -205,7 +205,7 @@ class WorkerProcess:
 
 
 def _answer(waiting: deque[asyncio.Future[T]], *, result: T) -> None:
-    """Answer whoever asked first, unless nobody waits any more."""
+    """Resolve the oldest request, unless it was cancelled."""
     if not (future := waiting.popleft()).done():
         future.set_result(result)
 

@@ -1,4 +1,4 @@
-"""A worker's place: whoever fills it at the moment, and the sockets that are kept for it."""
+"""A worker's place: the process in it at the moment, and the sockets that are kept for it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Crew(Protocol):
     spawning: asyncio.Lock
     """Held while a process is started."""
     ending: asyncio.Event
-    """Set once nobody is replaced any more."""
+    """Set once no worker is replaced any more."""
     complete: asyncio.Event
     """Set once all workers serve."""
 
@@ -47,7 +47,7 @@ class Crew(Protocol):
         """Tell whether others take the listener's callers while the place gives up its sockets."""
 
     def left(self, worker: WorkerProcess) -> None:
-        """Take note that a worker has ended."""
+        """Note that a worker has ended."""
 
 
 class Pauses:
@@ -76,7 +76,7 @@ class Place:
         """By listener; held here too, so that a successor finds the queues as they are."""
         self.worker: WorkerProcess | None = None
         self.served = asyncio.Event()
-        """Set once somebody has served here."""
+        """Set once a worker has served here."""
         self._crew = crew
         self._pauses = Pauses()
 
@@ -94,7 +94,7 @@ class Place:
             if not self._crew.complete.is_set():
                 raise WorkerFailed(f"worker {self.number} {how} before all workers served")
             await self._pause(how, self._crew.clock() - began)
-        # Callers shall not wait in queues that nobody empties any more.
+        # Callers must not wait in queues that nothing empties any more.
         self.give_up(list(self.sockets))
 
     async def _fill(self) -> str:
@@ -144,7 +144,7 @@ class Place:
 
 
 def _how(code: int) -> str:
-    """Say how a process has ended."""
+    """Return in words how a process has ended."""
     if code >= 0:
         return f"ended with exit code {code}"
     try:

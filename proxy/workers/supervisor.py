@@ -35,7 +35,7 @@ _END_WITHIN: Final = 1.5
 
 
 class _CrewLifecycle(Lifecycle):
-    """The states of the parent; ready only while somebody serves."""
+    """The states of the parent, which is ready only while a worker serves."""
 
     __slots__ = ("_serving",)
 
@@ -79,7 +79,7 @@ class Supervisor:
         self._places = [Place(n + 1, self) for n in range(config.workers)]
         self._keeping: list[asyncio.Task[None]] = []
         self._retired = Numbers(stats=Stats(), pids=())
-        """What workers have counted that are no more."""
+        """The counters of workers that have ended."""
         self._cut = 0
 
     # --- what the process asks for
@@ -161,7 +161,7 @@ class Supervisor:
             self.lifecycle.move_to(State.STOPPED)
 
     def abandon(self) -> None:
-        """Leave nothing behind: the process ends at once."""
+        """Remove what would outlive the process, which ends at once."""
         for worker in self._workers():
             worker.kill()
         for address in self._real:
@@ -193,7 +193,7 @@ class Supervisor:
             self._retired = add_up([self._retired, _without_gauges(worker.numbers)])
 
     def _on_kept(self, keeping: asyncio.Task[None]) -> None:
-        """Say that a place stays empty because of a bug; during the start, `start` raises it."""
+        """Log that a place stays empty because of a bug; during the start, `start` raises it."""
         if not keeping.cancelled() and (error := keeping.exception()) and self.complete.is_set():
             extra = {"reason": "internal_error"}
             log.error("a bug in the keeping of a worker", exc_info=error, extra=extra)
@@ -287,7 +287,7 @@ class Supervisor:
         return replace(known, admin=self.config.admin)
 
     async def _numbers(self) -> Numbers:
-        """Return the sum of what everybody has counted, and of what is at this moment."""
+        """Return the sum of all counters and of all present values."""
         workers = self._workers()
         await asyncio.gather(*(worker.ask(_ASK_WITHIN) for worker in workers))
         latest = [worker.numbers for worker in self._workers() if worker.numbers is not None]
@@ -295,7 +295,7 @@ class Supervisor:
 
 
 def _without_gauges(numbers: Numbers) -> Numbers:
-    """Return only what is counted, of a worker that is no more."""
+    """Return the counters alone of a worker that has ended."""
     for route in numbers.stats.routes.values():
         route.in_flight = 0
         route.connections = Connections

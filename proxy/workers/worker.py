@@ -1,7 +1,7 @@
 """The program of a worker: a server that does what its parent says.
 
-It has no admin listener and takes no signals.  When the parent is gone without a word, it
-closes its listeners, lets what is in flight finish, and ends: nobody is left behind.
+It has no admin listener and takes no signals.  When the parent is gone without a message, it
+closes its listeners, lets what is in flight finish, and ends.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from proxy.workers.child import PARENTS_SIGNALS
 
 log = logging.getLogger("proxy.worker")
 
-_LAST_WORDS: Final = 0.5  # Seconds for whoever reads the log: the parent waits no longer than 1.5.
+_LAST_WORDS: Final = 0.5  # Seconds to read the rest of the log; the parent waits 1.5 at most.
 EXIT_SOFTWARE: Final = 70  # sysexits.h: a bug
 
 
@@ -83,7 +83,7 @@ class _HandedSockets:
 
 
 class _Worker:
-    """One life, from the first order to the last word."""
+    """One worker, from its first order to its last message."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
@@ -97,7 +97,7 @@ class _Worker:
         """Seconds until the end, once the parent has said so."""
 
     async def run(self) -> int:
-        """Serve until the parent says otherwise, or says nothing any more."""
+        """Serve until the parent ends it, or has gone."""
         await self._channel.open()
         serving = self._tasks.spawn(self._serve(), "serve")
         taking = self._tasks.spawn(self._take_orders(), "take orders")
@@ -109,7 +109,7 @@ class _Worker:
         return 0
 
     async def _take_orders(self) -> None:
-        """Take orders until the last one, or until there is nobody to give one."""
+        """Take orders until the last one, or until the parent has gone."""
         while (message := await self._channel.receive()) is not None:
             match message:
                 case Serve(listeners=listeners):
@@ -144,7 +144,7 @@ class _Worker:
             self._say(Serving(self._server.config, failure))
 
     async def _reload(self, server: Server, config: Config) -> str:
-        """Return why it failed, or nothing."""
+        """Return why the reload failed, empty if it did not."""
         try:
             await server.reload(config)
         except Exception as error:
