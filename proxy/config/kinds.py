@@ -265,7 +265,7 @@ class ListOf(Kind):
             reader.complain(node.place, path, f"must be {self.label()}")
             return BROKEN
         if len(node.items) < self.least:
-            reader.complain(node.place, path, "an empty list fits nothing; remove the key")
+            reader.complain(node.place, path, "an empty list matches nothing; remove the key")
             return BROKEN
         return self._read_items(node, path, reader)
 

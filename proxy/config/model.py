@@ -220,7 +220,7 @@ CREDENTIALS: Mapping[str, CredentialsKind] = {
 """Every kind of credentials by its name in the file.
 
 They are read (`keys`), shown (`show`) and described (`schema`) by this table.  How each is
-opened stands in `identity.caches`, what is looked at before in `doctor.credentials`.
+opened stands in `identity.caches`, how `doctor` examines some of them in `doctor.credentials`.
 """
 
 

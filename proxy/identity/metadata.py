@@ -138,7 +138,7 @@ class Metadata:
 
     async def _get(self, target: str) -> Response:
         if self._address is None:
-            raise TokenSourceError(f"{self._variable} is no place of a server", hint=NO_PLACE)
+            raise TokenSourceError(f"{self._variable} does not name a server", hint=NO_PLACE)
         host, port = self._address
         try:
             return await get(

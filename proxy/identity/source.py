@@ -102,7 +102,7 @@ class Authority:
             return self
         if not _PROJECT.fullmatch(str(project)):
             raise TokenSourceError(
-                "the quota project is no project's ID",
+                "the quota project is not a project ID",
                 hint=f"Correct quota_project_id in the credentials file, or {QUOTA_VARIABLE}.",
             )
         return replace(self, headers={**self.headers, "X-Goog-User-Project": str(project)})

@@ -309,9 +309,9 @@ class _Connection(asyncio.Protocol):
     def _judge(self) -> None:
         """Answer or refuse what has been read, or go on reading."""
         if self._broken:
-            self._refuse(_BAD, "this is no HTTP request")
+            self._refuse(_BAD, "this is not an HTTP request")
         elif self._body_bytes > BODY_BYTES:
-            self._refuse(_TOO_LARGE, "no body is wanted here")
+            self._refuse(_TOO_LARGE, "a body is not accepted here")
         elif self._done:
             self._answer()
         elif self.read_bytes >= REQUEST_BYTES:
@@ -323,7 +323,7 @@ class _Connection(asyncio.Protocol):
         try:
             request = self._request()
         except (HttpParserError, UnicodeDecodeError):
-            self._refuse(_BAD, "this is no target of a request")
+            self._refuse(_BAD, "this is not a request target")
             return
         self._begin_answer()
         work = self._make(request)

@@ -479,7 +479,7 @@ async def test_a_quota_project_that_is_none_is_told(world: World, project: objec
     info = world.google.impersonated_file(world.google.login_file(), ORDERS)
     error = await world.refusal(world.named(with_quota(info, project)))
 
-    assert error.detail.endswith("the quota project is no project's ID")
+    assert error.detail.endswith("the quota project is not a project ID")
     assert "quota_project_id" in (error.hint or "")
     assert counted_on(world) == []
 

@@ -382,7 +382,7 @@ async def test_what_is_no_place_of_a_server_is_told_and_not_shown(name: str, pla
     error = await refusal(source)
 
     assert source.describe() == f"metadata server at what {name} names"
-    assert (error.detail, error.retryable) == (f"{name} is no place of a server", False)
+    assert (error.detail, error.retryable) == (f"{name} does not name a server", False)
     assert error.hint is not None
     assert "127.0.0.1:8080" in error.hint
 

@@ -246,7 +246,7 @@ def _principal(info: Info, token_endpoint: str, quota_project: str) -> Principal
             return _impersonated(info, token_endpoint, quota_project)
         case kind:
             raise TokenSourceError(
-                f"its type is {redact_foreign(repr(kind))}, which is of no use here",
+                f"its type is {redact_foreign(repr(kind))}, which cannot be used here",
                 hint="Use a service account key, a login of gcloud's, or a file of workload "
                 "identity federation.",
             )

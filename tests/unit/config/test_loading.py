@@ -281,8 +281,8 @@ def test_no_default_stands_for_what_a_route_matches_or_calls(key: str) -> None:
         ),
         ("audience: null", "routes.a.audience: null is a null in YAML; write it in quotes: 'null'"),
         ("host: {a: b}", "routes.a.host: must be a host or a list of them"),
-        ("host: []", "routes.a.host: an empty list fits nothing; remove the key"),
-        ("listen: []", "routes.a.listen: an empty list fits nothing; remove the key"),
+        ("host: []", "routes.a.host: an empty list matches nothing; remove the key"),
+        ("listen: []", "routes.a.listen: an empty list matches nothing; remove the key"),
         ("host: [a, [b]]", "routes.a.host[1]: must be a host, not a list"),
         ("host: [a, A.]", "routes.a.host[1]: 'a' stands in the list twice; remove one"),
         (
