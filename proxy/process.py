@@ -86,16 +86,24 @@ def serve(config: Config, reload: Reload | None = None) -> int:
             from proxy.server import Server  # noqa: PLC0415 (a supervisor serves nothing itself)
 
             server = Server(config, os.environ, sockets=sockets)
+            _collect_from_here()
             return uvloop.run(_Process(server, reload, signals, logs, notifier).run())
         from proxy.workers.supervisor import Supervisor  # noqa: PLC0415 (only with workers)
 
         supervisor = Supervisor(config, sockets)
+        _collect_from_here()
         return asyncio.run(_Process(supervisor, reload, signals, logs, notifier).run())
     except ListenFailed as error:
         sys.stderr.write(f"{PROGRAM}: {error}{advice(error, config)}\n")
         return EXIT_UNAVAILABLE
     finally:
         logs.close()
+
+
+def _collect_from_here() -> None:
+    """Have the garbage collector look at what is made from now on, and at nothing older."""
+    gc.freeze()
+    gc.enable()
 
 
 # What is tried where the hard limit is refused: macOS says that there is none, but its kernel has
