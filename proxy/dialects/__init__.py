@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proxy.dialects.base import Caller, Dialect, ErrorAnswer
+from proxy.dialects.base import Dialect, ErrorAnswer, Request
 from proxy.dialects.registry import render
 
-__all__ = ["Caller", "Dialect", "ErrorAnswer", "render"]
+__all__ = ["Dialect", "ErrorAnswer", "Request", "render"]

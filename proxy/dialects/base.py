@@ -21,7 +21,7 @@ LOOP_FIELD = "x-auth-proxy-loop"
 _METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
 
-class Caller(Protocol):
+class Request(Protocol):
     """The request that failed, as far as a dialect may look at it."""
 
     route: str
@@ -56,10 +56,10 @@ class ErrorAnswer:
 class Dialect(Protocol):
     """One language of errors."""
 
-    def recognises(self, caller: Caller) -> bool:
+    def recognises(self, request: Request) -> bool:
         """Tell whether the caller speaks it."""
 
-    def answer(self, error: ProxyError, caller: Caller) -> ErrorAnswer:
+    def answer(self, error: ProxyError, request: Request) -> ErrorAnswer:
         """Return the error in it."""
 
 

@@ -11,8 +11,8 @@ import json
 import re
 
 from proxy.dialects.base import (
-    Caller,
     ErrorAnswer,
+    Request,
     common_fields,
     enveloped,
     media_type,
@@ -26,17 +26,17 @@ _GET = re.compile(r"[?&]connect=v1(?:&|$)")
 _END_OF_STREAM = 0x02
 
 
-def recognises(caller: Caller) -> bool:
+def recognises(request: Request) -> bool:
     """Tell whether a Connect client made the request: a stream, a unary POST or a unary GET."""
-    if caller.field("connect-protocol-version") or _stream_type(caller):
+    if request.field("connect-protocol-version") or _stream_type(request):
         return True
-    return caller.method == "GET" and _GET.search(caller.target) is not None
+    return request.method == "GET" and _GET.search(request.target) is not None
 
 
-def answer(error: ProxyError, caller: Caller) -> ErrorAnswer:
+def answer(error: ProxyError, request: Request) -> ErrorAnswer:
     """Return the error as the end of a stream where the caller opened one, else as JSON."""
     said = {"code": code_of(error).label, "message": sentence(error)}
-    if stream_type := _stream_type(caller):
+    if stream_type := _stream_type(request):
         # Without `metadata`: clients add the fields of the head to it by themselves.
         body = enveloped(_END_OF_STREAM, json.dumps({"error": said}).encode())
         return ErrorAnswer(200, common_fields(error, stream_type, body), body)
@@ -44,7 +44,7 @@ def answer(error: ProxyError, caller: Caller) -> ErrorAnswer:
     return ErrorAnswer(error.status, common_fields(error, "application/json", body), body)
 
 
-def _stream_type(caller: Caller) -> str:
+def _stream_type(request: Request) -> str:
     """Return the stream's media type, which the answer must have too; empty for unary calls."""
-    found = media_type(caller.field("content-type"))
+    found = media_type(request.field("content-type"))
     return found if _STREAM.fullmatch(found) else ""

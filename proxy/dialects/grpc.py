@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from proxy.dialects.base import LOOP_FIELD, REASON_FIELD, Caller, ErrorAnswer, media_type, sentence
+from proxy.dialects.base import LOOP_FIELD, REASON_FIELD, ErrorAnswer, Request, media_type, sentence
 from proxy.dialects.codes import code_of, percent_encoded
 from proxy.errors import ProxyError, UpstreamLoops
 
@@ -16,14 +16,14 @@ _TYPE = re.compile(r"application/grpc(?:\+[a-z0-9.+-]{1,40})?")
 _DEFAULT_TYPE = "application/grpc"
 
 
-def recognises(caller: Caller) -> bool:
+def recognises(request: Request) -> bool:
     """Tell whether a gRPC client made the request."""
-    return _TYPE.fullmatch(media_type(caller.field("content-type"))) is not None
+    return _TYPE.fullmatch(media_type(request.field("content-type"))) is not None
 
 
-def answer(error: ProxyError, caller: Caller) -> ErrorAnswer:
+def answer(error: ProxyError, request: Request) -> ErrorAnswer:
     """Return the error as the status of a call that brought nothing else."""
-    content_type = media_type(caller.field("content-type"))
+    content_type = media_type(request.field("content-type"))
     fields = [
         ("content-type", content_type if _TYPE.fullmatch(content_type) else _DEFAULT_TYPE),
         ("grpc-status", str(int(code_of(error)))),

@@ -10,8 +10,8 @@ import base64
 import re
 
 from proxy.dialects.base import (
-    Caller,
     ErrorAnswer,
+    Request,
     common_fields,
     enveloped,
     media_type,
@@ -25,27 +25,27 @@ _DEFAULT_TYPE = "application/grpc-web+proto"
 _TRAILERS = 0x80
 
 
-def recognises(caller: Caller) -> bool:
+def recognises(request: Request) -> bool:
     """Tell whether a gRPC-Web client made the request."""
-    return _TYPE.fullmatch(media_type(caller.field("content-type"))) is not None
+    return _TYPE.fullmatch(media_type(request.field("content-type"))) is not None
 
 
-def answer(error: ProxyError, caller: Caller) -> ErrorAnswer:
+def answer(error: ProxyError, request: Request) -> ErrorAnswer:
     """Return the error as trailers in the body, in base64 for the text variant."""
     # The reason is a field of the head alone: clients put both into one set of metadata.
     status, message = int(code_of(error)), percent_encoded(sentence(error))
     trailers = f"grpc-status:{status}\r\ngrpc-message:{message}\r\n"
     body = enveloped(_TRAILERS, trailers.encode("ascii"))
-    content_type = _answer_type(caller)
+    content_type = _answer_type(request)
     if "-text" in content_type:
         body = base64.b64encode(body)
     return ErrorAnswer(200, common_fields(error, content_type, body), body)
 
 
-def _answer_type(caller: Caller) -> str:
+def _answer_type(request: Request) -> str:
     """Return the type the caller accepts, or else the one that it sent."""
     for name in ("accept", "content-type"):
-        found = media_type(caller.field(name))
+        found = media_type(request.field(name))
         if _TYPE.fullmatch(found):
             return found
     return _DEFAULT_TYPE

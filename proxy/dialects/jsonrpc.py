@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from proxy.dialects.base import Caller, ErrorAnswer, common_fields, media_type, sentence
+from proxy.dialects.base import ErrorAnswer, Request, common_fields, media_type, sentence
 from proxy.errors import ProxyError
 
 # Section 5.1: -32000 to -32099 are for errors that the implementation defines.
@@ -23,40 +23,40 @@ _LONGEST_BATCH = 100
 _TYPES = ("application/json-rpc", "application/jsonrpc", "application/jsonrequest")
 
 
-def recognises(caller: Caller) -> bool:
+def recognises(request: Request) -> bool:
     """Tell whether a JSON-RPC client made the request, by its type or by its body."""
-    found = media_type(caller.field("content-type"))
-    return found in _TYPES or ("json" in found and bool(_requests(caller)))
+    found = media_type(request.field("content-type"))
+    return found in _TYPES or ("json" in found and bool(_requests(request)))
 
 
-def answer(error: ProxyError, caller: Caller) -> ErrorAnswer:
+def answer(error: ProxyError, request: Request) -> ErrorAnswer:
     """Return the error as one response; for a batch, one for each of its requests."""
-    requests = _requests(caller)
-    said: Any = _response(error, caller, None)
+    requests = _requests(request)
+    said: Any = _response(error, request, None)
     if isinstance(requests, dict):
-        said = _response(error, caller, _id_of(requests))
+        said = _response(error, request, _id_of(requests))
     elif len(requests) <= _LONGEST_BATCH:
         # Section 6; a notification, which has no id, gets no response.
-        answers = [_response(error, caller, _id_of(one)) for one in requests if "id" in one]
+        answers = [_response(error, request, _id_of(one)) for one in requests if "id" in one]
         said = answers or said
     body = json.dumps(said).encode()
     return ErrorAnswer(error.status, common_fields(error, "application/json", body), body)
 
 
-def _response(error: ProxyError, caller: Caller, number: str | int | None) -> dict[str, Any]:
+def _response(error: ProxyError, request: Request, number: str | int | None) -> dict[str, Any]:
     data = {
         "reason": error.reason,
         "status": error.status,
-        "route": caller.route,
+        "route": request.route,
         "hint": error.hint,
     }
     said = {"code": _CODE, "message": sentence(error), "data": data}
     return {"jsonrpc": "2.0", "error": said, "id": number}
 
 
-def _requests(caller: Caller) -> dict[str, Any] | list[dict[str, Any]]:
+def _requests(request: Request) -> dict[str, Any] | list[dict[str, Any]]:
     """Return the request, or those of a batch; empty if the body is none or is not at hand."""
-    body = caller.body()
+    body = request.body()
     if b'"jsonrpc"' not in body:
         return []
     try:

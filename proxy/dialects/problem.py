@@ -11,7 +11,7 @@ import json
 from typing import Any
 
 from proxy.dialects import trpc
-from proxy.dialects.base import Caller, ErrorAnswer, common_fields
+from proxy.dialects.base import ErrorAnswer, Request, common_fields
 from proxy.errors import ProxyError
 
 CONTENT_TYPE = "application/problem+json"
@@ -20,18 +20,18 @@ CONTENT_TYPE = "application/problem+json"
 _TYPE = "urn:cloud-run-auth-proxy:reason:"
 
 
-def recognises(caller: Caller) -> bool:  # noqa: ARG001 (the interface)
+def recognises(request: Request) -> bool:  # noqa: ARG001 (the interface)
     """Accept everybody: this is what remains."""
     return True
 
 
-def answer(error: ProxyError, caller: Caller) -> ErrorAnswer:
+def answer(error: ProxyError, request: Request) -> ErrorAnswer:
     """Return the error as a problem."""
-    body = json.dumps(members(error, caller)).encode()
+    body = json.dumps(members(error, request)).encode()
     return ErrorAnswer(error.status, common_fields(error, CONTENT_TYPE, body), body)
 
 
-def members(error: ProxyError, caller: Caller) -> dict[str, Any]:
+def members(error: ProxyError, request: Request) -> dict[str, Any]:
     """Return the members of the problem's object."""
     return {
         "type": _TYPE + error.reason,
@@ -39,7 +39,7 @@ def members(error: ProxyError, caller: Caller) -> dict[str, Any]:
         "status": error.status,
         "detail": error.detail,
         "reason": error.reason,
-        "route": caller.route,
+        "route": request.route,
         "hint": error.hint,
-        "error": trpc.shape(error, caller),
+        "error": trpc.shape(error, request),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from proxy.config.model import ErrorFormat
 from proxy.dialects import connect, grpc, grpc_web, jsonrpc, problem, trpc, twirp
-from proxy.dialects.base import Caller, Dialect, ErrorAnswer
+from proxy.dialects.base import Dialect, ErrorAnswer, Request
 from proxy.errors import ProxyError
 
 # In the order in which `auto` asks them: by content type first, then by path and query, then by
@@ -20,9 +20,9 @@ _DIALECTS: dict[ErrorFormat, Dialect] = {
 }
 
 
-def render(error: ProxyError, caller: Caller) -> ErrorAnswer:
+def render(error: ProxyError, request: Request) -> ErrorAnswer:
     """Return the answer to `caller`: in the language its route names, or its own."""
-    chosen = _DIALECTS.get(caller.language)
+    chosen = _DIALECTS.get(request.language)
     if chosen is None:
-        chosen = next(dialect for dialect in _DIALECTS.values() if dialect.recognises(caller))
-    return chosen.answer(error, caller)
+        chosen = next(dialect for dialect in _DIALECTS.values() if dialect.recognises(request))
+    return chosen.answer(error, request)

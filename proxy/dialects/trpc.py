@@ -7,7 +7,7 @@ import re
 from typing import Any
 from urllib.parse import unquote
 
-from proxy.dialects.base import Caller, ErrorAnswer, common_fields, sentence
+from proxy.dialects.base import ErrorAnswer, Request, common_fields, sentence
 from proxy.errors import ProxyError
 
 # HTTP status → tRPC's key and JSON-RPC number (@trpc/server, `TRPC_ERROR_CODES_BY_KEY`).
@@ -27,27 +27,27 @@ _OTHER = ("BAD_REQUEST", -32600)
 _QUERY = re.compile(r"[?&](?:batch|input)=")
 
 
-def recognises(caller: Caller) -> bool:
+def recognises(request: Request) -> bool:
     """Tell whether a tRPC client made the request (its links' paths, queries and fields)."""
-    path = caller.target.partition("?")[0]
+    path = request.target.partition("?")[0]
     return (
         "/trpc/" in path
-        or _QUERY.search(caller.target) is not None
-        or bool(caller.field("trpc-accept"))
-        or bool(caller.field("x-trpc-source"))
+        or _QUERY.search(request.target) is not None
+        or bool(request.field("trpc-accept"))
+        or bool(request.field("x-trpc-source"))
     )
 
 
-def answer(error: ProxyError, caller: Caller) -> ErrorAnswer:
+def answer(error: ProxyError, request: Request) -> ErrorAnswer:
     """Return the error as tRPC's envelope."""
-    body = json.dumps({"error": shape(error, caller)}).encode()
+    body = json.dumps({"error": shape(error, request)}).encode()
     return ErrorAnswer(error.status, common_fields(error, "application/json", body), body)
 
 
-def shape(error: ProxyError, caller: Caller) -> dict[str, Any]:
+def shape(error: ProxyError, request: Request) -> dict[str, Any]:
     """Return the error object, with a copy of itself under ``json`` for transformers."""
     key, number = _CODES.get(error.status, _OTHER)
-    path = unquote(caller.target.partition("?")[0].rpartition("/")[2])
+    path = unquote(request.target.partition("?")[0].rpartition("/")[2])
     plain: dict[str, Any] = {
         "message": sentence(error),
         "code": number,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-from proxy.dialects.base import Caller, ErrorAnswer, common_fields, sentence
+from proxy.dialects.base import ErrorAnswer, Request, common_fields, sentence
 from proxy.dialects.codes import code_of
 from proxy.errors import ProxyError
 
@@ -15,19 +15,19 @@ _PATH = re.compile(r"/twirp/[\w.]+/\w+")
 _OWN_CODES = {400: "malformed", 404: "bad_route", 405: "bad_route"}
 
 
-def recognises(caller: Caller) -> bool:
+def recognises(request: Request) -> bool:
     """Tell whether a Twirp client made the request: POST to …/twirp/package.Service/Method."""
-    path = caller.target.partition("?")[0]
+    path = request.target.partition("?")[0]
     at = path.rfind("/twirp/")
-    return caller.method == "POST" and at >= 0 and _PATH.fullmatch(path, at) is not None
+    return request.method == "POST" and at >= 0 and _PATH.fullmatch(path, at) is not None
 
 
-def answer(error: ProxyError, caller: Caller) -> ErrorAnswer:
+def answer(error: ProxyError, request: Request) -> ErrorAnswer:
     """Return the error as Twirp's object; the values of ``meta`` are strings by its rules."""
     said = {
         "code": _OWN_CODES.get(error.status) or code_of(error).label,
         "msg": sentence(error),
-        "meta": {"reason": error.reason, "route": caller.route, "hint": error.hint},
+        "meta": {"reason": error.reason, "route": request.route, "hint": error.hint},
     }
     body = json.dumps(said).encode()
     return ErrorAnswer(error.status, common_fields(error, "application/json", body), body)

@@ -74,8 +74,8 @@ class Minted:
     """An ID token that is properly signed but not what was asked for.
 
     `lifetime` is the time to expiry in seconds, below zero for an expired token; `claims`
-    replace those of the regular token, None removes one.  Requests for something else than
-    an ID token are answered regularly.
+    replace those of the regular token, None removes one.  Requests for anything but an
+    ID token are answered as ever.
     """
 
     lifetime: float | None = None

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from proxy.clock import http_date
 from proxy.config.model import ErrorFormat
-from proxy.dialects import Caller, render
+from proxy.dialects import Request, render
 from proxy.errors import ProxyError
 from proxy.plane import guard
 from proxy.plane.codec import DownstreamCodec
 from proxy.plane.head import RequestHead, ResponseHead, block, values
 
 
-class _Caller(Caller):
+class _Request(Request):
     """A request's head in the words of `dialects`."""
 
     def __init__(
@@ -58,7 +58,7 @@ def write_error(
     `origin` is the allowed browser origin that may read it.  `body` is the request's, where it
     is whole and small: some languages name in it what an answer belongs to.
     """
-    answer = render(error, _Caller(head, route, language, down.protocol, body))
+    answer = render(error, _Request(head, route, language, down.protocol, body))
     fields = [(name.encode(), value.encode("latin-1")) for name, value in answer.fields]
     fields.append(dated(now))
     response = ResponseHead(answer.status, block(fields), length=len(answer.body))

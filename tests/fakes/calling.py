@@ -6,8 +6,9 @@ import base64
 import struct
 from typing import Any
 
+from proxy import dialects
 from proxy.config.model import ErrorFormat
-from proxy.dialects import Caller, ErrorAnswer
+from proxy.dialects import ErrorAnswer
 from proxy.errors import REASONS, ProxyError
 
 SECRET = "eyJhbGciOiJSUzI1NiJ9.eyJhdWQiOiJhIn0.c2VjcmV0"
@@ -42,7 +43,7 @@ def expected_code(reason: str) -> str:
     return "RESOURCE_EXHAUSTED" if reason == "overloaded" else NAMES[REASONS[reason].status]
 
 
-class Request(Caller):
+class Request(dialects.Request):
     """A request as a dialect sees it."""
 
     def __init__(

@@ -383,7 +383,7 @@ class Http1Downstream(Turns, asyncio.Protocol):
         return data[end:]
 
     def _await_head(self, data: bytes) -> None:
-        """Keep an incomplete head; it has to be complete within `HEAD_TIMEOUT` of its begin."""
+        """Keep an incomplete head; it must be complete within `HEAD_TIMEOUT` of its first byte."""
         self._check_size(len(data))
         check_request(data, self._searched)
         if not self._searched:

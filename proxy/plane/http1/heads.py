@@ -240,7 +240,7 @@ def _check_coding(coding: bytes, version: bytes) -> None:
     # accepts `gzip, chunked`; we do not decode gzip, and to drop or to keep it could both be
     # read otherwise by the upstream.
     if coding.strip(b" \t").lower() != b"chunked":
-        raise RequestMalformed("Transfer-Encoding is something else than `chunked`, once.")
+        raise RequestMalformed("Transfer-Encoding is not `chunked`, once.")
     if version == b"1.0":
         raise RequestMalformed("An HTTP/1.0 request cannot have Transfer-Encoding.")
 
@@ -376,7 +376,7 @@ def parse_response(head: bytes, method: bytes) -> ParsedResponse:
     result = ResponseHead(status, fields, phrase, length)
     chunked, promise = False, b""
     if hops:
-        keep_alive, chunked = _obey(result, hops, is_1_1=keep_alive)
+        keep_alive, chunked = _apply_hops(result, hops, is_1_1=keep_alive)
         promise = hops.get(b"keep-alive", b"")
     if bodyless or method == b"HEAD":
         _set_bodyless(result)
@@ -499,8 +499,10 @@ def _learn(line: bytes) -> _Line:
     return known
 
 
-def _obey(head: ResponseHead, hops: Mapping[bytes, bytes], *, is_1_1: bool) -> tuple[bool, bool]:
-    """Do as the fields about the connection say.
+def _apply_hops(
+    head: ResponseHead, hops: Mapping[bytes, bytes], *, is_1_1: bool
+) -> tuple[bool, bool]:
+    """Apply the fields that are about the connection to the head.
 
     Returns whether the connection persists, and whether the body is chunked.
     """
@@ -518,7 +520,7 @@ def _obey(head: ResponseHead, hops: Mapping[bytes, bytes], *, is_1_1: bool) -> t
     if coding is None:
         return keep_alive, False
     if coding.lower() != b"chunked":
-        raise UpstreamMalformed("Transfer-Encoding is something else than `chunked`, once.")
+        raise UpstreamMalformed("Transfer-Encoding is not `chunked`, once.")
     if not is_1_1:
         raise UpstreamMalformed("An HTTP/1.0 response cannot have Transfer-Encoding.")
     if head.length is not None:

@@ -115,7 +115,7 @@ class AnsweringStream(Stream):
             self.take_end(trailers)
 
     def take_reset(self, code: int) -> None:  # noqa: ARG002 (a caller needs no reason)
-        """Take the caller's leave of one request."""
+        """Take a cancelled request: the caller wants no answer any more."""
         if not self.local_ended:
             at_once = self.id > self._connection.older
             self.endpoint.tolls.charge(GIVEN_UP_AT_ONCE if at_once else GIVEN_UP)
@@ -132,7 +132,7 @@ class AnsweringStream(Stream):
         self.reset(code)
 
     def lost(self, error: ProxyError | None) -> None:  # noqa: ARG002 (a caller's end says all)
-        """Take the caller's leave."""
+        """Take the end of the caller's connection."""
         sink, self._sink = self._sink, None
         if sink is not None:
             sink.gone()

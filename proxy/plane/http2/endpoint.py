@@ -338,7 +338,7 @@ class Endpoint(Connection[T], Generic[T]):
         self.choked = True
 
     def resume_writing(self) -> None:
-        """Go on."""
+        """Make DATA again: the peer has caught up."""
         self.choked = False
         self._on_window()
         self.flush()

@@ -267,7 +267,7 @@ class StreamPool:
         if outcome is None or (failed and self._dialling):
             self._serve_waiting()
         else:
-            self._disappoint(outcome)
+            self._tell_waiting(outcome)
         is_adopted = isinstance(outcome, OnlyHttp1) and self._dialler.upstream.tls
         if outcome is not None and not is_adopted:
             self._limit.give_back()
@@ -304,7 +304,8 @@ class StreamPool:
         tls = self._dialler.upstream.tls
         return Http2Upstream(self, self._head_limit, self._sweeper, tls=tls)
 
-    def _disappoint(self, outcome: ProxyError | OnlyHttp1) -> None:
+    def _tell_waiting(self, outcome: ProxyError | OnlyHttp1) -> None:
+        """Give everybody who waits for this connection the reason why there is none."""
         waiting, self._waiting = self._waiting, OrderedDict()
         for turn in waiting:
             if not turn.done():
