@@ -22,6 +22,7 @@ from typing import Final, Protocol
 from proxy.errors import ProxyError
 from proxy.plane.head import NOBODY, RequestHead, ResponseHead
 from proxy.plane.http2.budget import Budget
+from proxy.plane.http2.share import Share
 from proxy.plane.sweeper import Sweeper
 
 UNCONNECTED: Final = asyncio.Transport()
@@ -200,6 +201,8 @@ class Host(Protocol):
     """Bytes of the largest request head that any route takes."""
     allowance: Budget
     """What callers in HTTP/2 may cost all together (see `proxy.plane.http2.tolls`)."""
+    share: Share
+    """What they take together of a turn of the loop."""
     sweeper: Sweeper
 
     draining: bool

@@ -18,6 +18,7 @@ from proxy.plane.exchange import Exchange
 from proxy.plane.guard import CAME_THROUGH, HOST, METHOD, refused_method
 from proxy.plane.head import NOBODY, RequestHead
 from proxy.plane.http1.downstream import Http1Downstream
+from proxy.plane.http2.share import Share
 from proxy.plane.http2.tolls import shared_by_all
 from proxy.plane.prepared import PreparedRoute, Unresolved
 from proxy.plane.stats import Reporter, Stats
@@ -160,6 +161,7 @@ class ListenerHost:
         self._plane = plane
         self.sweeper = plane.sweeper
         self.allowance = shared_by_all(plane.clock)
+        self.share = Share()
         self.draining = plane.draining
         """Whether connections shall end with their next response."""
         self.table: Table = RoutingTable()
@@ -236,6 +238,7 @@ class _Crowded:
         self.head_limit = host.head_limit
         self.sweeper = host.sweeper
         self.allowance = host.allowance
+        self.share = host.share
         self.opened = host.opened
         self.emptied = host.emptied
         self.closed = host.closed

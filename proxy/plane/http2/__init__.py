@@ -9,6 +9,7 @@
     fields                     header fields, each judged once
     tolls, budget              what frames cost their sender
     connection                 one end without sockets: segments in, events and frames out
+    share                      what callers take together of a turn of the loop
     batch                      one write for all that a segment causes
     endpoint                   the connection on a transport, and the queues of its streams
     heads                      fields ↔ the heads that an exchange knows

@@ -35,6 +35,7 @@ from proxy.plane.http2.frames import (
     WEIGHTED,
     WINDOW_UPDATE,
 )
+from proxy.plane.http2.share import TURN_WORK
 from proxy.plane.http2.standard import (
     FRAME_BYTES,
     LARGEST_FRAME_BYTES,
@@ -53,9 +54,6 @@ CONNECTION_WINDOW: Final = 4 * 1024 * 1024
 It only has to cover what the network holds: what arrives is handed to its stream at once, and
 what streams may hold is bounded by their own windows.
 """
-
-TURN_WORK: Final = 4000.0
-"""Microseconds of work, about, that one connection may cause before others have their turn."""
 
 _FRAME_WORK: Final = 15.0
 

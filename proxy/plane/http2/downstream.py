@@ -13,6 +13,7 @@ from proxy.plane.http2.endpoint import ANY_LENGTH, Endpoint, Stream
 from proxy.plane.http2.fields import Fields
 from proxy.plane.http2.frames import MAX_CONCURRENT_STREAMS
 from proxy.plane.http2.heads import read_request, read_trailers, rest_of_request
+from proxy.plane.http2.share import MUCH_WORK
 from proxy.plane.http2.standard import LAST_STREAM, Code, ConnectionFault
 from proxy.plane.http2.tolls import (
     FAULT,
@@ -231,14 +232,15 @@ class Http2Downstream(Endpoint[AnsweringStream], asyncio.Protocol):
     """A caller's connection; its streams are the downstream codecs."""
 
     __slots__ = (
-        "_accepted", "_block_until", "_final", "_idle_until", "_leaving", "deadline", "host",
-        "older",
+        "_accepted", "_block_until", "_final", "_idle_until", "_leaving", "_share", "deadline",
+        "host", "older",
     )  # fmt: skip
 
     def __init__(self, host: Host) -> None:
         tolls = Tolls(host.sweeper.clock, host.allowance)
         super().__init__(host.head_limit, host.sweeper, tolls, client=False)
         self.host = host
+        self._share = host.share
         self.deadline = math.inf
         self._block_until = math.inf
         """When the header block under way has to be complete."""
@@ -264,8 +266,13 @@ class Http2Downstream(Endpoint[AnsweringStream], asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take one segment."""
-        if not self.is_closed:
-            self.older = self.highest
+        if self.is_closed:
+            return
+        self.older = self.highest
+        if self._share.left <= 0 and not (self._waits_for_turn or self._is_modest):
+            self.hold(data)
+            self._wait_for_turn(full=True)
+        else:
             self.take_segment(data)
 
     def eof_received(self) -> bool:
@@ -295,6 +302,23 @@ class Http2Downstream(Endpoint[AnsweringStream], asyncio.Protocol):
                 stream.check_stall(now)
         if not self.is_closed:
             self._set_deadline()
+
+    # --- turns ---------------------------------------------------------------------------
+
+    @property
+    def _is_modest(self) -> bool:
+        """Whether it was answered something, and caused little work in its latest turn."""
+        return self.tolls.sent > 0 and self.work <= MUCH_WORK
+
+    def _ask_for_turn(self) -> None:
+        if self._is_modest:
+            super()._ask_for_turn()
+        else:
+            self._share.wait(self)
+
+    def _count_work(self) -> None:
+        if self.work > MUCH_WORK:
+            self._share.spend(self.work)
 
     # --- the plane's side ----------------------------------------------------------------
 
@@ -357,6 +381,7 @@ class Http2Downstream(Endpoint[AnsweringStream], asyncio.Protocol):
 
     def _on_segment(self) -> None:
         """Begin or end the time that a head may take."""
+        self._count_work()
         if self._waits_for_turn:
             return  # It may have come, and waits for us.
         if self.in_head:
@@ -416,6 +441,7 @@ class Http2Downstream(Endpoint[AnsweringStream], asyncio.Protocol):
         """
         if self.is_closed:
             return
+        self._count_work()
         self.is_closed = True
         self._lose_streams()
         self._let_come()

@@ -367,7 +367,10 @@ class Endpoint(Connection[T], Generic[T]):
             return
         self._waits_for_turn = True
         self._hold_back(0 if full else _MOST_WAITING)
-        asyncio.get_running_loop().call_soon(self._take_turn)
+        self._ask_for_turn()
+
+    def _ask_for_turn(self) -> None:
+        asyncio.get_running_loop().call_soon(self.take_turn)
 
     def _hold_back(self, most: int) -> None:
         """Read no more where more than that waits (bytes)."""
@@ -375,7 +378,8 @@ class Endpoint(Connection[T], Generic[T]):
             self._holds_back = True
             self._transport.pause_reading()
 
-    def _take_turn(self) -> None:
+    def take_turn(self) -> None:
+        """Take what waits."""
         if self._waits_for_turn and not self.is_closed:
             self._waits_for_turn = False
             self.take_segment(b"")
@@ -391,7 +395,7 @@ class Endpoint(Connection[T], Generic[T]):
     def take_rest(self) -> None:
         """Take all that waits for a turn at once, because nothing more will come."""
         self._is_last = True
-        self._take_turn()
+        self.take_turn()
 
     # --- streams -------------------------------------------------------------------------
 

@@ -277,6 +277,32 @@ async def test_what_waits_for_its_turn_when_the_upstream_ends_is_delivered(
         assert (seen.status, bytes(seen.body), seen.reset) == (200, b"x" * 10, "")
 
 
+async def test_many_that_have_much_to_say_have_one_turn_together() -> None:
+    async with Framed(FramedUpstream((3, 1000))) as framed:
+        framed.framed.automatic = b"ok"
+        modest = await framed.frames()
+        assert (await modest.ask(1)).status == 200
+        framed.framed.automatic = None
+        callers = [await framed.frames() for _ in range(20)]
+        largest, before = 0, 0
+        for caller in callers:
+            caller.send(b"".join(
+                frame("HEADERS", number, END_HEADERS | END_STREAM, caller.encode(GET))
+                for number in range(1, 81, 2)
+            ))  # fmt: skip
+        modest.send_frame("PING", 0, 0, b"me also!")
+        while len(framed.plane.exchanges) < 20 * 40:
+            await framed.plane_turn()
+            now = len(framed.plane.exchanges)
+            largest, before = max(largest, now - before), now
+            if not modest.pongs:
+                assert now < 200
+
+        # Two connections of 15 exchanges, one of each kind, and one as the turn began.
+        assert largest <= 3 * 16
+        assert modest.pongs
+
+
 # --- who comes again
 
 
