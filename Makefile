@@ -51,7 +51,7 @@ check: lint types test ## lint, types and test
 bench: $(DEV_STAMP) ## compare with direct calls, Envoy and Go; needs wrk and nginx
 	$(BIN)/python -m tests.bench $(ARGS)
 
-count: $(DEV_STAMP) ## instructions of one exchange, by callgrind; needs valgrind and nginx
+count: $(DEV_STAMP) ## instructions of an exchange and of a start, by callgrind; needs valgrind and nginx
 	$(BIN)/python -m tests.bench.count $(ARGS)
 
 clean: ## remove everything that these commands made
