@@ -6,7 +6,7 @@ no query string.
 
 from __future__ import annotations
 
-import platform
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
@@ -80,7 +80,7 @@ class Status:
         wall = self._clocks.wall()
         return {
             "version": proxy.__version__,
-            "python": platform.python_version(),
+            "python": sys.version.partition(" ")[0],
             "state": self._lifecycle.state.value,
             "note": self._lifecycle.note,
             "time": wall,

@@ -18,7 +18,7 @@ AN_IMPORT = re.compile(r"import time: +\d+ \| +\d+ \| *(\S+)")
 UNNEEDED = (
     "aiohttp", "prometheus_client", "opentelemetry", "google", "requests", "urllib3",
     "cryptography", "email", "importlib.resources",
-    "importlib.metadata", "http.client", "http.cookies", "multiprocessing", "tempfile",
+    "importlib.metadata", "http.client", "http.cookies", "multiprocessing", "platform", "tempfile",
     "xml", "unittest", "sqlite3", "proxy.doctor", "proxy.emulator", "proxy.workers",
     "proxy.ops.metrics", "proxy.ops.otel", "proxy.identity.googleauth",
 )  # fmt: skip
