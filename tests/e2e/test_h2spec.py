@@ -7,9 +7,6 @@ it was written for RFC 7540, and for listeners that speak nothing but HTTP/2.
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-import subprocess
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -17,6 +14,7 @@ import pytest
 
 from proxy.emulator.metadata import MetadataServer
 from proxy.emulator.service import ProtectedService
+from tests.fakes import golang
 from tests.fakes.proxies import Proxies
 
 SUITE = "github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible"
@@ -38,19 +36,8 @@ DIFFERENCES = {
 @pytest.fixture(scope="module")
 def h2spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The program, or a skipped test where it cannot be built."""
-    go = shutil.which("go") or shutil.which("/usr/local/go/bin/go")
-    if go is None:
-        pytest.skip("Go, which builds h2spec, is not installed")
     folder = tmp_path_factory.mktemp("h2spec")
-    try:
-        built = subprocess.run(
-            [go, "install", SUITE], env={**os.environ, "GOBIN": str(folder), "GOFLAGS": ""},
-            capture_output=True, text=True, timeout=100, check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        pytest.skip("h2spec could not be built in time")
-    if built.returncode:
-        pytest.skip(f"h2spec cannot be built: {built.stderr.strip().splitlines()[-1:]}")
+    golang.build("install", SUITE, folder=folder)
     return folder / "h2spec"
 
 
