@@ -12,8 +12,10 @@ ARG EXTRAS=
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY proxy ./proxy
-# Only ready-made wheels of the dependencies: nothing is compiled, so no compiler is needed.
-RUN pip --no-cache-dir wheel --only-binary :all: --wheel-dir /wheels ".${EXTRAS}" \
+# For the data path; of the dependencies only ready-made wheels are taken.
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev
+RUN HATCH_BUILD_HOOKS_ENABLE=1 \
+    pip --no-cache-dir wheel --only-binary :all: --wheel-dir /wheels ".${EXTRAS}" \
  && python -m venv --without-pip /opt/auth-proxy \
  && pip --python /opt/auth-proxy/bin/python install --no-cache-dir --no-index \
       --find-links /wheels "cloud-run-auth-proxy${EXTRAS}" \

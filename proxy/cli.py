@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn, TextIO
 
-from proxy import PROGRAM, __version__
+from proxy import PROGRAM, __version__, build
 from proxy.config.addresses import address
 from proxy.config.ignored import FILE_VARIABLE
 from proxy.config.loading import find
@@ -151,7 +151,8 @@ def _overview() -> argparse.ArgumentParser:
         epilog=f"commands:\n{listed}\n\nCOMMAND --help lists the flags of a command.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    version = f"{PROGRAM} {__version__} ({build()})"
+    parser.add_argument("--version", action="version", version=version)
     return parser
 
 

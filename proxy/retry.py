@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 from proxy.config.model import Retries
 from proxy.errors import (
@@ -62,7 +63,7 @@ class RetryBudget:
 
     __slots__ = ("_balance", "_share", "is_low")
 
-    RESERVE = 10.0
+    RESERVE: ClassVar[float] = 10.0
     """Retries that a route may make before its share has grown: a quiet route can retry too."""
 
     def __init__(self, share: float) -> None:

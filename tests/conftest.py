@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from hypothesis import settings
 
+import proxy
 from proxy.emulator.metadata import MetadataServer
 from proxy.emulator.service import ProtectedService
 from tests.fakes import leaks
@@ -15,6 +16,24 @@ from tests.fakes import leaks
 # A loaded machine makes single examples slow, which says nothing about the code.
 settings.register_profile("project", deadline=None, print_blob=True)
 settings.load_profile("project")
+
+
+IS_COMPILED = proxy.build() == "compiled"
+
+# They derive from a connection that has no sockets; compiled, it is met through real ones, by
+# tests/wire/http2 and by h2spec.
+collect_ignore = (
+    ["unit/plane/http2/test_connection.py", "unit/plane/http2/test_oracle.py"]
+    if IS_COMPILED
+    else []
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what only the pure program lets one test."""
+    for item in items:
+        if IS_COMPILED and item.get_closest_marker("pure") is not None:
+            item.add_marker(pytest.mark.skip(reason="only the pure program can be looked into"))
 
 
 @pytest.fixture

@@ -166,12 +166,12 @@ def _tokens(numbers: Numbers) -> Iterator[Metric]:
 
 
 def _build_info() -> Metric:
-    versions = (proxy.__version__, platform.python_version())
+    built = (proxy.__version__, platform.python_version(), proxy.build())
     return _gauge(
         "auth_proxy_build_info",
-        "Always 1; the versions are labels.",
-        ("version", "python"),
-        [(versions, 1)],
+        "Always 1; the labels say what runs.",
+        ("version", "python", "build"),
+        [(built, 1)],
     )
 
 

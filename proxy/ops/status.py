@@ -81,6 +81,7 @@ class Status:
         return {
             "version": proxy.__version__,
             "python": sys.version.partition(" ")[0],
+            "build": proxy.build(),
             "state": self._lifecycle.state.value,
             "note": self._lifecycle.note,
             "time": wall,

@@ -102,13 +102,8 @@ class RequestHead:
 
     def again(self, target: bytes, raw_size: int) -> RequestHead:
         """Return the head of a request that differs only in its target."""
-        # Without `__init__`, which would set everything twice.
-        head = RequestHead.__new__(RequestHead)
-        head.method = self.method
-        head.target = target
-        head.path = target.partition(b"?")[0]
+        head = RequestHead(self.method, target, self.fields)
         head.authority = self.authority
-        head.fields = self.fields
         head.length = self.length
         head.chunked = self.chunked
         head.version = self.version

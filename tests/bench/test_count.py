@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from tests.bench.count import report
+from tests.bench.count import KEPT, report
 
 
 @pytest.mark.parametrize(
@@ -22,3 +24,18 @@ def test_one_count_of_several_is_enough_to_fail() -> None:
 def test_what_was_never_kept_is_only_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert report({"new": 4321}, {})
     assert "4,321" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("build", "case", "most"),
+    [
+        ("pure", "h1", 125_000),
+        ("pure", "grpc", 280_000),
+        ("compiled", "h1", 85_000),
+        ("compiled", "grpc", 150_000),
+    ],
+)
+def test_no_figure_is_kept_that_is_beyond_what_an_exchange_may_take(
+    build: str, case: str, most: int
+) -> None:
+    assert json.loads(KEPT.read_text())[build][case] <= most

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy import __version__
+from proxy import __version__, build
 from proxy.emulator.faults import Answer, Fault, Held
 from proxy.emulator.metadata import MetadataServer
 from tests.fakes.child import Done
@@ -23,7 +23,8 @@ from tests.fakes.program import command
 
 CONFIG = Path(__file__).parents[2] / "config"
 COMMAND = shutil.which("cloud-run-auth-proxy", path=str(Path(sys.executable).parent))
-PYTHON_M = (sys.executable, "-m", "proxy")
+# As it is installed, whatever lies in the current directory.
+PYTHON_M = (sys.executable, "-P", "-m", "proxy")
 
 ROUTES = "routes: {a: {upstream: 'http://127.0.0.1:3001'}}\n"
 
@@ -186,7 +187,8 @@ async def test_check_asks_nobody_where_nothing_is_missing(metadata: MetadataServ
 def test_the_module_is_the_same_command(tmp_path: Path) -> None:
     done = run("--version", cwd=CONFIG.parent, command=PYTHON_M)
 
-    assert (done.returncode, done.stdout) == (0, f"cloud-run-auth-proxy {__version__}\n")
+    assert done.returncode == 0
+    assert done.stdout == f"cloud-run-auth-proxy {__version__} ({build()})\n"
     assert run("--version", cwd=tmp_path).stdout == done.stdout
 
 

@@ -13,7 +13,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_open
 from prometheus_client.parser import text_string_to_metric_families as read_plain
 
-from proxy import __version__
+from proxy import __version__, build
 from proxy.emulator.metadata import MetadataServer
 from proxy.emulator.service import ProtectedService
 from proxy.errors import REASONS
@@ -36,6 +36,7 @@ KNOWN = {
     "le": re.compile(r"[\d.e-]+|\+Inf"),
     "version": re.compile(re.escape(__version__)),
     "python": re.compile(re.escape(platform.python_version())),
+    "build": re.compile(build()),
 }
 """What each label may say here."""
 

@@ -90,5 +90,5 @@ async def test_prometheus_scrapes_the_proxy_and_sees_what_it_serves(
         await prometheus.kill()
 
     assert (requests["route"], requests["protocol"], requests["code"]) == ("default", "h1", "200")
-    assert build["version"] == proxy.__version__
+    assert (build["version"], build["build"]) == (proxy.__version__, proxy.build())
     assert target["lastError"] == ""

@@ -9,7 +9,9 @@ from proxy.clock import Clocks
 from proxy.config.model import Address, ErrorFormat
 from proxy.errors import REASONS
 from proxy.plane.codec import DownstreamCodec, RequestSink
+from proxy.plane.detect import Detector
 from proxy.plane.head import RequestHead
+from proxy.plane.http1.downstream import Http1Downstream
 from proxy.plane.listen import Listener, listen
 from proxy.plane.plane import ListenerHost, Plane
 from proxy.plane.stats import Stats
@@ -20,11 +22,26 @@ ANSWERED = sorted(reason for reason in REASONS if reason != "downstream_gone")
 DETAIL = 'It said "no": 100 % <grüße>.'
 
 
-class _Host(ListenerHost):
+class _Host:
+    """A `Host` that is an ordinary listener's but for what it admits."""
+
     def __init__(self, plane: Plane) -> None:
-        super().__init__(plane)
         self.plane = plane
         self.language = ErrorFormat.AUTO
+        ordinary = ListenerHost(plane)
+        self.draining = False
+        self.head_limit = ordinary.head_limit
+        self.sweeper = ordinary.sweeper
+        self.allowance = ordinary.allowance
+        self.share = ordinary.share
+        self.opened = ordinary.opened
+        self.emptied = ordinary.emptied
+        self.closed = ordinary.closed
+        self.reject = ordinary.reject
+        self.crowded = ordinary.crowded
+
+    def connection(self) -> Detector:
+        return Detector(self, Http1Downstream)
 
     def admit(self, codec: DownstreamCodec, head: RequestHead) -> RequestSink:
         reason = head.path.split(b"/")[1].decode()

@@ -30,7 +30,7 @@ METRICS = {
     "auth_proxy_token_fetches": ("counter", {"route", "outcome"}),
     "auth_proxy_token_fetch_seconds": ("histogram", set()),
     "auth_proxy_token_expiry_timestamp_seconds": ("gauge", {"route"}),
-    "auth_proxy_build_info": ("gauge", {"version", "python"}),
+    "auth_proxy_build_info": ("gauge", {"version", "python", "build"}),
 }
 
 Parser = Callable[[str], Iterable[Metric]]

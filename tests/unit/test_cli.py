@@ -12,7 +12,7 @@ from types import ModuleType
 
 import pytest
 
-from proxy import __version__, cli
+from proxy import __version__, build, cli
 from proxy.config.model import Address, Config
 from proxy.config.overrides import NAMES
 from proxy.config.problems import ConfigError
@@ -357,7 +357,7 @@ def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
         cli.main(["--version"])
 
     assert raised.value.code == 0
-    assert capsys.readouterr().out == f"cloud-run-auth-proxy {__version__}\n"
+    assert capsys.readouterr().out == f"cloud-run-auth-proxy {__version__} ({build()})\n"
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])

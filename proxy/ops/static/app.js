@@ -83,7 +83,7 @@ function showState(report) {
   say(byId("live"), "Live");
   mark(byId("live"), "data-live", "yes");
   byId("notice").hidden = true;
-  say(byId("version"), `Version ${report.version}, Python ${report.python}`);
+  say(byId("version"), `Version ${report.version} (${report.build}), Python ${report.python}`);
   const facts = [
     `Up for ${format.stretch(report.uptime_seconds)}`,
     `listening on ${report.listeners.join(", ") || "nothing yet"}`,

@@ -180,7 +180,8 @@ class ChunkedBody:
                 at += len(line)
                 left = same
                 continue
-            line = data[at : data.find(_LF, at + len(_LINE_END)) + len(_LF)]
+            end = data.find(_LF, at + len(_LINE_END)) + len(_LF)
+            line = data[at:end] if end else b""
             left = same = _sizes.get(line, 0)
             if left:
                 at += len(line)

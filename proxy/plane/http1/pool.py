@@ -329,8 +329,8 @@ class Pool:
         except TimeoutError:
             self._give_back(turn)
             raise Overloaded(
-                f"All {self._limit.most} connections to {self._dialler.upstream.origin} were busy"
-                f" for {timeout:g} s.",
+                f"All {self._limit.most:.0f} connections to {self._dialler.upstream.origin}"
+                f" were busy for {timeout:g} s.",
                 retry_after=1,
             ) from None
         except asyncio.CancelledError:
@@ -431,8 +431,8 @@ class Uploads:
         except TimeoutError:
             self._leave(applicant, turn)
             raise Overloaded(
-                f"Requests whose bodies have not come yet held {self._most} of the"
-                f" {self._connections} connections for {timeout:g} s.",
+                f"Requests whose bodies have not come yet held {self._most:.0f} of the"
+                f" {self._connections:.0f} connections for {timeout:g} s.",
                 retry_after=1,
             ) from None
         except asyncio.CancelledError:

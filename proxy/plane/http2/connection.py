@@ -415,8 +415,8 @@ class Connection(ABC, Generic[S]):
             fields = self.decoder.decode(block)
         except CompressionError as error:
             raise ConnectionFault(Code.COMPRESSION_ERROR, f"{error}") from None
-        except DecompressionBomb as error:
-            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, f"{error}") from None
+        except DecompressionBomb as bomb:
+            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, f"{bomb}") from None
         self.work += fields.work
         stream = self.streams.get(number)
         if stream is None:

@@ -117,10 +117,14 @@ def test_the_fetch_histogram_has_no_labels() -> None:
     assert values(metric, "_sum") == {(): 2.02}
 
 
-def test_the_build_says_its_versions() -> None:
+def test_the_build_says_what_runs() -> None:
     (sample,) = families(busy_numbers())["auth_proxy_build_info"].samples
 
-    assert sample.labels == {"version": proxy.__version__, "python": platform.python_version()}
+    assert sample.labels == {
+        "version": proxy.__version__,
+        "python": platform.python_version(),
+        "build": proxy.build(),
+    }
     assert sample.value == 1
 
 

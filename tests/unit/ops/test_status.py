@@ -81,6 +81,7 @@ def test_it_says_what_runs_and_since_when() -> None:
     report = bench.report()
 
     assert report["version"] == proxy.__version__
+    assert report["build"] == proxy.build()
     assert (report["state"], report["note"]) == ("draining", "3 exchanges in flight")
     assert (report["time"], report["started_at"], report["uptime_seconds"]) == (NOW, NOW - 60, 60)
     assert (report["configuration"], report["workers"]) == ("config/proxy.yaml", 1)

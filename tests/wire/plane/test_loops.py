@@ -181,6 +181,7 @@ async def test_an_upstream_that_is_no_proxy_of_ours_keeps_its_errors(wired: Wire
     assert (answer.status, answer.values("x-auth-proxy-error")) == (508, [])
 
 
+@pytest.mark.pure
 async def test_fields_are_searched_for_marks_only_where_one_stands(
     wired: Wired, monkeypatch: pytest.MonkeyPatch
 ) -> None:

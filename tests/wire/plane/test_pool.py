@@ -439,6 +439,7 @@ def counted(monkeypatch: pytest.MonkeyPatch, kind: type) -> list[object]:
     return compared
 
 
+@pytest.mark.pure
 async def test_idle_connections_that_end_are_not_searched_for(
     wired: Wired, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -100,6 +100,7 @@ async def test_a_body_that_is_cut_below_tls_is_not_taken_for_whole(tmp_path: Pat
         assert wired.refusals == {"upstream_reset": 1}
 
 
+@pytest.mark.pure
 @pytest.mark.parametrize("secure", [True, False])
 async def test_what_is_left_over_behind_a_full_buffer_is_nobodys_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, secure: bool

@@ -60,6 +60,7 @@ async def begin_upload(wired: Wired, framing: bytes) -> RawCaller:
     return caller
 
 
+@pytest.mark.pure
 async def test_requests_that_are_answered_at_once(
     wired: Wired, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,6 +111,7 @@ async def test_small_chunks_of_a_response(wired: Wired, count: int) -> None:
     assert stats.response_bytes == count
 
 
+@pytest.mark.pure
 async def test_interim_responses(wired: Wired, monkeypatch: pytest.MonkeyPatch) -> None:
     passed = 0
     pass_on = Exchange.informational

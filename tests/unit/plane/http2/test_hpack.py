@@ -219,6 +219,7 @@ def test_a_literal_of_any_length_is_read(size: int, *, huffman: bool) -> None:
     assert decoded(Decoder(LIMIT), block) == [(n.encode(), v.encode()) for n, v in pairs]
 
 
+@pytest.mark.pure
 def test_the_time_that_a_block_takes_grows_with_its_length(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("proxy.plane.http2.decoder._MOST_DECODED", 10**6)
 
@@ -367,6 +368,7 @@ FITS = LIMIT + LIMIT // 16
 
 
 @pytest.mark.parametrize(("size", "is_read"), [(FITS, True), (FITS + 1, False)])
+@pytest.mark.pure
 def test_a_value_is_not_read_in_a_block_that_is_too_long(
     monkeypatch: pytest.MonkeyPatch, size: int, *, is_read: bool
 ) -> None:
@@ -381,6 +383,7 @@ def test_a_value_is_not_read_in_a_block_that_is_too_long(
     assert (fields.work > 10_000) is is_read
 
 
+@pytest.mark.pure
 def test_behind_what_is_too_much_no_value_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     block = literal(0, b"v" * 2000, coded=False) + literal(0, b"a" * 3000, coded=True) * 2
     lengths = reading(monkeypatch)
@@ -389,6 +392,7 @@ def test_behind_what_is_too_much_no_value_is_read(monkeypatch: pytest.MonkeyPatc
     assert len(lengths) == 1
 
 
+@pytest.mark.pure
 def test_what_the_table_needs_is_read_up_to_the_usual_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
