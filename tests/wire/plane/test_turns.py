@@ -266,3 +266,35 @@ async def test_bytes_of_many_streams() -> None:
         caller.send(b"".join(body))
         await framed.until(lambda: stats.request_bytes == 16 * 4 * 16_383, "all of them")
         assert turns.stop() <= BUFFER
+
+
+STREAMS = 60
+"""Each may send 64 KiB at once, and all together 4 MiB."""
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+async def test_bytes_of_many_streams_both_ways(tmp_path: Path, secure: bool) -> None:  # noqa: FBT001 (a parameter)
+    context = tls.server_context(alpn=tls.HTTP2) if secure else None
+    world = Framed(tls=context, ca_file=tls.ca_file(tmp_path) if secure else None)
+    async with world as framed, await frame_caller(framed) as caller:
+        stats = framed.route_stats
+        numbers = range(1, 2 * STREAMS, 2)
+        for number in numbers:
+            caller.send_headers(number, POST)
+        upstream = await framed.framed.accept()
+        await upstream.until(lambda: len(upstream.streams) == STREAMS, "all heads")
+        turns = Turns(lambda: stats.request_bytes)
+        for number in numbers:
+            caller.send_data(number, bytes(65_535), end=True)
+        await upstream.until(lambda: stats.request_bytes == STREAMS * 65_535, "the uploads")
+        assert turns.stop() <= BUFFER
+
+        await upstream.until(lambda: all(seen.ended for seen in upstream.streams.values()), "ends")
+        turns = Turns(lambda: stats.response_bytes)
+        for number in numbers:
+            upstream.send_headers(number, ((":status", "200"),))
+            upstream.send_data(number, bytes(65_535), end=True)
+        await caller.until(lambda: stats.response_bytes == STREAMS * 65_535, "the downloads")
+        assert turns.stop() <= BUFFER
+        for number in numbers:
+            await caller.finished(number)
