@@ -9,6 +9,7 @@ from typing import Final, cast
 from proxy.errors import HeadersTooLarge, ProxyError, RequestMalformed
 from proxy.plane.codec import Host, RequestSink
 from proxy.plane.head import ResponseHead
+from proxy.plane.http2.connection import CONNECTION_WINDOW
 from proxy.plane.http2.endpoint import ANY_LENGTH, Endpoint, Stream
 from proxy.plane.http2.fields import Fields
 from proxy.plane.http2.frames import MAX_CONCURRENT_STREAMS
@@ -34,6 +35,7 @@ gRPC callers put all their calls on one; beyond the limit they would queue them,
 
 HEAD_TIMEOUT = 30.0  # Seconds from the first byte of a head to its last.
 IDLE_TIMEOUT = 600.0  # Seconds that a caller may keep a connection without a request.
+LATE_BYTES: Final = 2 * CONNECTION_WINDOW  # Thrown away meanwhile: the window, and what is no DATA.
 CLOSE_TIMEOUT = 2.0  # Seconds that what is written may take to leave a closed connection.
 DRAIN_TIMEOUT = 1.0  # Seconds that a caller may take to answer the ping behind a GOAWAY.
 STALL_TIMEOUT = 60.0  # Seconds that a finished response may wait for the caller's window.
@@ -232,8 +234,8 @@ class Http2Downstream(Endpoint[AnsweringStream], asyncio.Protocol):
     """A caller's connection; its streams are the downstream codecs."""
 
     __slots__ = (
-        "_accepted", "_block_until", "_final", "_idle_until", "_leaving", "_share", "deadline",
-        "host", "older",
+        "_accepted", "_block_until", "_final", "_idle_until", "_late", "_leaving", "_share",
+        "deadline", "host", "older",
     )  # fmt: skip
 
     def __init__(self, host: Host) -> None:
@@ -241,6 +243,8 @@ class Http2Downstream(Endpoint[AnsweringStream], asyncio.Protocol):
         super().__init__(host.head_limit, host.sweeper, tolls, client=False)
         self.host = host
         self._share = host.share
+        self._late = 0
+        """Bytes that came after the end."""
         self.deadline = math.inf
         self._block_until = math.inf
         """When the header block under way has to be complete."""
@@ -267,6 +271,7 @@ class Http2Downstream(Endpoint[AnsweringStream], asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take one segment."""
         if self.is_closed:
+            self._drop_late(len(data))
             return
         self.older = self.highest
         if self._share.left <= 0 and not (self._waits_for_turn or self._is_modest):
@@ -451,6 +456,12 @@ class Http2Downstream(Endpoint[AnsweringStream], asyncio.Protocol):
         self.deadline = self.sweeper.clock() + CLOSE_TIMEOUT
         if not send_fin(self._transport):
             self._transport.close()
+
+    def _drop_late(self, size: int) -> None:
+        """Throw away `size` bytes that came after the end; no honest caller has so much to say."""
+        self._late += size
+        if self._late > LATE_BYTES:
+            self._transport.abort()
 
     def _lose_streams(self) -> None:
         streams, self.streams = list(self.streams.values()), {}

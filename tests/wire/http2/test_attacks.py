@@ -8,7 +8,13 @@ import tracemalloc
 import pytest
 
 from proxy.config.model import Limits, Protocol
-from proxy.plane.http2.downstream import HEAD_TIMEOUT, IDLE_TIMEOUT, MOST_STREAMS, STALL_TIMEOUT
+from proxy.plane.http2.downstream import (
+    HEAD_TIMEOUT,
+    IDLE_TIMEOUT,
+    LATE_BYTES,
+    MOST_STREAMS,
+    STALL_TIMEOUT,
+)
 from tests.fakes.framed import (
     ACK,
     END_HEADERS,
@@ -301,6 +307,21 @@ async def test_many_that_have_much_to_say_have_one_turn_together() -> None:
         # Two connections of 15 exchanges, one of each kind, and one as the turn began.
         assert largest <= 3 * 16
         assert modest.pongs
+
+
+@pytest.mark.parametrize("extra", [-1, 0, 1])
+async def test_so_much_is_thrown_away_of_what_comes_after_the_end(wired: Wired, extra: int) -> None:
+    async with await frame_caller(wired) as caller:
+        served = connection(wired)
+        caller.send_frame("PING", 0, 0, b"too short"[:4])
+        assert await caller.told_to_go() == "FRAME_SIZE_ERROR"
+
+        caller.send(bytes(LATE_BYTES + extra))
+
+        await wired.until(lambda: served._late == LATE_BYTES + extra or caller.closed, "all of it")
+        for _ in range(3):
+            await wired.plane_turn()
+        assert (served not in wired.plane.connections) is (extra > 0)
 
 
 # --- who comes again
