@@ -26,6 +26,10 @@ from proxy.retry import IDEMPOTENT
 IDLE_TIMEOUT = 90.0
 """Seconds that idle connections are kept: well below any front end's own time (600 s)."""
 
+STALLED_AFTER = 60.0
+"""Seconds for which the caller of a response may read nothing while others wait for a connection
+and what stalls holds nine tenths; nginx ends such a response in any case (`send_timeout`)."""
+
 UNKNOWN = 1.0
 """Seconds that are taken for granted of an upstream that nothing is known of.  The shortest time
 that servers keep connections by default is 2 s (gunicorn)."""
@@ -47,8 +51,8 @@ class Pool:
 
     __slots__ = (
         "_closed", "_dialler", "_dialling", "_head_limit", "_idle", "_keep_alive", "_limit",
-        "_most_tunnels", "_open", "_stats", "_sweeper", "_tunnels", "_uploads", "_waiting",
-        "deadline",
+        "_most_tunnels", "_open", "_stalled", "_stats", "_sweeper", "_tunnels", "_uploads",
+        "_waiting", "deadline",
     )  # fmt: skip
 
     def __init__(
@@ -78,6 +82,8 @@ class Pool:
         self._waiting: OrderedDict[Turn, int] = OrderedDict()
         """Those who wait, in the order of arrival, by their number."""
         self._uploads = Uploads(limit.most)
+        self._stalled: OrderedDict[Http1Upstream, float] = OrderedDict()
+        """Those that are not read because their callers do not read, and since when."""
         self._open = 0
         """How many connections there are, tunnels apart."""
         self._tunnels = 0
@@ -232,6 +238,17 @@ class Pool:
         connection.is_uploading = False
         self._uploads.end()
 
+    def stalled(self, connection: Http1Upstream) -> None:
+        """Note that the caller of a response does not read on."""
+        now = self._sweeper.clock()
+        self._stalled[connection] = now
+        if len(self._stalled) > self._uploads.most:
+            self.deadline = min(self.deadline, now + STALLED_AFTER)
+
+    def resumed(self, connection: Http1Upstream) -> None:
+        """Note that it reads on."""
+        self._stalled.pop(connection, None)
+
     def completed(self, applicant: Applicant) -> None:
         """Note that a request that waits for a connection is whole now."""
         self._uploads.completed(applicant)
@@ -244,6 +261,7 @@ class Pool:
         """
         self.check_tunnels()
         connection.is_tunnel = True
+        self.resumed(connection)
         self._tunnels += 1
         self._open -= 1
         self._limit.give_back()
@@ -270,6 +288,7 @@ class Pool:
             return  # Whoever dialled it has gone meanwhile, and gives back the place.
         if connection.is_uploading:
             self.upload_ended(connection)
+        self.resumed(connection)
         if connection.is_tunnel:
             self._tunnels -= 1
             return
@@ -281,14 +300,33 @@ class Pool:
         self._limit.give_back()
 
     def on_deadline(self, now: float) -> None:
-        """Close what has idled too long."""
-        self.deadline = math.inf
+        """Close what has idled too long, and what others wait for while its caller stalls."""
+        self.deadline = self._cut_stalled(now)
         while (connection := self._longest_idle()) is not None:
             if connection.idle_since + IDLE_TIMEOUT > now:
-                self.deadline = connection.idle_since + IDLE_TIMEOUT
+                self.deadline = min(self.deadline, connection.idle_since + IDLE_TIMEOUT)
                 return
             self._learn()
             connection.close()
+
+    def _cut_stalled(self, now: float) -> float:
+        """Cut responses, those that have stalled longest, for others that wait for a connection.
+
+        Those beyond nine tenths of all connections, one for each who waits.  Returns when to look
+        again.
+        """
+        while len(self._stalled) > self._uploads.most:
+            connection, since = next(iter(self._stalled.items()))
+            if now < since + STALLED_AFTER or self._limit.first() is None:
+                return max(now, since + STALLED_AFTER)
+            del self._stalled[connection]
+            connection.give_up(
+                Overloaded(
+                    f"The caller did not read for {now - since:.0f} s, and others waited for one of"
+                    f" the {self._limit.most:.0f} connections to {self._dialler.upstream.origin}."
+                )
+            )
+        return math.inf
 
     def close(self) -> None:
         """Close idle connections now and the others when their exchange ends."""
@@ -393,12 +431,13 @@ class Uploads:
     alone.  So the last tenth of a route's connections is theirs, whatever callers do.
     """
 
-    __slots__ = ("_connections", "_held", "_most", "_waiting", "is_full")
+    __slots__ = ("_connections", "_held", "_waiting", "is_full", "most")
 
     def __init__(self, connections: float) -> None:
         """`connections` is the upstream's limit, infinity for none."""
         self._connections = connections
-        self._most = connections if connections == math.inf else connections - connections // 10
+        self.most = connections if connections == math.inf else connections - connections // 10
+        """What stalls may hold: nine tenths."""
         self._held = 0
         self._waiting: OrderedDict[Applicant, asyncio.Future[bool]] = OrderedDict()
         """In the order of arrival."""
@@ -431,7 +470,7 @@ class Uploads:
         except TimeoutError:
             self._leave(applicant, turn)
             raise Overloaded(
-                f"Requests whose bodies have not come yet held {self._most:.0f} of the"
+                f"Requests whose bodies have not come yet held {self.most:.0f} of the"
                 f" {self._connections:.0f} connections for {timeout:g} s.",
                 retry_after=1,
             ) from None
@@ -442,7 +481,7 @@ class Uploads:
     def begin(self) -> None:
         """Count one that did not have to wait."""
         self._held += 1
-        self.is_full = self._held >= self._most
+        self.is_full = self._held >= self.most
 
     def end(self) -> None:
         """Uncount one: it is whole, or its connection is gone.  Its place goes to the next."""
@@ -452,7 +491,7 @@ class Uploads:
                 turn.set_result(True)
                 return
         self._held -= 1
-        self.is_full = self._held >= self._most
+        self.is_full = self._held >= self.most
 
     def completed(self, applicant: Applicant) -> None:
         """Let one go on that waits no more: it is whole."""

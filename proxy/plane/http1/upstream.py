@@ -62,6 +62,12 @@ class Pool(Protocol):
     def upload_ended(self, connection: Http1Upstream) -> None:
         """Note that the request is whole."""
 
+    def stalled(self, connection: Http1Upstream) -> None:
+        """Note that the caller of its response does not read on."""
+
+    def resumed(self, connection: Http1Upstream) -> None:
+        """Note that it reads on."""
+
     def tunnelled(self, connection: Http1Upstream) -> None:
         """Note that it becomes a tunnel.
 
@@ -204,10 +210,13 @@ class Http1Upstream(Turns, asyncio.BufferedProtocol):
     def pause_response(self) -> None:
         """Stop reading."""
         self._pause()
+        if not (self.is_tunnel or self.is_closed):
+            self._pool.stalled(self)
 
     def resume_response(self) -> None:
         """Go on reading."""
         self._resume()
+        self._pool.resumed(self)
 
     def cancel(self) -> None:
         """Close at once: HTTP/1.1 has no other way to end an attempt."""
@@ -230,6 +239,10 @@ class Http1Upstream(Turns, asyncio.BufferedProtocol):
         else:
             self._transport.close()
         self._pool.lost(self, ended=ended)
+
+    def give_up(self, error: ProxyError) -> None:
+        """End the attempt for the sake of others."""
+        self._fail(error)
 
     @property
     def is_closed(self) -> bool:

@@ -8,6 +8,7 @@ import pytest
 
 from proxy.config.model import Limits, Timeouts, Upstream
 from proxy.plane.gate import Gate
+from proxy.plane.http1.pool import STALLED_AFTER
 from tests.fakes.raw import RawCaller, UpstreamEnd
 from tests.fakes.wired import Wired
 
@@ -590,3 +591,119 @@ async def test_an_upload_that_is_refused_a_connection_gives_its_place_back(wired
         caller = await wired.caller()
         caller.send(BEGUN)
         assert await reason(caller) == "upstream_connect_failed"
+
+
+# --- downloads that stall
+
+HUGE = 16 * 1024 * 1024
+"""More than sockets and buffers hold of a response that nobody reads."""
+
+
+async def unread(wired: Wired, count: int) -> tuple[list[RawCaller], list[UpstreamEnd]]:
+    """Return callers that do not read their responses, the one that has stalled longest first.
+
+    And the upstream's ends.
+    """
+    callers, ends = [], []
+    for _ in range(count):
+        callers.append(await wired.caller())
+        callers[-1].send(GET)
+        ends.append(await wired.upstream.accept())
+        await ends[-1].head()
+        callers[-1].pause()
+        ends[-1].send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % HUGE + bytes(HUGE))
+        await wired.until(lambda: stalled_at(wired) == len(callers), "it to stall")
+    return callers, ends
+
+
+def stalled_at(wired: Wired) -> int:
+    """Return how many responses stall."""
+    return len(wired.builder.routes["default"].destinations[0]._pools._http1._stalled)
+
+
+async def test_downloads_that_stall_make_room_for_who_waits(wired: Wired) -> None:
+    await wired.serve(limits=Limits(connections=10))
+    callers, _ = await unread(wired, 10)
+    late = await wired.caller()
+    late.send(GET)
+    await wired.until(lambda: wired.connections.waiting == 1, "one to wait")
+
+    wired.pass_time(STALLED_AFTER - 0.1)
+    assert wired.connections.waiting == 1
+    wired.pass_time(0.2)
+
+    end = await wired.upstream.accept()
+    await end.serve(OK)
+    assert (await late.answer()).status == 200
+    callers[0].resume()
+    await callers[0].until(lambda: callers[0].ended, "the cut")
+    assert len(callers[0].history) < HUGE
+    assert wired.refusals == {"overloaded": 1}
+    assert stalled_at(wired) == 9
+
+
+async def test_as_many_are_cut_as_wait_and_nine_tenths_stay(wired: Wired) -> None:
+    await wired.serve(limits=Limits(connections=20))
+    await unread(wired, 20)
+    waiting = [await wired.caller() for _ in range(3)]
+    for number, caller in enumerate(waiting, 1):
+        caller.send(GET)
+        await wired.until(lambda n=number: wired.connections.waiting == n, "them to wait")  # type: ignore[misc]  # a lambda's default
+
+    wired.pass_time(STALLED_AFTER + 0.1)
+
+    for caller in waiting[:2]:
+        await (await wired.upstream.accept()).serve(OK)
+        assert (await caller.answer()).status == 200
+    assert stalled_at(wired) == 18
+
+
+async def test_downloads_that_stall_keep_nine_tenths_while_others_wait(wired: Wired) -> None:
+    await wired.serve(limits=Limits(connections=10))
+    await unread(wired, 9)
+    served, late = await wired.caller(), await wired.caller()
+    served.send(GET)
+    end = await wired.upstream.accept()
+    await end.head()
+    late.send(GET)
+    await wired.until(lambda: wired.connections.waiting == 1, "one to wait")
+
+    wired.pass_time(STALLED_AFTER + 0.1)
+    end.send(OK)
+
+    assert (await served.answer()).status == 200
+    await end.serve(OK)
+    assert (await late.answer()).status == 200
+    assert (stalled_at(wired), wired.refusals) == (9, {})
+
+
+async def test_downloads_that_stall_go_on_while_nobody_waits(wired: Wired) -> None:
+    await wired.serve(limits=Limits(connections=10))
+    callers, _ = await unread(wired, 10)
+
+    wired.pass_time(STALLED_AFTER + 0.1)
+    for caller in callers:
+        caller.resume()
+        await caller.until(lambda c=caller: len(c.history) > HUGE, "the whole response")  # type: ignore[misc]  # a lambda's default
+
+    assert wired.refusals == {}
+    assert stalled_at(wired) == 0
+
+
+async def test_a_download_that_was_read_on_has_not_stalled(wired: Wired) -> None:
+    await wired.serve(limits=Limits(connections=10))
+    callers, ends = await unread(wired, 10)
+    first = callers[0]
+    late = await wired.caller()
+    late.send(GET)
+    await wired.until(lambda: wired.connections.waiting == 1, "one to wait")
+    wired.pass_time(STALLED_AFTER / 2)
+    first.resume()
+    await wired.until(lambda: stalled_at(wired) == 9, "it to be read on")
+
+    wired.pass_time(STALLED_AFTER / 2 + 0.1)
+
+    await first.until(lambda: len(first.history) > HUGE, "the whole response")
+    assert wired.refusals == {}
+    await ends[0].serve(OK)
+    assert (await late.answer()).status == 200
