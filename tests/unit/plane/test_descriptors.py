@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import resource
+import sys
 
 import pytest
 
@@ -41,3 +43,22 @@ def test_that_none_is_left_is_one_line_a_minute(
     assert len(caplog.records) == 3
     assert [limiter.filter(each) for each in caplog.records] == [True, False, False]
     assert {each.levelno for each in caplog.records} == {logging.WARNING}
+
+
+@pytest.mark.parametrize(("soft", "files"), [(1024, 1024), (resource.RLIM_INFINITY, sys.maxsize)])
+def test_the_limit_is_the_soft_one_if_there_is_one(
+    soft: int, files: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, resource.RLIM_INFINITY))
+
+    assert descriptors.soft_limit() == files
+
+
+def test_where_sockets_are_no_descriptors_there_is_no_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1, 1))
+    monkeypatch.setattr(sys, "platform", "win32")
+
+    assert descriptors.soft_limit() == sys.maxsize
+    assert descriptors.beyond(1_000_000) == 0

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from proxy.config.model import Address, Route, Service, Upstream
+from proxy.identity.token import IdToken
 from proxy.plane.head import ResponseHead, block
-from proxy.plane.refusal import refusal_of
+from proxy.plane.refusal import explain, refusal_of, service_of
 
 PAGE = b"text/html; charset=UTF-8"
 
@@ -28,3 +30,89 @@ def test_a_404_is_a_refusal_only_as_a_page(status: int, kind: bytes | None, expe
     fields = [] if kind is None else [(b"Content-Type", kind)]
 
     assert refusal_of(ResponseHead(status, block(fields))) == expected
+
+
+# --- what they usually mean
+
+URL = "orders-123456789.europe-west1.run.app"
+
+
+def route(host: str | None = URL, service: Service | None = None) -> Route:
+    upstream = None if host is None else Upstream("https", host, 443)
+    return Route(
+        name="orders",
+        listen=(Address("127.0.0.1", 0),),
+        upstream=upstream,
+        service=service,
+        audience=f"https://{host}",
+    )
+
+
+def token(email: str | None) -> IdToken:
+    return IdToken("secret", f"https://{URL}", 0.0, email, {})
+
+
+def test_a_401_is_explained_by_the_audience() -> None:
+    text, hint = explain(401, route(), token("a@p.iam.gserviceaccount.com"))
+
+    assert "route orders answered 401 to a token of a@p.iam.gserviceaccount.com" in text
+    assert f"audience https://{URL}." in text
+    assert "`audience`" in hint
+    assert "secret" not in text + hint
+
+
+def test_a_404_is_explained_by_the_ingress() -> None:
+    text, hint = explain(404, route(), None)
+
+    assert "route orders answered 404 with a page" in text
+    assert "internal traffic only" in text
+    assert "ingress" in hint
+
+
+@pytest.mark.parametrize(
+    ("email", "member"),
+    [
+        ("a@p.iam.gserviceaccount.com", "serviceAccount:a@p.iam.gserviceaccount.com"),
+        ("me@example.com", "user:me@example.com"),
+    ],
+)
+def test_a_403_is_explained_by_the_role_and_the_command_that_grants_it(
+    email: str, member: str
+) -> None:
+    text, hint = explain(403, route(), token(email))
+
+    assert f"answered 403: {email} may lack roles/run.invoker" in text
+    assert hint == (
+        "gcloud run services add-iam-policy-binding orders --region=europe-west1"
+        f" --member={member} --role=roles/run.invoker"
+    )
+
+
+@pytest.mark.parametrize("known", [None, token(None)])
+def test_an_account_that_is_not_known_is_paraphrased(known: IdToken | None) -> None:
+    text, _ = explain(403, route(), known)
+
+    assert "the account of these credentials may lack" in text
+
+
+@pytest.mark.parametrize(
+    ("host", "service"),
+    [
+        (URL, ("orders", "europe-west1")),
+        (f"blue---{URL}", ("orders", "europe-west1")),
+        ("my-orders-1.us-east1.run.app", ("my-orders", "us-east1")),
+        ("orders-abc123-uc.a.run.app", ("SERVICE", "REGION")),  # Not to be parsed.
+        ("orders.europe-west1.run.app", ("SERVICE", "REGION")),
+        ("orders.example", ("SERVICE", "REGION")),
+        (None, ("SERVICE", "REGION")),
+    ],
+)
+def test_a_service_is_named_as_far_as_its_url_tells(
+    host: str | None, service: tuple[str, str]
+) -> None:
+    assert service_of(route(host)) == service
+
+
+@pytest.mark.parametrize(("region", "named"), [("us-east1", "us-east1"), ("", "REGION")])
+def test_a_service_that_is_configured_by_name_is_called_by_it(region: str, named: str) -> None:
+    assert service_of(route(service=Service("billing", region))) == ("billing", named)

@@ -70,6 +70,27 @@ async def test_a_connection_dialled_for_http2_that_speaks_http1_keeps_its_place(
         assert world.connections == Connections(idle=1)
 
 
+async def test_a_tls_upstream_that_settles_on_http2_and_closes_is_no_upstream(
+    ca_file: Path,
+) -> None:
+    """It is not taken for one that speaks only HTTP/1.1: it has said that it does not."""
+    async with Wired() as world:
+        await world.upstream.stop()
+        await world.upstream.start(tls.server_context(alpn=tls.HTTP2))
+        await world.serve_tls(ca_file)
+        async with await frame_caller(world) as caller:
+            caller.send_headers(1, GET, end=True)
+            for _ in range(2):  # A connection that cannot be had is dialled once more.
+                upstream = await world.upstream.accept()
+                await upstream.until(lambda end=upstream: end.received, "the greeting")  # type: ignore[misc]  # a lambda's default
+                upstream.close()
+            seen = await caller.finished(1)
+
+        assert (seen.status, seen.reason) == (502, "upstream_connect_failed")
+        assert b"closed the connection at once" in seen.body
+        assert all(b" HTTP/1.1" not in end.history for end in world.upstream.connections)
+
+
 @pytest.mark.parametrize("alpn", [tls.HTTP1, ()], ids=["http/1.1", "no ALPN"])
 async def test_a_tls_upstream_that_offers_only_http1_is_translated_for(
     ca_file: Path, alpn: tuple[str, ...]

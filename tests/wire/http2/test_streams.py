@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import cast
 
 import pytest
 
 from proxy.config.model import Limits, Retries, Timeouts
+from proxy.errors import ProxyError, UpstreamRefused
+from proxy.plane.codec import ResponseSink
+from proxy.plane.head import NOBODY
+from proxy.plane.http2.standard import LAST_STREAM
 from tests.fakes.framed import (
     GET,
     GRPC,
@@ -19,6 +24,7 @@ from tests.fakes.framed import (
 )
 from tests.fakes.framed_world import Framed
 from tests.fakes.raw import RawCaller
+from tests.fakes.steering import settle
 
 MOST = 3
 MESSAGE = b"\0\0\0\0\x03abc"
@@ -464,6 +470,59 @@ async def test_an_idle_connection_closes_when_told_to_go(framed: Framed) -> None
     await old.until(lambda: old.ended, "the end of the connection")
     assert (await caller.ask(3)).status == 200
     assert len(framed.framed.connections) == 2
+
+
+async def test_a_connection_whose_numbers_are_used_up_gives_way_to_another(framed: Framed) -> None:
+    """RFC 9113, 5.1.1: stream identifiers cannot be reused."""
+    framed.framed.automatic = b"ok"
+    caller = await framed.frames()
+    await caller.ask(1)
+    (connection,) = framed.http2_connections
+    connection.highest = LAST_STREAM - 4
+
+    for stream in (3, 5, 7):
+        assert (await caller.ask(stream)).status == 200
+
+    old, new = framed.framed.connections
+    assert list(old.streams) == [1, LAST_STREAM - 2, LAST_STREAM]
+    assert list(new.streams) == [1]
+    await old.until(lambda: old.ended, "the end of the connection")
+
+
+class Failing:
+    """Takes the failure of an attempt, and nothing else."""
+
+    def __init__(self) -> None:
+        self.errors: list[ProxyError] = []
+
+    def failed(self, error: ProxyError) -> None:
+        self.errors.append(error)
+
+
+async def test_a_stream_whose_connection_was_told_to_go_before_its_head_left_is_refused(
+    framed: Framed,
+) -> None:
+    """So that its request is repeated, whatever its method: nothing was sent."""
+    framed.framed.automatic = b"ok"
+    caller = await framed.frames()
+    await caller.ask(1)
+    (connection,) = framed.http2_connections
+    (old,) = framed.framed.connections
+    stream, sink = connection.open(), Failing()
+    old.send_goaway(1)
+    await framed.until(lambda: connection.is_leaving, "the word to go")
+    assert not connection.is_closed
+
+    stream.send_head(cast("ResponseSink", sink), NOBODY, target=b"/", authority=b"a", fields=b"")
+    stream.flush()
+    assert sink.errors == []  # Whoever sends does not expect it within the call.
+    stream.flush()
+    await settle()
+
+    assert [type(error) for error in sink.errors] == [UpstreamRefused]
+    assert not stream.wrote
+    await old.until(lambda: old.ended, "the end of the connection")
+    assert list(old.streams) == [1]
 
 
 # --- connections that end

@@ -12,9 +12,12 @@ import pytest
 
 from proxy.config.model import Limits
 from proxy.plane.dial import Dialler
+from proxy.plane.head import NOBODY, RequestHead
+from proxy.plane.http1.pool import Pool
 from proxy.plane.http1.upstream import Http1Upstream
 from proxy.plane.stats import Connections
 from tests.fakes.raw import RawCaller, UpstreamEnd
+from tests.fakes.steering import settle
 from tests.fakes.wired import Wired
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -479,3 +482,104 @@ async def test_who_leaves_before_its_turn_is_not_searched_for(
     assert compared == []
     await upstream.serve(OK)
     await first.take(OK)
+
+
+# --- whoever leaves in the turn in which something came for it
+
+
+class Whole:
+    """A request that has come whole and asks for a connection."""
+
+    head: RequestHead = NOBODY
+    is_whole = True
+
+
+async def one_waits(wired: Wired) -> tuple[Pool, Http1Upstream, asyncio.Task[Http1Upstream]]:
+    """Return a pool whose only connection is taken, that connection, and who waits for it."""
+    await wired.serve(limits=Limits(connections=1))
+    pool = wired.builder.routes["default"].destinations[0]._pools._http1
+    held = await pool.acquire(5.0, Whole())
+    waiter = asyncio.ensure_future(pool.acquire(5.0, Whole()))
+    await settle()
+    assert pool.connections() == Connections(busy=1, waiting=1)
+    return pool, held, waiter
+
+
+@pytest.mark.parametrize("came_first", [True, False])
+async def test_a_connection_that_came_for_one_who_leaves_is_kept(
+    wired: Wired,
+    came_first: bool,  # noqa: FBT001 (a row of the table)
+) -> None:
+    pool, held, waiter = await one_waits(wired)
+    if came_first:
+        pool.release(held)
+        waiter.cancel()
+    else:
+        waiter.cancel()
+        pool.release(held)
+    await settle()
+
+    assert waiter.cancelled()
+    assert pool.connections() == Connections(idle=1)
+    assert pool.take(Whole()) is held
+    pool.release(held)
+
+
+@pytest.mark.parametrize("came_first", [True, False])
+async def test_a_place_that_came_for_one_who_leaves_is_the_next_ones(
+    wired: Wired,
+    came_first: bool,  # noqa: FBT001 (a row of the table)
+) -> None:
+    pool, held, waiter = await one_waits(wired)
+    if came_first:
+        held.close()
+        waiter.cancel()
+    else:
+        waiter.cancel()
+        held.close()
+    await settle()
+
+    assert waiter.cancelled()
+    assert pool.connections() == Connections()
+    pool.release(await pool.acquire(5.0, Whole()))
+    assert pool.connections() == Connections(idle=1)
+
+
+async def test_a_connection_that_ends_before_it_is_used_is_told_and_takes_no_place(
+    wired: Wired, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dial = Dialler.dial
+
+    async def dial_in_vain(
+        self: Dialler, factory: Callable[[], Http1Upstream], timeout: float
+    ) -> tuple[asyncio.Transport, Http1Upstream]:
+        transport, connection = await dial(self, factory, timeout)
+        connection.close()
+        return transport, connection
+
+    monkeypatch.setattr(Dialler, "dial", dial_in_vain)
+    await wired.serve(limits=Limits(connections=1))
+    caller = await wired.caller()
+    for _ in range(2):
+        answer = await caller.ask(GET)
+        assert (answer.status, answer.value("x-auth-proxy-error")) == (
+            502,
+            "upstream_connect_failed",
+        )
+        assert b"closed the connection at once" in answer.body
+        assert wired.connections == Connections()
+
+
+async def test_each_idle_connection_is_closed_at_its_own_time(wired: Wired) -> None:
+    callers, ends = await three_idle(wired)
+    wired.pass_time(50)
+    callers[0].send(GET)
+    await ends[2].serve(OK)
+    await callers[0].take(OK)
+    await wired.until(lambda: wired.connections.idle == 3, "its return")
+
+    left = []
+    for seconds in (39, 1, 49, 1):
+        wired.pass_time(seconds)
+        left.append(wired.connections.idle)
+    assert left == [3, 1, 1, 0]

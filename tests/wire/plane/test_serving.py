@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
+import logging
 
 import pytest
 
 from proxy.config.model import Auth, Limits, Route, Upstream
+from proxy.errors import ProxyError
+from proxy.plane.exchange import Exchange
+from proxy.plane.http1.downstream import Http1Downstream
 from tests.fakes.raw import Message
+from tests.fakes.steering import settle
 from tests.fakes.wired import ANY, Wired
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -210,3 +216,126 @@ async def test_bytes_are_counted_without_framing(wired: Wired) -> None:
     )
 
     assert (wired.route_stats.request_bytes, wired.route_stats.response_bytes) == (5, 3)
+
+
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest.mark.parametrize(
+    ("lines", "agent", "trace"),
+    [
+        ((), None, None),
+        (("User-Agent: curl/8",), "curl/8", None),
+        ((f"TraceParent: {TRACE}",), None, ("traceparent", TRACE)),
+        (("X-Cloud-Trace-Context: abc/1;o=1",), None, ("x-cloud-trace-context", "abc/1;o=1")),
+        # The standard's comes first.
+        (
+            ("User-Agent: a", "X-Cloud-Trace-Context: abc/1", f"traceparent: {TRACE}"),
+            "a",
+            ("traceparent", TRACE),
+        ),
+    ],
+)
+async def test_the_log_says_who_called_and_in_which_trace(
+    wired: Wired,
+    caplog: pytest.LogCaptureFixture,
+    lines: tuple[str, ...],
+    agent: str | None,
+    trace: tuple[str, str] | None,
+) -> None:
+    wired.upstream.automatic = OK
+    caller = await wired.caller()
+    with caplog.at_level(logging.INFO, "proxy.access"):
+        head = "\r\n".join(["GET /x HTTP/1.1", "Host: a", *lines, "", ""])
+        assert (await caller.ask(head.encode())).status == 200
+
+    (record,) = (each for each in caplog.records if each.name == "proxy.access")
+    assert record.getMessage() == "GET /x → 200"
+    assert record.__dict__["http"].get("user_agent") == agent
+    assert record.__dict__.get("trace") == trace
+
+
+# --- who is told of ends
+
+
+async def test_whoever_waits_for_the_last_exchange_is_woken_by_its_end(wired: Wired) -> None:
+    seen: list[tuple[bytes, float, ProxyError | None]] = []
+
+    def note(exchange: Exchange, seconds: float, error: ProxyError | None) -> None:
+        seen.append((exchange.head.path, seconds, error))
+
+    wired.plane.on_finished = note
+    assert wired.plane.is_idle()
+    caller = await wired.caller()
+    caller.send(GET)
+    upstream = await wired.upstream.accept()
+    await upstream.head()
+    waiting = [asyncio.ensure_future(wired.plane.until(wired.plane.is_idle)) for _ in range(2)]
+    await settle()
+    assert [each.done() for each in waiting] == [False, False]
+    assert seen == []
+
+    wired.time.steady += 2.0
+    upstream.send(OK)
+    await caller.take(OK)
+    await asyncio.gather(*waiting)
+    assert seen == [(b"/", 2.0, None)]
+
+
+async def test_a_connection_that_has_said_nothing_keeps_nobody_waiting(wired: Wired) -> None:
+    caller = await wired.caller()
+    await wired.until(lambda: wired.plane.connections, "the connection")
+    assert wired.plane.is_idle()
+    assert not wired.plane.is_deserted()
+    wired.plane.drain()
+
+    # It may still ask, and is told to go with the answer.
+    wired.upstream.automatic = OK
+    assert (await caller.ask(GET)).value("connection") == "close"
+
+
+async def test_a_bug_in_the_codec_ends_its_connection_and_no_other(
+    wired: Wired, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wired.upstream.automatic = OK
+    other = await wired.caller()
+    assert (await other.ask(GET)).status == 200
+    caller = await wired.caller()
+
+    def broken(*_: object) -> bytes:
+        raise RuntimeError("a planted bug")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Http1Downstream, "_take_head", broken)
+        caller.send(GET)
+        assert await caller.take_all() == b""
+
+    assert (await other.ask(GET)).status == 200
+    (complaint,) = wired._complaints.records
+    assert "A bug in the HTTP/1.1 codec" in complaint
+    assert "a planted bug" in complaint
+    wired._complaints.records.clear()
+
+
+async def test_requests_behind_answers_that_nobody_reads_wait_until_they_are_read(
+    wired: Wired,
+) -> None:
+    count, body = 64, b"x" * 512 * 1024
+    wired.upstream.automatic = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (
+        len(body),
+        body,
+    )
+    caller = await wired.caller()
+    caller.pause()
+    caller.send(GET * count)
+
+    def requests() -> int:
+        return sum(bytes(end.history).count(b"GET / ") for end in wired.upstream.connections)
+
+    assert 0 < await wired.standstill(requests) < count
+
+    caller.resume()
+    for _ in range(count):
+        answer = await caller.answer()
+        assert (answer.status, len(answer.body)) == (200, len(body))
+    assert requests() == count
