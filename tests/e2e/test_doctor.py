@@ -526,15 +526,17 @@ async def test_an_upstream_that_gives_no_answer_is_told(doctor: Doctor) -> None:
 
 
 async def test_a_clock_that_is_off_is_warned_of(doctor: Doctor) -> None:
-    date = formatdate(Clocks().wall() - 95, usegmt=True)
-    port = await doctor.answering(plain(200, "", f"Date: {date}"))
+    began = Clocks().wall()
+    port = await doctor.answering(plain(200, "", f"Date: {formatdate(began - 95, usegmt=True)}"))
 
     seen = await doctor.examine({"orders": doctor.to(RUN_APP, port)})
 
     clock = seen.step("orders", "clock")
     assert seen.done.code == 0
     assert (clock["outcome"], clock["reason"]) == ("warning", "clock_skew")
-    assert -97 < clock["facts"]["skew_seconds"] < -90
+    # The date was written before the doctor started; it says whole seconds.
+    passed = Clocks().wall() - began
+    assert -97 - passed < clock["facts"]["skew_seconds"] < -90
     assert "ahead of Google's" in clock["why"]
 
 
