@@ -340,9 +340,9 @@ async def test_who_spends_its_allowance_again_and_again_has_less_each_time(wired
         assert (await honest.ask(1)).status == 200
         async with await frame_caller(wired) as other:
             assert (await other.ask(1)).status == 200
-    # The last streams: some 250 exchanges, then some 25.
+    # The last streams: some 250 exchanges, then some 10.
     assert max(served[:4]) <= 2 * 300
-    assert max(served[-3:]) <= 2 * 30
+    assert max(served[-3:]) <= 2 * 15
     await wired.until(lambda: not wired.plane.exchanges, "the end of all exchanges")
 
 
