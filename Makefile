@@ -34,6 +34,11 @@ RUN_STAMP := $(COMPILED_STAMP)
 PYTEST    := $(RUN) -m pytest -o pythonpath=
 endif
 
+# Compiling leaves machine code beside the sources, and hides pyproject.toml while it runs: so it
+# happens in a copy, and the checkout stays pure.
+COPY_SOURCE = rm -rf build/source && mkdir -p build/source && \
+  cp -r pyproject.toml README.md LICENSE proxy build/source
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo install test lint format types check bench count wheel clean
@@ -74,7 +79,8 @@ count: $(RUN_STAMP) ## instructions of an exchange and of a start, by callgrind;
 wheel: $(PYTHON_STAMP) ## both wheels, pure and compiled for this machine, into dist/; needs a C compiler
 	rm -f dist/*.whl
 	$(PIP) wheel --no-deps --wheel-dir dist .
-	HATCH_BUILD_HOOKS_ENABLE=1 $(PIP) wheel --no-deps --wheel-dir dist .
+	$(COPY_SOURCE)
+	HATCH_BUILD_HOOKS_ENABLE=1 $(PIP) wheel --no-deps --wheel-dir dist ./build/source
 	@ls dist/*.whl
 
 clean: ## remove everything that these commands made
@@ -107,8 +113,9 @@ $(DEV_STAMP): pyproject.toml $(PYTHON_STAMP)
 $(COMPILED_STAMP): pyproject.toml $(shell find proxy -name '*.py') $(PYTHON_STAMP)
 	@echo "Compiling, and installing into $(VENV)-compiled with what development needs"
 	@test -x $(VENV)-compiled/bin/python || $(BIN)/python -m venv $(VENV)-compiled
+	@$(COPY_SOURCE)
 	@HATCH_BUILD_HOOKS_ENABLE=1 $(VENV)-compiled/bin/python -m pip --disable-pip-version-check \
-	  --quiet install '.[dev]'
+	  --quiet install './build/source[dev]'
 	@$(VENV)-compiled/bin/python -c 'import os, sysconfig; print(os.getcwd(), \
 	  file=open(sysconfig.get_path("purelib") + "/checkout.pth", "w"))'
 	@touch $@

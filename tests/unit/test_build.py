@@ -32,6 +32,11 @@ def test_the_form_that_was_asked_for_is_the_one_under_test() -> None:
     assert proxy.build() == os.environ.get("TESTED_BUILD", "pure")
 
 
+def test_the_checkout_stays_pure() -> None:
+    """Machine code that lies beside a source would be taken in its place, and grow stale."""
+    assert not list((ROOT / "proxy").rglob("*.so"))
+
+
 @pytest.mark.parametrize("pattern", [*HOOK["include"], *HOOK["exclude"]])
 def test_what_is_to_be_compiled_is_there(pattern: str) -> None:
     assert list(ROOT.glob(pattern if "/" in pattern else f"proxy/**/{pattern}"))
