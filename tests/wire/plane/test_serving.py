@@ -294,6 +294,7 @@ async def test_a_connection_that_has_said_nothing_keeps_nobody_waiting(wired: Wi
     assert (await caller.ask(GET)).value("connection") == "close"
 
 
+@pytest.mark.pure
 async def test_a_bug_in_the_codec_ends_its_connection_and_no_other(
     wired: Wired, monkeypatch: pytest.MonkeyPatch
 ) -> None:
