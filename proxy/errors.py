@@ -2,7 +2,7 @@
 
 A class answers four questions, so that nothing has to parse a message: whose fault
 it is (``fault``), what it is called (``reason``: header value, metric label, log key and
-anchor in the README), what downstream is told (``status``), and whether the upstream may
+row of docs/failures.md), what downstream is told (``status``), and whether the upstream may
 have seen any of the request (``sent_upstream``).  An instance adds ``detail``, what
 happened this time, and ``hint``, what a person can do about it.
 
@@ -30,7 +30,7 @@ class Fault(enum.Enum):
 
 
 class ProxyError(Exception):
-    """A failure of one exchange; every subclass is one row of the README's table of reasons."""
+    """A failure of one exchange; every subclass is one row of the table in docs/failures.md."""
 
     fault: ClassVar[Fault]
     reason: ClassVar[str]

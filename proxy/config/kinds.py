@@ -1,6 +1,6 @@
 """How the value of a key is written: each kind reads it, describes it in JSON Schema, shows it.
 
-One definition for the parser, the schema and the README's reference, so that they cannot
+One definition for the parser, the schema and docs/configuration.md, so that they cannot
 disagree.  First the kinds of one value, then those that hold other keys.
 """
 

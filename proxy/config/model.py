@@ -1,7 +1,7 @@
 """The configuration as frozen data, each field with its meaning.
 
 This module is the single description of the file: `keys` turns its metadata into what the
-parser reads by, what `schema` prints and what the README's reference table is made from.  A
+parser reads by, what `schema` prints and what docs/configuration.md is made from.  A
 field without ``kind`` is not a key of the file.  Constructing a value has no side effect.
 
 Units: durations are seconds as float, ``math.inf`` for ``off``; sizes are bytes, 0 for none.
@@ -25,7 +25,7 @@ ANY_HOST = "any"
 
 
 def doc(text: str, **more: Any) -> dict[str, Any]:
-    """Metadata of a field: its sentence in the README, plus what the parser needs to know.
+    """Metadata of a field: its sentence in the reference, plus what the parser needs to know.
 
     ``kind`` names how the value is written (the table is in `keys`).  Where the field's own
     default is not what the file would say, ``written`` is the default as the file writes it, or

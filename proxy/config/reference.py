@@ -1,4 +1,4 @@
-"""The README's reference of all keys, made from the same tables that the parser reads by."""
+"""The tables of docs/configuration.md, made from the same tables that the parser reads by."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from proxy.errors import ProxyError
 
 CONTENT_TYPE = "application/problem+json"
 
-# A name, not an address (RFC 9457, 3.1.1): the README explains every reason.
+# A name, not an address (RFC 9457, 3.1.1): docs/failures.md explains every reason.
 _TYPE = "urn:cloud-run-auth-proxy:reason:"
 
 

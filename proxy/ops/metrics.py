@@ -86,7 +86,7 @@ def _traffic(routes: Sequence[RouteStats]) -> Iterator[Metric]:
     )
     yield _counter(
         "auth_proxy_errors_total",
-        "Exchanges that failed, by reason; each reason is explained in the README.",
+        "Exchanges that failed, by reason; docs/failures.md explains each reason.",
         ("route", "reason"),
         _counts(routes, lambda route: route.errors),
     )

@@ -258,6 +258,7 @@ def test_every_file_that_the_documents_name_exists() -> None:
     """ARCHITECTURE.md names files of the package without its folder, others from the top."""
     named = re.compile(r"`((?:[\w-]+/)+[\w-]+\.(?:py|yaml|md|json))\b")
     documents = ("ARCHITECTURE.md", "BEHAVIOUR.md", "CONTRIBUTING.md", "README.md")
-    names = [name for each in documents for name in named.findall((ROOT / each).read_text())]
+    pages = [*(ROOT / each for each in documents), *(ROOT / "docs").glob("*.md")]
+    names = [name for page in pages for name in named.findall(page.read_text())]
 
     assert [n for n in names if not ((ROOT / n).exists() or (PACKAGE / n).exists())] == []

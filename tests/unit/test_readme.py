@@ -1,4 +1,4 @@
-"""The README says what the program does: its tables are compared with the code."""
+"""The pages say what the program does: their tables are compared with the code."""
 
 from __future__ import annotations
 
@@ -11,23 +11,43 @@ from proxy.errors import REASONS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-
-
-def between(name: str) -> str:
-    """Return what stands between the markers of a generated part."""
-    return README.split(f"<!-- {name}:begin -->\n")[1].split(f"<!-- {name}:end -->")[0]
+KEYS = (ROOT / "docs" / "configuration.md").read_text()
+FAILURES = (ROOT / "docs" / "failures.md").read_text()
 
 
 def test_the_reference_of_keys_is_the_one_that_the_parser_reads_by() -> None:
-    assert between("config") == reference()
+    generated = KEYS.split("<!-- config:begin -->\n")[1].split("<!-- config:end -->")[0]
+
+    assert generated == reference()
 
 
 def test_every_reason_is_explained_with_its_status() -> None:
-    rows = dict(re.findall(r"^\| `([a-z_]+)` \| ([0-9]{3}) \|", README, re.MULTILINE))
+    rows = dict(re.findall(r"^\| `([a-z_]+)` \| ([0-9]{3}) \|", FAILURES, re.MULTILINE))
 
     assert {name: int(status) for name, status in rows.items()} == {
         reason: kind.status for reason, kind in REASONS.items()
     }
+
+
+def test_a_long_table_stands_in_a_page_of_its_own() -> None:
+    """Who reads the README the first time shall find the next section, not the fortieth row."""
+    tables = re.findall(r"(?:^\|.*\n)+", README, re.MULTILINE)
+
+    assert max(table.count("\n") - 2 for table in tables) <= 15
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    pages = sorted(page.relative_to(ROOT).as_posix() for page in (ROOT / "docs").glob("*.md"))
+
+    assert [page for page in pages if f"]({page})" not in README] == []
+
+
+def test_links_between_pages_lead_to_files() -> None:
+    linked = re.compile(r"\]\((?!https?:|#)([^)#]+)")
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    targets = [(page, name) for page in pages for name in linked.findall(page.read_text())]
+
+    assert [name for page, name in targets if not (page.parent / name).exists()] == []
 
 
 def test_the_changelog_begins_with_this_version() -> None:
