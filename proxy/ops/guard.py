@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from proxy.config.addresses import is_address, is_loopback
+from proxy.plane.guard import is_same_origin
 
 PROBES: Final = frozenset({"/startup", "/readiness", "/liveness"})
 QUIT: Final = "/quitquitquit"
@@ -39,7 +40,8 @@ def refusal(
     if headers.get("sec-fetch-site", "none").lower() not in _OWN_SITES:
         return "a page of another site may not ask; open the address itself"
     host = headers.get("host", "")
-    if (origin := headers.get("origin")) is not None and not _is_same_origin(origin, host):
+    origin = headers.get("origin")
+    if origin is not None and not is_same_origin(origin.encode("latin-1"), host.encode("latin-1")):
         return "a page of another origin may not ask"
     if path == QUIT and peer is not None and not is_loopback(peer):
         return "only a caller on this machine may ask the proxy to quit"
@@ -48,12 +50,6 @@ def refusal(
     if host and not _is_own_name(_name_of(host), listen_host):
         return "this host name is not the listener's; use an IP address or localhost"
     return None
-
-
-def _is_same_origin(origin: str, host: str) -> bool:
-    # TLS may end in front of the listener, so the scheme is not compared.
-    scheme, _, authority = origin.partition("://")
-    return scheme in {"http", "https"} and authority.lower() == host.lower()
 
 
 def _name_of(host: str) -> str:

@@ -10,6 +10,10 @@ there they would arrive authenticated.  Two things tell a page's request:
   and addresses that are loopback's for every browser nobody else can own, and requests to
   those alone always say where they come from (Secure Contexts, 3.1).  So on a loopback listener
   any other name has to be in the configuration.
+
+A client that is no browser may send an ``Origin`` too, that of the address which it calls.  A page
+with that very origin came through this listener itself, unless its name was pointed here: so it
+passes where the name is a loopback one, whatever ``allow_hosts`` says of others.
 """
 
 from __future__ import annotations
@@ -20,7 +24,16 @@ from secrets import token_hex
 
 from proxy.config.model import ANY_HOST, Route
 from proxy.errors import MethodNotAllowed, OriginForbidden, UpstreamLoops
-from proxy.plane.head import VIA, RequestHead, ResponseHead, block, pairs, tokens, values
+from proxy.plane.head import (
+    VIA,
+    RequestHead,
+    ResponseHead,
+    block,
+    join_repeated,
+    pairs,
+    tokens,
+    values,
+)
 from proxy.routing import bare_host
 
 # https://www.w3.org/TR/fetch-metadata/#sec-fetch-site-header: "none" is the user's own doing.
@@ -38,6 +51,12 @@ FETCH_METADATA = b"sec-fetch-"
 
 # Secure Contexts, 3.1, and RFC 6761, 6.3.  No other spelling of an address: browsers have none.
 _LOOPBACK = re.compile(rb"(?:.*\.)?localhost|127(?:\.[0-9]{1,3}){3}|\[::1\]|")
+
+# An origin (RFC 6454, 6.2), and a host with its port. Libraries for WebSockets write their own
+# schemes, which no page's origin has (RFC 6455, 3).
+_ORIGIN = re.compile(rb"(https?|wss?)://([^/?#@]+)")
+_HOST_AND_PORT = re.compile(rb"(\[[^\]]+\]|[^:]+)(?::([0-9]*))?")
+_PORTS = {b"http": b"80", b"ws": b"80", b"https": b"443", b"wss": b"443"}
 
 _NEVER_SERVED = frozenset((b"CONNECT", b"TRACE"))
 
@@ -66,14 +85,34 @@ def is_loopback(authority: bytes) -> bool:
     return _LOOPBACK.fullmatch(bare_host(authority)) is not None
 
 
+def is_same_origin(origin: bytes, authority: bytes) -> bool:
+    """Tell whether an ``Origin`` names the host and port that are called (RFC 6454, 5).
+
+    `authority` is what ``Host`` says.  TLS may end in front of the listener, so both schemes will
+    do; but a ``Host`` without a port means 80, for what is spoken here is plain HTTP: to it the
+    page of https://localhost is a foreign one.
+    """
+    found = _ORIGIN.fullmatch(origin.lower())
+    if found is None:
+        return False
+    scheme, named = found.groups()
+    one, other = (_HOST_AND_PORT.fullmatch(each) for each in (named, authority.lower()))
+    if one is None or other is None:
+        return False
+    return one[1] == other[1] and (one[2] or _PORTS[scheme]) == (other[2] or _PORTS[b"http"])
+
+
 def is_from_browser(fields: Mapping[bytes, bytes]) -> bool:
     """Tell whether a browser made a request, by its fields (names in lower case).
 
     Node.js is none, although its fetch and WebSocket send ``Sec-Fetch-Mode``; it sends nothing
     else of the kind, and cannot navigate.
     """
-    if b"origin" in fields:
-        return True
+    return b"origin" in fields or _says_what_for(fields)
+
+
+def _says_what_for(fields: Mapping[bytes, bytes]) -> bool:
+    """Tell whether a browser's fields stand there that say what a request is for."""
     marks = [name for name in fields if name.startswith(FETCH_METADATA)]
     return bool(marks) and (marks != [_MODE] or fields[_MODE].lower() == b"navigate")
 
@@ -105,16 +144,26 @@ class OriginGuard:
             OriginForbidden: a page is behind it that the route does not allow.
         """
         origins = values(head.fields, b"origin")
-        if origins:
-            if len(origins) == 1 and origins[0].lower() in self._allowed:
-                return origins[0]
+        if len(origins) == 1 and origins[0].lower() in self._allowed:
+            return origins[0]
+        if origins and not _is_own(origins, head.authority):
             raise OriginForbidden(
                 "The request names a browser's Origin that the route does not allow."
             )
-        sites = values(head.fields, b"sec-fetch-site")
-        if not sites or any(site.lower() not in _OWN_SITES for site in sites):
+        fields = join_repeated((name.lower(), value) for name, value in pairs(head.fields))
+        if _says_what_for(fields) and not _is_own_site(head):
             raise OriginForbidden("A browser sent the request, maybe for a page of another site.")
         return b""
+
+
+def _is_own(origins: list[bytes], authority: bytes) -> bool:
+    """Tell whether an Origin is that of a loopback name which is called: see this module's head."""
+    return len(origins) == 1 and is_loopback(authority) and is_same_origin(origins[0], authority)
+
+
+def _is_own_site(head: RequestHead) -> bool:
+    sites = values(head.fields, b"sec-fetch-site")
+    return bool(sites) and all(site.lower() in _OWN_SITES for site in sites)
 
 
 class HostGuard:

@@ -36,13 +36,16 @@ async def statuses(caller: FramedCaller, *requests: Pairs) -> list[int]:
         ([("sec-fetch-site", "none"), ("sec-fetch-mode", "navigate")], 200),
         ([("sec-fetch-site", "same-origin"), ("sec-fetch-dest", "empty")], 200),
         ([("sec-fetch-mode", "cors")], 200),
+        ([("origin", "http://localhost:8081")], 200),
+        ([("origin", "http://localhost:8081"), ("sec-fetch-site", "cross-site")], 403),
+        ([("origin", "http://localhost:8080")], 403),
     ],
 )
 async def test_a_page_is_told_by_what_its_browser_says(
     wired: Wired, fields: list[tuple[str, str]], status: int
 ) -> None:
     async with await frame_caller(wired) as caller:
-        assert await statuses(caller, to("orders.internal", *fields)) == [status] * 2
+        assert await statuses(caller, to("localhost:8081", *fields)) == [status] * 2
 
 
 async def test_a_page_that_has_pointed_its_own_name_here_is_refused(framed: Framed) -> None:

@@ -86,6 +86,115 @@ async def test_who_is_no_page_of_another_site_passes(wired: Wired, lines: list[s
     assert (await caller.ask(get(*lines))).status == 200
 
 
+OWN_ORIGINS = [
+    ("localhost:8081", "http://localhost:8081"),
+    ("LocalHost:8081", "HTTP://LOCALHOST:8081"),
+    ("localhost:8081", "https://localhost:8081"),
+    ("localhost:8081", "ws://localhost:8081"),
+    ("localhost:8081", "wss://localhost:8081"),
+    ("localhost", "http://localhost"),
+    ("localhost:80", "http://localhost"),
+    ("localhost", "http://localhost:80"),
+    ("localhost:443", "https://localhost"),
+    ("127.0.0.1:8081", "http://127.0.0.1:8081"),
+    ("[::1]:8081", "http://[::1]:8081"),
+    ("app.localhost:8081", "http://app.localhost:8081"),
+]
+FOREIGN_ORIGINS = [
+    ("localhost:8081", "http://localhost:8080"),
+    ("localhost:8081", "http://localhost"),
+    ("localhost", "http://localhost:8081"),
+    # A page of another server, the one that speaks TLS on its own port.
+    ("localhost", "https://localhost"),
+    ("localhost:80", "https://localhost"),
+    ("localhost:8081", "http://127.0.0.1:8081"),
+    ("localhost:8081", "http://app.localhost:8081"),
+    ("localhost:8081", "http://localhost.:8081"),
+    ("localhost:8081", "http://localhost:8081/"),
+    ("localhost:8081", "http://localhost:8081.evil.example"),
+    ("localhost:8081", "http://evil.example@localhost:8081"),
+    ("localhost:8081", "app://localhost:8081"),
+    ("localhost:8081", "localhost:8081"),
+    ("localhost:8081", "null"),
+    ("localhost:8081", ""),
+    ("", "http://"),
+    (":8081", "http://:8081"),
+    # Names that a page can have pointed here.
+    ("evil.example:8081", "http://evil.example:8081"),
+    ("allowed.example:8081", "http://allowed.example:8081"),
+    ("192.168.1.7:8081", "http://192.168.1.7:8081"),
+]
+
+
+def from_origin(host: str, *lines: str, method: str = "GET") -> bytes:
+    return "\r\n".join([f"{method} / HTTP/1.1", f"Host: {host}", *lines, "", ""]).encode()
+
+
+@pytest.mark.parametrize(("host", "origin"), OWN_ORIGINS)
+async def test_the_origin_that_is_called_is_no_foreign_page(
+    wired: Wired, host: str, origin: str
+) -> None:
+    wired.upstream.automatic = OK
+    caller = await wired.caller()
+
+    for listener in (None, b"localhost"):
+        wired.host.loopback_name = listener
+        answer = await caller.ask(from_origin(host, f"Origin: {origin}"))
+        assert (answer.status, answer.values("access-control-allow-origin")) == (200, [])
+    # An upgrade of a WebSocket's client, which says where it calls.
+    upgrade = from_origin(host, "Connection: Upgrade", "Upgrade: websocket", f"Origin: {origin}")
+    assert (await caller.ask(upgrade)).status == 200
+    assert [seen.values("origin") for seen in wired.upstream.requests] == [[origin]] * 3
+
+
+@pytest.mark.parametrize(("host", "origin"), FOREIGN_ORIGINS)
+async def test_another_origin_than_the_one_that_is_called_is_refused(
+    wired: Wired, host: str, origin: str
+) -> None:
+    await wired.serve(allow_hosts=("allowed.example",))
+    caller = await wired.caller()
+
+    for listener in (None, b"localhost"):
+        wired.host.loopback_name = listener
+        answer = await caller.ask(from_origin(host, f"Origin: {origin}"))
+        assert (answer.status, answer.value("x-auth-proxy-error")) == (403, "origin_forbidden")
+    assert wired.upstream.connections == []
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        (["Sec-Fetch-Site: same-origin", "Sec-Fetch-Mode: cors"], 200),
+        (["Sec-Fetch-Mode: websocket"], 200),
+        (["Sec-Fetch-Site: cross-site"], 403),
+        (["Sec-Fetch-Site: same-site"], 403),
+        (["Sec-Fetch-Site: same-origin", "Sec-Fetch-Site: cross-site"], 403),
+        (["Sec-Fetch-Mode: navigate"], 403),
+        (["Sec-Fetch-Dest: empty"], 403),
+        (["Origin: https://evil.example"], 403),
+        (["Origin: http://localhost:8081"], 403),
+    ],
+)
+async def test_what_else_a_browser_says_counts_beside_its_own_origin(
+    wired: Wired, lines: list[str], status: int
+) -> None:
+    wired.upstream.automatic = OK
+    caller = await wired.caller()
+    answer = await caller.ask(
+        from_origin("localhost:8081", "Origin: http://localhost:8081", *lines, method="POST")
+    )
+
+    assert answer.status == status
+
+
+async def test_the_origin_of_an_absolute_target_is_the_one_that_counts(wired: Wired) -> None:
+    wired.upstream.automatic = OK
+    caller = await wired.caller()
+    for target, status in (("http://localhost:1/", 200), ("http://localhost:2/", 403)):
+        request = f"GET {target} HTTP/1.1\r\nHost: \r\nOrigin: http://localhost:1\r\n\r\n"
+        assert (await caller.ask(request.encode())).status == status
+
+
 @pytest.mark.parametrize("origin", ["https://app.example", "HTTPS://App.Example", "null"])
 async def test_an_allowed_origin_passes_and_may_read(wired: Wired, origin: str) -> None:
     wired.upstream.automatic = (
