@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -15,8 +16,9 @@ import pytest
 import yaml
 
 from proxy.config.keys import TOP
-from proxy.config.loading import parse
+from proxy.config.loading import PLACES, find, load, parse
 from proxy.config.model import Config
+from proxy.config.overrides import gather
 
 ROOT = Path(__file__).parents[2]
 PLATFORMS = ("cloudrun", "compose", "gke")
@@ -92,6 +94,8 @@ def examples() -> list[Example]:
             for pod in pods(document):
                 listed = [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
                 containers = {container["name"]: container for container in listed}
+                if len(containers) < 2:  # doctor-job.yaml, which has no app
+                    continue
                 text = config_text(containers["auth-proxy"], everything)
                 config = parse_config(text, file.name)
                 found.append(Example(file, dict(annotations_of(document)), containers, config))
@@ -107,6 +111,7 @@ def test_every_platform_has_its_example() -> None:
     names = [str(file.relative_to(ROOT / "deploy")) for file in FILES]
 
     assert names == [
+        "cloudrun/doctor-job.yaml",
         "cloudrun/job.yaml",
         "cloudrun/service.yaml",
         "compose/compose.yaml",
@@ -181,6 +186,65 @@ def test_the_image_and_its_user_are_those_of_the_dockerfile(example: Example) ->
 
     assert example.proxy["image"] == IMAGE
     assert f"\nUSER {user}:{user}\n" in dockerfile
+
+
+def test_the_doctor_examines_what_the_service_has() -> None:
+    [job] = documents(ROOT / "deploy" / "cloudrun" / "doctor-job.yaml")
+    [pod] = pods(job)
+    [doctor] = pod["spec"]["containers"]
+    [service] = (each for each in examples() if each.file.name == "service.yaml")
+    [serving] = pods(documents(service.file)[0])
+
+    assert doctor["args"] == ["doctor"]
+    assert doctor["image"] == service.proxy["image"]
+    assert parse_config(config_text(doctor, [job]), "job").routes == service.config.routes
+    assert pod["spec"]["serviceAccountName"] == serving["spec"]["serviceAccountName"]
+
+
+def deploy_flags() -> tuple[dict[str, str], dict[str, str]]:
+    """Return the flags that the one command of docs/cloud-run.md gives to the app and the proxy."""
+    page = (ROOT / "docs" / "cloud-run.md").read_text()
+    command = re.search(r"```sh\n(gcloud run deploy .*?)```", page, re.DOTALL)
+    assert command is not None
+    words = shlex.split(fill_in(command[1]).replace("\\\n", ""))
+    app, proxy = (at for at, word in enumerate(words) if word == "--container")
+    flags = [
+        dict(zip(part[::2], part[1::2], strict=True)) for part in (words[app:proxy], words[proxy:])
+    ]
+    return flags[0], flags[1]
+
+
+def pairs(flag: str) -> dict[str, str]:
+    return dict(pair.split("=", 1) for pair in flag.split(","))
+
+
+def test_the_one_command_for_cloud_run_fits_together() -> None:
+    app, proxy = deploy_flags()
+    command, url = proxy["--args"].split(",")
+    env = pairs(proxy["--set-env-vars"])
+    config = find(url, None, env).read(env, gather({}, env))
+    probe = pairs(proxy["--startup-probe"])
+
+    assert command == "run"
+    assert app["--depends-on"] == proxy["--container"]
+    assert config.admin is not None
+    assert ip_address(config.admin.listen.host).is_unspecified
+    assert (probe["httpGet.path"], int(probe["httpGet.port"])) == (
+        "/startup",
+        config.admin.listen.port,
+    )
+    (called,) = pairs(app["--set-env-vars"]).values()
+    assert urlsplit(called).port in {address.port for address in config.listeners}
+    assert int(app["--port"]) not in {address.port for address in config.listeners}
+
+
+def test_a_secret_is_mounted_where_the_proxy_looks_for_its_file() -> None:
+    page = (ROOT / "docs" / "cloud-run.md").read_text()
+    (mounted,) = re.findall(r"--set-secrets (\S+)=auth-proxy:latest", page)
+    (file,) = re.findall(r"--data-file (\S+)", page)
+
+    assert Path(mounted) in PLACES
+    assert load(ROOT / file, {}, {}).routes
 
 
 def test_compose_runs_the_demo_that_the_app_calls() -> None:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import proxy
+from proxy.cli import COMMANDS
 from proxy.config.reference import reference
 from proxy.errors import REASONS
 
@@ -27,6 +28,12 @@ def test_every_reason_is_explained_with_its_status() -> None:
     assert {name: int(status) for name, status in rows.items()} == {
         reason: kind.status for reason, kind in REASONS.items()
     }
+
+
+def test_every_command_stands_in_the_readme() -> None:
+    rows = re.findall(r"^\| `cloud-run-auth-proxy ([a-z]+)", README, re.MULTILINE)
+
+    assert sorted(rows) == sorted(COMMANDS)
 
 
 def test_a_long_table_stands_in_a_page_of_its_own() -> None:
