@@ -8,8 +8,8 @@ NODE := tests/e2e/node
 PYTHON ?=
 # For the command: make test ARGS="tests/unit -k token", make demo ARGS="--port 8091 --admin off"
 ARGS ?=
-# make test COMPILED=1, make bench COMPILED=1, make count COMPILED=1: against the data path as mypyc
-# compiles it, which takes a C compiler.
+# make test COMPILED=1, make count COMPILED=1: against the data path as mypyc compiles it, which
+# takes a C compiler.
 COMPILED ?=
 
 # Stamps: a step runs again only when what it installs from has changed.
@@ -21,7 +21,7 @@ COMPILED_STAMP := $(VENV)-compiled/.dev
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-# What `test`, `bench` and `count` run, and which form of the program they meet.  The compiled
+# What `test` and `count` run, and which form of the program they meet.  The compiled
 # one is installed rather than editable; PYTHONSAFEPATH keeps the sources that lie in the current
 # directory from coming before it, and a .pth file behind it brings back the folder of the tests.
 ifeq ($(COMPILED),)
@@ -70,8 +70,8 @@ types: $(DEV_STAMP) ## mypy --strict
 
 check: lint types test ## lint, types and test
 
-bench: $(RUN_STAMP) ## compare with direct calls, Envoy and Go; needs wrk and nginx
-	$(RUN) -m tests.bench $(ARGS)
+bench: $(DEV_STAMP) $(COMPILED_STAMP) ## compare both forms with direct calls, Envoy, nginx and Go; needs wrk, nginx, a C compiler
+	$(BIN)/python -m tests.bench $(ARGS)
 
 count: $(RUN_STAMP) ## instructions of an exchange and of a start, by callgrind; needs valgrind and nginx
 	$(RUN) -m tests.bench.count $(ARGS)

@@ -19,9 +19,9 @@ from tests.bench.upstream import Surroundings
 Samples = dict[str, float]
 
 MIB = 1024 * 1024
-EVERYBODY = ("direct", "proxy", "envoy", "go")
-PROXIES = ("proxy", "envoy", "go")
-RIVALS = ("proxy", "envoy")
+PROXIES = ("proxy", "pure", "envoy", "nginx", "go")
+EVERYBODY = ("direct", *PROXIES)
+RIVALS = ("proxy", "pure", "envoy")
 
 CONNECTIONS = (1, 16, 64, 256, 1024)
 ROUTES = (1, 100, 1000)
@@ -31,7 +31,7 @@ ROUTES = (1, 100, 1000)
 class Effort:
     """How much is spent on each number."""
 
-    rounds: int = 9
+    rounds: int = 7
     sweep_rounds: int = 3
     seconds: float = 1.5
     """Of one turn under steady load."""
@@ -157,6 +157,18 @@ def _bodies(contender: Contender, around: Surroundings, effort: Effort) -> Sampl
     return down | up
 
 
+def _chunked(contender: Contender, around: Surroundings, effort: Effort) -> Samples:
+    size = effort.body_bytes
+    blob = around.make_blob(size)
+    with contender.run(Setup(around)) as running:
+        server, url = _server(running), running.url
+        down = partial(load.download, f"{url}/chunks", size)
+        up = partial(load.upload, f"{url}/sink", blob, size, chunked=True)
+        return _moved(server, "chunked_download", size, down) | _moved(
+            server, "chunked_upload", size, up
+        )
+
+
 def _moved(server: Server, name: str, size: int, move: Callable[[], float]) -> Samples:
     """Move a body and say what that cost: `move` does it and returns the seconds it took."""
     server.forget_peak()
@@ -248,16 +260,17 @@ CASES: tuple[Case, ...] = (
     Case("latency", "median latency at 1 connection", (*EVERYBODY, "go_h2"), _latency),
     Case("post", "requests/s of POSTs with a small body", PROXIES, _post),
     Case("bodies", "a large download and upload: CPU per GB, peak memory", PROXIES, _bodies),
+    Case("chunked", "the same in chunks, whose length nobody is told", PROXIES, _chunked),
     Case(
         "grpc",
         "gRPC at 32 calls in flight: unary, and streams of 100 messages; plain HTTP/2 upstream",
-        ("direct", *RIVALS),
+        ("direct", *RIVALS, "nginx"),
         partial(_grpc, "plain", ("unary", "stream")),
     ),
     Case(
         "grpc_tls",
         "gRPC unary at 32 calls in flight, TLS to the upstream",
-        RIVALS,
+        (*RIVALS, "nginx"),
         partial(_grpc, "tls", ("unary",)),
     ),
     Case("idle", "1,000 idle connections: memory, CPU", PROXIES, _idle, sweep=True),

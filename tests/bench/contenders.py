@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench import calls
+from tests.bench.machine import nginx
 from tests.bench.servers import PROXY_CORE, BenchError, Server, free_port
-from tests.bench.upstream import HOST, Surroundings
+from tests.bench.upstream import HOST, Surroundings, make_token
 from tests.fakes import envoy
 
 AUDIENCE = "https://orders-abc123-uc.a.run.app"
@@ -28,6 +29,10 @@ AUDIENCE = "https://orders-abc123-uc.a.run.app"
 # or fail at the largest number of connections measured here.
 CONNECTIONS = 4096
 ENVOY = "type.googleapis.com/envoy.extensions"
+
+# `make bench` installs both forms of this proxy.
+PURE = Path(sys.executable).parent / "cloud-run-auth-proxy"
+COMPILED = Path(__file__).parents[2] / ".venv-compiled" / "bin" / "cloud-run-auth-proxy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +144,13 @@ def proxy_config(setup: Setup, port: int) -> str:
     return json.dumps(document, indent=1)
 
 
-def _proxy(setup: Setup, port: int) -> list[str | Path]:
-    file = setup.around.folder / "proxy.yaml"
-    file.write_text(proxy_config(setup, port))
-    return [Path(sys.executable).parent / "cloud-run-auth-proxy", "run", "--config", file]
+def _proxy(program: Path) -> Command:
+    def command(setup: Setup, port: int) -> list[str | Path]:
+        file = setup.around.folder / "proxy.yaml"
+        file.write_text(proxy_config(setup, port))
+        return [program, "run", "--config", file]
+
+    return command
 
 
 def _admin_port(setup: Setup) -> int:
@@ -278,6 +286,82 @@ def _envoy(setup: Setup, port: int) -> list[str | Path]:
     ]  # fmt: skip
 
 
+NGINX = """
+daemon off;
+worker_processes 1;
+worker_rlimit_nofile 16384;
+error_log {folder}/nginx-proxy.log crit;
+pid {folder}/nginx-proxy.pid;
+events {{ worker_connections 16384; multi_accept on; }}
+http {{
+    access_log off;
+    keepalive_requests 1000000000;
+    keepalive_timeout 600s;
+    client_max_body_size 0;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    upstream orders {{
+        server 127.0.0.1:{upstream_port};
+        keepalive 4096;
+        keepalive_requests 1000000000;
+        keepalive_timeout 600s;
+    }}
+    server {{
+        listen 127.0.0.1:{port} {http2} backlog=4096;
+        http2_max_requests 1000000000;
+        location / {{
+            {kind}_pass {scheme}://orders;
+            {kind}_set_header Host {host};
+            {kind}_set_header X-Serverless-Authorization "Bearer {token}";
+            {kind}_ssl_verify on;
+            {kind}_ssl_trusted_certificate {ca_file};
+            {kind}_ssl_name {host};
+            {kind}_ssl_server_name on;
+            {more}
+        }}
+    }}
+}}
+"""
+# As all the others do it: bodies pass through, connections are kept.
+_NGINX_STREAMS = """
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_buffering off;
+            proxy_request_buffering off;"""
+
+
+def nginx_config(setup: Setup, port: int) -> str:
+    """Return the configuration of an nginx that adds a token written in it.
+
+    It fetches and refreshes none: what is left is the price of passing on, in C.
+    """
+    tls = setup.scheme == "tls"
+    scheme = "grpc" if setup.grpc else "http"
+    return NGINX.format(
+        folder=setup.around.folder,
+        port=port,
+        upstream_port=setup.around.tls_port if tls else setup.around.plain_port,
+        http2="http2" if setup.grpc else "",
+        kind="grpc" if setup.grpc else "proxy",
+        scheme=f"{scheme}s" if tls else scheme,
+        host=HOST,
+        # Wall clock: as the metadata server does it.
+        token=make_token(AUDIENCE, time.time()),  # noqa: TID251 (not the program)
+        ca_file=setup.around.ca_file,
+        more="" if setup.grpc else _NGINX_STREAMS,
+    )
+
+
+def _nginx(setup: Setup, port: int) -> list[str | Path]:
+    file = setup.around.folder / "nginx-proxy.conf"
+    file.write_text(nginx_config(setup, port))
+    folder = setup.around.folder
+    return [nginx(), "-p", folder, "-e", folder / "nginx-proxy.log", "-c", file]
+
+
 def build_go(folder: Path) -> Path | None:
     """Build the Go contender into `folder`; None without a Go toolchain."""
     go = shutil.which("go")
@@ -308,10 +392,14 @@ def _go(binary: Path, *, http2: bool) -> Command:
 
 def contenders(folder: Path) -> list[Contender]:
     """Return everybody whose program this machine has, in the order of the table."""
-    present = [
-        Contender("direct", "direct, no proxy"),
-        Contender("proxy", "**this proxy**", _proxy, _admin_port),
+    present = [Contender("direct", "direct, no proxy")]
+    if COMPILED.exists():
+        label = "**this proxy**, compiled"
+        present.append(Contender("proxy", label, _proxy(COMPILED), _admin_port))
+    present += [
+        Contender("pure", "this proxy, pure Python", _proxy(PURE), _admin_port),
         Contender("envoy", "Envoy, `gcp_authn`", _envoy),
+        Contender("nginx", "nginx, a fixed header", _nginx),
     ]
     if (go := build_go(folder)) is not None:
         present.append(Contender("go", "Go, `httputil.ReverseProxy`", _go(go, http2=False)))

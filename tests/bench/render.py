@@ -62,9 +62,13 @@ COLUMNS = (
 
 
 ROWS = (
+    Column("CPU per request, plain", "plain_cpu_us", _whole, " µs"),
     Column("POST with a small body, requests/s", "post_per_s", _count),
+    Column("POST with a small body, CPU", "post_cpu_us", _whole, " µs"),
     Column("download, CPU per GB", "download_cpu_s_per_gb", _two, " s"),
     Column("upload, CPU per GB", "upload_cpu_s_per_gb", _two, " s"),
+    Column("download in chunks, CPU per GB", "chunked_download_cpu_s_per_gb", _two, " s"),
+    Column("upload in chunks, CPU per GB", "chunked_upload_cpu_s_per_gb", _two, " s"),
     Column("peak memory during the download", "download_peak_mib", _whole, " MiB"),
     Column("peak memory during the upload", "upload_peak_mib", _whole, " MiB"),
     Column("gRPC unary, CPU per call", "grpc_plain_unary_cpu_us", _whole, " µs"),

@@ -10,7 +10,6 @@ import base64
 import json
 import os
 import re
-import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 from urllib.request import urlopen
 
+from tests.bench.machine import nginx
 from tests.bench.servers import LOAD_CORE, BenchError, Server, free_port
 from tests.fakes.tls import authority
 
@@ -65,6 +65,8 @@ http {{
         # What arrived as identity header: the proof that a contender does its work.
         location = /token {{ return 200 "$http_x_serverless_authorization"; }}
         location = /blob {{ root {folder}; }}
+        # In chunks: server-side includes take its length away.
+        location = /chunks {{ alias {folder}/blob; ssi on; ssi_types *; }}
         # Counts connections and requests, this one included.
         location = /status {{ stub_status; }}
         # Passing on makes nginx read the whole body first.
@@ -139,9 +141,8 @@ def surroundings(folder: Path) -> Iterator[Surroundings]:
     folder.chmod(0o755)
     config = folder / "nginx.conf"
     config.write_text(NGINX.format(folder=folder, plain=plain, tls=tls, h2=h2, answer=ANSWER))
-    nginx = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin") or "nginx"
     server = Server(
-        [nginx, "-p", folder, "-e", folder / "nginx-error.log", "-c", config],
+        [nginx(), "-p", folder, "-e", folder / "nginx-error.log", "-c", config],
         core=LOAD_CORE,
         log=folder / "nginx.log",
     )
