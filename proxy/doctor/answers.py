@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 
-from proxy.plane.refusal import DESCRIPTION
+from proxy.plane.front_end import DESCRIPTION
 from proxy.redact import redact_foreign
 
 

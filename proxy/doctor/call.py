@@ -13,7 +13,7 @@ from proxy.doctor.request import Question
 from proxy.doctor.smells import is_cloud_run
 from proxy.doctor.words import again
 from proxy.identity.token import IdToken
-from proxy.plane.refusal import service_of
+from proxy.plane.front_end import service_of
 
 _KINDS = (
     ("K_SERVICE", "services"),

@@ -17,7 +17,7 @@ from proxy.doctor.clock import SET_CLOCK, SHOW_CLOCKS, TOLERATED
 from proxy.doctor.findings import Advice, Finding, Outcome, Step
 from proxy.doctor.smells import audience_smell
 from proxy.doctor.words import again, printable, span
-from proxy.plane.refusal import grant_command, service_of
+from proxy.plane.front_end import grant_command, service_of
 from proxy.redact import first_words
 
 _WHO = {

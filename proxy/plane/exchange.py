@@ -31,10 +31,11 @@ from proxy.plane import guard
 from proxy.plane.acquire import Pursuit, rest
 from proxy.plane.answer import dated, write_error
 from proxy.plane.codec import DownstreamCodec, UpstreamCodec
+from proxy.plane.front_end import REFUSALS, may_be_platform, refusal_of
 from proxy.plane.head import RequestHead, ResponseHead, block, values
+from proxy.plane.held import Held
 from proxy.plane.pools import Connector
 from proxy.plane.prepared import PreparedRoute
-from proxy.plane.refusal import REFUSALS, Held, may_be_platform, refusal_of
 from proxy.plane.replay import Replay
 from proxy.plane.state import (
     ADMITTED,
@@ -47,6 +48,7 @@ from proxy.plane.state import (
     WAITING,
     State,
 )
+from proxy.plane.tunnel import Tunnel
 from proxy.retry import (
     LONGEST_BACKOFF,
     Attempt,
@@ -87,10 +89,11 @@ class Exchange:
     """Serves one request: both a `RequestSink` and a `ResponseSink` (see `proxy.plane.codec`)."""
 
     __slots__ = (
-        "_answered", "_destination", "_down", "_ended", "_half", "_held", "_kept", "_owner",
-        "_refused", "_replay", "_target", "_task", "_token", "_total_at", "_trailers", "_up",
-        "attempts", "came_whole", "deadline", "entered", "head", "origin", "protocol", "refused_as",
+        "_answered", "_down", "_ended", "_held", "_kept", "_owner", "_replay", "_target",
+        "_total_at", "_trailers", "_tunnel", "_up", "attempts", "came_whole", "deadline",
+        "destination", "entered", "head", "origin", "protocol", "refused_as", "replaces_token",
         "request_bytes", "response_bytes", "route", "sent_at", "started_at", "state", "status",
+        "task", "token",
     )  # fmt: skip
 
     def __init__(
@@ -116,28 +119,28 @@ class Exchange:
         self.attempts = self.request_bytes = self.response_bytes = 0
         self.came_whole = False
         """Whether the answer came in one piece: then its head came when everything ended."""
-        self._destination = route.destinations[0]
+        self.destination = route.destinations[0]
         """Where attempts go."""
         self._target = head.target
         """The target as the route passes it on; the caller's until that is known."""
         self._kept = b""
         """The fields for the upstream, without the identity header."""
         self._ended = False  # Whether the request is whole.
-        self._half = ""
-        """In a tunnel: the half that has ended, so that the other's end is the last."""
+        self._tunnel: Tunnel | None = None
+        """What the connection has become after a 101."""
         self._replay: Replay | None = None
         """What is kept of the body; None as long as nothing of it has come."""
         self._trailers = b""
         self._answered = False
         """Whether the caller has got anything of an answer, a 1xx included: no repeat then."""
-        self._task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[None] | None = None
         # For one attempt
         self._up: UpstreamCodec | None = None
         self.sent_at = 0.0  # As much of it as had come.
-        self._token: IdToken | None = None
+        self.token: IdToken | None = None
         self._held: Held | None = None
-        self._refused = False
-        """Whether a token of this exchange was refused before: there is one replay."""
+        self.replaces_token = True
+        """Whether another token may be tried after a refused one: once."""
 
     @property
     def is_whole(self) -> bool:
@@ -181,7 +184,7 @@ class Exchange:
         self._target, self._kept = route.prepare(head)
         if route.gate is None or route.gate.try_enter():
             self.entered = True
-            line = self._destination.identity_line()
+            line = self.destination.identity_line()
             if line is not None and (up := self._connector().take(self)) is not None:
                 self._attempt(up, line)
                 return
@@ -191,13 +194,13 @@ class Exchange:
         """Return where the connection for an attempt comes from."""
         head, spoken = self.head, self._down.protocol
         if head.upgrade or head.grpc:
-            return self._destination.connector(head, spoken)
-        return self._destination.connectors[spoken]
+            return self.destination.connector(head, spoken)
+        return self.destination.connectors[spoken]
 
     @property
     def upstream_target(self) -> bytes:
         """The target as the upstream sees it; the caller's where it did not get that far."""
-        return self._destination.target(self._target)
+        return self.destination.target(self._target)
 
     def _answer_here(self) -> bool:
         """Answer what no upstream has to; return whether it was answered.
@@ -232,8 +235,8 @@ class Exchange:
         self._move_to(ATTEMPTING)
         self.attempts += 1
         self._up = up
-        destination = self._destination
-        self._token = destination.token
+        destination = self.destination
+        self.token = destination.token
         up.send_head(
             self,
             self.head,
@@ -257,7 +260,7 @@ class Exchange:
         """Go on in a task."""
         self._move_to(WAITING)
         self.deadline = self._total_at
-        self._task = self._owner.spawn(self._guarded(step), f"exchange on {self.route.name}")
+        self.task = self._owner.spawn(self._guarded(step), f"exchange on {self.route.name}")
 
     async def _guarded(self, step: Step) -> None:
         """Turn what a waiting step raises into the exchange's failure.
@@ -273,29 +276,30 @@ class Exchange:
         except Exception:
             log.exception("A bug in the data path.", extra={"route": self.route.name})
             error = InternalError("The proxy met a condition that it does not know.")
-        self._task = None
+        self.task = None
         self.fail(error)
 
     async def _pursue(self, *, fresh: bool = False, pause: float = 0.0) -> None:
         """Wait for all that an attempt needs, then make it."""
-        pursuit = self._pursuit(fresh=fresh)
+        pursuit = self.pursuit(fresh=fresh)
         await rest(pause)
         if not self.entered:
             await pursuit.enter()
             self.entered = True
         token = await pursuit.token()
         up = await pursuit.connection(self)
-        self._task = None
+        self.task = None
         # Before anything is written: the upstream may ask for a pause at once.
         self._down.resume_request()
-        self._attempt(up, self._destination.line_of(token))
+        self._attempt(up, self.destination.line_of(token))
         if self._up is not None:
             self._up.flush()
 
-    def _pursuit(self, *, fresh: bool = False) -> Pursuit:
+    def pursuit(self, *, fresh: bool = False) -> Pursuit:
+        """Return the wait for what another attempt needs."""
         return Pursuit(
             self.route,
-            self._destination,
+            self.destination,
             self._history(),
             self._owner.jitter,
             self._connector(),
@@ -330,8 +334,9 @@ class Exchange:
 
     def request_end(self, trailers: bytes) -> None:
         """Pass on the end of the request; in a tunnel, the caller's half-close."""
-        if self.state is TUNNELLING:
-            self._half_closed("downstream")
+        if self._tunnel is not None:
+            if self._tunnel.end_down():
+                self._close(self._tunnel)
             return
         self._ended = True
         if trailers:
@@ -387,22 +392,24 @@ class Exchange:
     def _relay(self, head: ResponseHead) -> None:
         """Begin the response to the caller."""
         self.status = head.status
-        tunnel = head.status == 101  # noqa: PLR2004 (RFC 9110, 15.2.2)
-        self._move_to(TUNNELLING if tunnel else RELAYING)
-        if tunnel:
+        if head.status == 101 and self._up is not None:  # noqa: PLR2004 (RFC 9110, 15.2.2)
+            self._move_to(TUNNELLING)
+            self._tunnel = Tunnel(self._down, self._up)
             self.protocol = "ws"
+        else:
+            self._move_to(RELAYING)
         if self._replay is not None:
             self._replay.forget()
         if self.origin:
             head.fields = guard.allow(head.fields, self.origin)
-        if head.status in REFUSALS and self._token is not None:
+        if head.status in REFUSALS and self.token is not None:
             self.refused_as = refusal_of(head)
         self._down.write_head(head)
 
     def response_data(self, data: bytes) -> None:
         """Pass on a part of the body."""
         if self._held is not None:
-            self._held.pieces.append(data)
+            self._held.data(data)
             return
         size = len(data)
         self.response_bytes += size
@@ -411,14 +418,13 @@ class Exchange:
 
     def response_end(self, trailers: bytes) -> None:
         """Pass on the end; in a tunnel, the upstream's half-close."""
-        if self.state is TUNNELLING:
-            self._half_closed("upstream")
+        if self._tunnel is not None:
+            if self._tunnel.end_up():
+                self._close(self._tunnel)
             return
         self._up = None
         if self._held is not None:
-            self._held.ended = True
-            self._held.trailers = trailers
-            self._decide_held()
+            self._held.end(trailers)
             return
         self._finish(None)
         # Last: the caller's next request may begin within this call.
@@ -427,7 +433,7 @@ class Exchange:
     def response_flush(self) -> None:
         """Let what came in this segment leave."""
         if self._held is not None:
-            self._decide_held()
+            self._held.decide()
         elif self.state is RELAYING or self.state is TUNNELLING:
             self._down.flush()
             self._touch()
@@ -447,7 +453,7 @@ class Exchange:
         """Repeat the attempt where that is safe, else tell the caller."""
         attempt = self._history()
         self._up = None
-        if self._half == "upstream":
+        if self._tunnel is not None and self._tunnel.up_ended:
             # The upstream had ended its half of the tunnel: TLS cannot leave the other open.
             self._finish(None)
             self._down.close()
@@ -496,10 +502,10 @@ class Exchange:
 
     def _intercept(self, head: ResponseHead) -> bool:
         """Keep a response from the caller because the attempt may be repeated; return whether."""
-        if head.status == 401 and self._destination.token_cache is not None:  # noqa: PLR2004 (RFC 9110)
-            if not (self._refused or self._answered) and may_be_platform(head):
+        if head.status == 401 and self.destination.token_cache is not None:  # noqa: PLR2004 (RFC 9110)
+            if self.replaces_token and not self._answered and may_be_platform(head):
                 self._move_to(HOLDING)
-                self._held = Held(head)
+                self._held = Held(self, head)
                 return True
             return False
         if head.status not in self.route.config.retries.on:
@@ -510,68 +516,32 @@ class Exchange:
             return False  # Longer than the caller should be kept waiting: the answer is its own.
         return self._repeats(head.status, self._history(), wait)
 
-    # --- a 401 that may be the platform's ----------------------------------------------------
+    # --- for a response that is held ---------------------------------------------------------
 
-    def _decide_held(self) -> None:
-        """Look at the held 401: after the platform's, another token is tried once."""
-        held, token = self._held, self._token
-        cache = self._destination.token_cache
-        if held is None or self._refused or not held.is_decidable():
-            return
-        self._refused = True
-        if token is None or cache is None or not held.is_platform():
-            self._release_held(held)
-            return
-        if not (self._ended and self._is_replayable()):
-            cache.seek_another(token, self.route.name)
-            self._release_held(held)
-            return
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether the request is whole and at hand."""
+        return self._ended and self._is_replayable()
+
+    def hold_for(self, step: Step) -> None:
+        """Do `step` while a response is held, and not read."""
         if self._up is not None:
             self._up.pause_response()
         self.deadline = self._total_at
-        step = partial(self._reauthenticate, held, token)
-        self._task = self._owner.spawn(self._guarded(step), f"new token for {self.route.name}")
+        self.task = self._owner.spawn(self._guarded(step), f"response held on {self.route.name}")
 
-    async def _reauthenticate(self, held: Held, refused: IdToken) -> None:
-        """Fetch once; repeat with the new token if there is one, else pass on the 401."""
-        token = await self._pursuit().another_token(refused)
-        self._task = None
-        if token is None:
-            self._release_held(held)
-            return
+    def repeat(self) -> None:
+        """Drop the held response and make another attempt."""
         self._held = None
         self._drop_upstream()
-        self.route.stats.retries["token_refused"] += 1
         self._wait(self._pursue)
 
-    def _release_held(self, held: Held) -> None:
+    def release(self, head: ResponseHead) -> None:
+        """Begin the held response to the caller."""
         self._held = None
         # Before anything is written: the caller may ask for a pause at once.
         self.resume_response()
-        self._relay(held.head)
-        for piece in held.pieces:
-            self.response_data(piece)
-        if held.ended:
-            self.response_end(held.trailers)
-        else:
-            self._down.flush()
-
-    # --- a tunnel ----------------------------------------------------------------------------
-
-    def _half_closed(self, half: str) -> None:
-        """Pass on the end of one direction of a tunnel; with the second, all is done."""
-        up = self._up
-        if self._half and self._half != half:
-            self._finish(None)
-            if up is not None:
-                up.close()
-            self._down.close()
-            return
-        self._half = half
-        if half == "upstream":
-            self._down.write_end(b"")
-        elif up is not None:
-            up.send_end(b"")
+        self._relay(head)
 
     # --- the end -----------------------------------------------------------------------------
 
@@ -585,6 +555,10 @@ class Exchange:
         else:
             self.status = DownstreamGone.status
             self._finish(DownstreamGone("The caller closed the connection."))
+
+    def _close(self, tunnel: Tunnel) -> None:
+        self._finish(None)
+        tunnel.close()
 
     def broken(self, error: ProxyError) -> None:
         """Give up: the rest of the request cannot be passed on."""
@@ -639,10 +613,10 @@ class Exchange:
         """End, exactly once: the terminal state refuses a second time."""
         self._move_to(FINISHED)
         self._owner.exchanges.discard(self)
-        self._up = self._held = None
+        self._up = self._held = self._tunnel = None
         self.route.stats.in_flight -= 1
         if self.entered and self.route.gate is not None:
             self.route.gate.leave()
-        if self._task is not None:
-            self._task.cancel()
+        if self.task is not None:
+            self.task.cancel()
         self._owner.finished(self, error)

@@ -11,11 +11,11 @@ from proxy.config.model import ErrorFormat, IdentityHeader, Limits, Route
 from proxy.errors import ProxyError, UpstreamConnectFailed
 from proxy.identity.header import FORWARDED_AUTHORIZATION, spelling
 from proxy.plane.destination import Destination
+from proxy.plane.front_end import explain
 from proxy.plane.gate import Gate
 from proxy.plane.guard import LoopGuard, OriginGuard, host_guard
 from proxy.plane.head import RequestHead, block, tokens, values
 from proxy.plane.http1.heads import without
-from proxy.plane.refusal import explain
 from proxy.plane.stats import RouteStats
 from proxy.retry import RetryBudget
 

@@ -8,7 +8,7 @@ import pytest
 
 from proxy.config.model import Auth, IdentityHeader, Timeouts
 from proxy.identity.source import TokenSourceError
-from proxy.plane.refusal import DESCRIPTION
+from proxy.plane.front_end import DESCRIPTION
 from tests.fakes.cutting import Cuts, bytewise, whole
 from tests.fakes.raw import RawCaller, UpstreamEnd
 from tests.fakes.wired import Wired

@@ -6,8 +6,8 @@ import pytest
 
 from proxy.config.model import Address, Route, Service, Upstream
 from proxy.identity.token import IdToken
+from proxy.plane.front_end import explain, refusal_of, service_of
 from proxy.plane.head import ResponseHead, block
-from proxy.plane.refusal import explain, refusal_of, service_of
 
 PAGE = b"text/html; charset=UTF-8"
 

@@ -6,8 +6,6 @@ new one may be tried.  The application's is an answer like any other.
 
 from __future__ import annotations
 
-from typing import final
-
 from proxy.config.model import Route
 from proxy.identity.token import IdToken
 from proxy.plane.head import ResponseHead, values
@@ -21,40 +19,23 @@ RFC 6750, 3.1 tells every application to say of its users' tokens."""
 # The sentence of the front end's HTML page (known in the same way).
 _SENTENCE = b"Your client does not have permission to the requested URL"
 
-# Bytes of a page in which the sentence stands, if anywhere; the front end's page is 300 long.
-_PAGE_BYTES = 4096
-
-
-@final
-class Held:
-    """A response that is held back while it is decided what to make of it."""
-
-    __slots__ = ("ended", "head", "pieces", "trailers")
-
-    def __init__(self, head: ResponseHead) -> None:
-        self.head = head
-        self.pieces: list[bytes] = []
-        self.ended = False
-        self.trailers = b""
-
-    def is_decidable(self) -> bool:
-        """Tell whether enough has come to tell whose answer it is."""
-        if self.ended or _is_described(self.head):
-            return True
-        return sum(map(len, self.pieces)) >= _PAGE_BYTES or self.is_platform()
-
-    def is_platform(self) -> bool:
-        """Tell whether the front end made it."""
-        return _is_described(self.head) or _SENTENCE in b"".join(self.pieces)
+PAGE_BYTES = 4096
+"""Of a page in which the sentence stands, if anywhere; the front end's page is 300 long."""
 
 
 def may_be_platform(head: ResponseHead) -> bool:
     """Tell whether a 401 is worth holding back until its body has been looked at."""
     kinds = values(head.fields, b"content-type")
-    return _is_described(head) or any(kind.lower().startswith(b"text/html") for kind in kinds)
+    return is_described(head) or any(kind.lower().startswith(b"text/html") for kind in kinds)
 
 
-def _is_described(head: ResponseHead) -> bool:
+def is_platform(head: ResponseHead, body: bytes) -> bool:
+    """Tell whether the front end made a 401, of whose body `body` has come."""
+    return is_described(head) or _SENTENCE in body
+
+
+def is_described(head: ResponseHead) -> bool:
+    """Tell whether a 401 describes itself in the front end's words."""
     return any(
         challenge[:7].lower() == b"bearer " and DESCRIPTION in challenge
         for challenge in values(head.fields, b"www-authenticate")
