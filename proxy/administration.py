@@ -108,7 +108,7 @@ def _row(route: Route) -> dict[str, str]:
         "name": route.name,
         "matches": show.matches(route),
         "upstream": show.upstream(route),
-        "audience": route.audience or "",
+        "audience": show.audience(route),
         "auth": route.auth.value,
         "credentials": show.credentials(route.credentials),
     }

@@ -287,7 +287,7 @@ def _check(flags: argparse.Namespace) -> int:
             raise
         _print_json(show.problems_as_json(error.problems))
         return USAGE
-    if any(route.upstream is None for route in config.routes):
+    if not all(route.is_resolved for route in config.routes):
         config = _with_services(config)
     if flags.format == "json":
         _print_json(show.routes_as_json(config))

@@ -12,7 +12,15 @@ import signal
 import sys
 
 from proxy import PROGRAM
-from proxy.config.model import Address, Admin, Config, MetadataCredentials, Route, Upstream
+from proxy.config.model import (
+    Address,
+    Admin,
+    Config,
+    Destination,
+    MetadataCredentials,
+    Route,
+    Upstream,
+)
 from proxy.emulator.metadata import MetadataServer
 from proxy.emulator.service import ProtectedService
 from proxy.emulator.serving import LOOPBACK
@@ -81,8 +89,9 @@ def _config(listen: Address, admin: Address | None, service: ProtectedService) -
     route = Route(
         name="demo",
         listen=(listen,),
-        upstream=Upstream("https", LOOPBACK, service.port),
-        audience=service.url,
+        destinations=(
+            Destination(upstream=Upstream("https", LOOPBACK, service.port), audience=service.url),
+        ),
         credentials=MetadataCredentials(),
         ca_file=service.ca_file,
     )

@@ -220,7 +220,12 @@ class Server:
         try:
             # New connections shall see what the files hold that are named like before, and
             # connections that other roots have verified must not be used any more.
-            files = {r.ca_file for r in config.routes if r.upstream is None or r.upstream.tls}
+            files = {
+                route.ca_file
+                for route in config.routes
+                for each in route.destinations
+                if each.upstream is None or each.upstream.tls
+            }
             await asyncio.to_thread(read_anew, files)
             unused = await self._route(config, hosts)
         except BaseException:

@@ -12,7 +12,8 @@ from dataclasses import replace
 from random import Random
 
 from proxy.clock import Clock
-from proxy.config.model import Config, Route
+from proxy.config import show
+from proxy.config.model import Config, Destination, Route
 from proxy.config.resolve import with_upstream
 from proxy.identity.metadata import Metadata
 from proxy.identity.names import Names
@@ -41,14 +42,16 @@ class Services:
         return not self._trying and self._clock() >= self._not_before
 
     def unresolved(self, config: Config) -> dict[str, Unresolved]:
-        """Return what the routing table holds for routes without an upstream."""
+        """Return what the routing table holds for routes of which no upstream is known."""
         return {
-            route.name: self._unresolved(route) for route in config.routes if route.upstream is None
+            route.name: self._unresolved(route)
+            for route in config.routes
+            if all(each.upstream is None for each in route.destinations)
         }
 
     async def resolve(self, config: Config) -> Config:
         """Return `config` with every upstream that could be found; itself if nothing changed."""
-        if all(route.upstream is not None for route in config.routes):
+        if all(route.is_resolved for route in config.routes):
             return config
         self._trying = True
         try:
@@ -56,23 +59,29 @@ class Services:
         finally:
             self._trying = False
             self._not_before = self._clock() + PAUSE
-        return replace(config, routes=routes)
+        return config if routes == config.routes else replace(config, routes=routes)
 
     async def _resolved(self, route: Route) -> Route:
-        if route.upstream is not None or route.service is None:
+        if route.is_resolved:
             return route
+        destinations = tuple([await self._found(each, route) for each in route.destinations])
+        return replace(route, destinations=destinations)
+
+    async def _found(self, destination: Destination, route: Route) -> Destination:
+        if destination.upstream is not None or destination.service is None:
+            return destination
         try:
-            upstream = await self._names.resolve(route.service)
+            upstream = await self._names.resolve(destination.service)
         except TokenSourceError as error:
             self._errors[route.name] = error
             extra = {"route": route.name, "reason": "service_unresolved", "hint": error.hint}
             log.warning("%s", error.detail, extra=extra)
-            return route
-        return with_upstream(route, upstream)
+            return destination
+        return with_upstream(destination, route, upstream)
 
     def _unresolved(self, route: Route) -> Unresolved:
         error = self._errors.get(route.name)
-        detail = error.detail if error else f"service {route.service} is not resolved yet"
+        detail = error.detail if error else f"{show.upstream(route)} is not resolved yet"
         hint = error.hint if error else None
         return Unresolved(route.name, f"The {detail}.", hint, self._ask, language=route.errors)
 

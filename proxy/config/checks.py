@@ -89,18 +89,17 @@ def _check_loops(routes: Sequence[Written], reader: Reader) -> None:
         for address in written.route.listen:
             ports[address.port][address] = None
     for written in routes:
-        upstream = written.route.upstream
-        if upstream is None or not is_loopback(upstream.host):
-            continue
-        called = Address(upstream.host, upstream.port)
-        for address in ports.get(upstream.port, ()):
-            if _overlap(address, called):
-                reader.complain(
-                    written.place_of("upstream"),
-                    f"routes.{written.route.name}.upstream",
-                    f"{address} is a listener of this proxy, which would call itself; "
-                    "name the service's own port, or listen elsewhere",
-                )
+        for index, upstream in enumerate(written.route.upstream):
+            if not is_loopback(upstream.host):
+                continue
+            called = Address(upstream.host, upstream.port)
+            for address in ports.get(upstream.port, ()):
+                if _overlap(address, called):
+                    reader.complain(
+                        *written.item("upstream", index),
+                        f"{address} is a listener of this proxy, which would call itself; "
+                        "name the service's own port, or listen elsewhere",
+                    )
 
 
 def _overlap(one: Address, other: Address) -> bool:

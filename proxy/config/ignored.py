@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from proxy.config.addresses import is_loopback, is_on_loopback
-from proxy.config.model import Address, Auth, Ignored, Route
+from proxy.config.model import Address, Auth, Destination, Ignored, Route
 from proxy.config.overrides import NAMES
 from proxy.config.problems import nearest
 from proxy.config.tree import Entry, MapNode
@@ -65,7 +65,9 @@ def _in_route(route: Route, keys: Mapping[str, Entry]) -> Iterator[Ignored]:
             yield Ignored(what, "the route serves its own host names alone")
         elif not any(map(_may_be_loopback, route.listen)):
             yield Ignored(what, "none of the route's listeners is on a loopback address")
-    if "ca_file" in keys and route.upstream is not None and not route.upstream.tls:
+    if "ca_file" in keys and not any(
+        each.upstream is None or each.upstream.tls for each in route.destinations
+    ):
         yield Ignored(f"routes.{route.name}.ca_file", "the upstream is plain http")
 
 
@@ -102,14 +104,14 @@ def _egress(env: Mapping[str, str], routes: Iterable[Route]) -> Iterator[Ignored
     if not set_:
         return
     exempt = (env.get("no_proxy") or env.get("NO_PROXY") or "").replace(",", " ").split()
-    told: dict[str, list[str]] = {}
+    told: dict[str, dict[str, None]] = {}
     for route in routes:
-        scheme, host = _destination(route)
-        name = next((name for name in _EGRESS[scheme] if name in set_), None)
-        if name and not is_loopback(host) and not any(_covers(each, host) for each in exempt):
-            told.setdefault(name, []).append(route.name)
+        for scheme, host in map(_address, route.destinations):
+            name = next((name for name in _EGRESS[scheme] if name in set_), None)
+            if name and not is_loopback(host) and not any(_covers(each, host) for each in exempt):
+                told.setdefault(name, {})[route.name] = None
     for name, names in told.items():
-        some = ", ".join(names[:_MOST_NAMES]) + (", …" if names[_MOST_NAMES:] else "")
+        some = ", ".join([*names][:_MOST_NAMES]) + ", …" * (len(names) > _MOST_NAMES)
         # Its value is not shown: there may be a password in it.
         yield Ignored(
             name,
@@ -127,9 +129,9 @@ def _covers(exempt: str, host: str) -> bool:
         return exempt == "*" or host == name or (name != "" and host.endswith(f".{name}"))
 
 
-def _destination(route: Route) -> tuple[str, str]:
-    """Return scheme and host of the route's upstream; of a service's, as far as it is known."""
-    upstream = route.upstream
+def _address(destination: Destination) -> tuple[str, str]:
+    """Return scheme and host of a destination; of a service's, as far as it is known."""
+    upstream = destination.upstream
     return ("https", "service.run.app") if upstream is None else (upstream.scheme, upstream.host)
 
 

@@ -77,6 +77,13 @@ def _duration(parse: Callable[[str], float], regex: str) -> Word:
     )
 
 
+def _destinations(item: Word) -> ListOf:
+    nowhere = f"an empty list leads nowhere; write {item.label()}"
+    return ListOf(
+        item, f"{item.label()}, or a list of them", or_one=True, least=1, if_empty=nowhere
+    )
+
+
 def _number_or(regex: str, **bounds: int) -> Schema:
     texts: Schema = {"type": "string", "pattern": f"^({regex})$"}
     return or_variable(any_of({"type": "integer", **bounds}, texts))
@@ -245,13 +252,15 @@ KINDS: Mapping[str, Callable[[Mapping[str, Any]], Kind]] = {
     "period": lambda _: _duration(values.period, _DURATION_OR_OFF),
     "readable": lambda _: File(check_readable),
     "section": lambda metadata: section(metadata["of"]),
-    "service": lambda _: _word("a service's name", addresses.service, addresses.SERVICE),
     "service_account": lambda _: _ACCOUNT,
     "service_accounts": lambda _: ListOf(_ACCOUNT, "a list of service accounts"),
+    "services": lambda _: _destinations(
+        _word("a service's name", addresses.service, addresses.SERVICE)
+    ),
     "share": lambda _: _SHARE,
     "size": lambda _: _SIZE,
-    "upstream": lambda _: _word(
-        "a URL such as https://HOST", addresses.upstream, addresses.UPSTREAM
+    "upstreams": lambda _: _destinations(
+        _word("a URL such as https://HOST", addresses.upstream, addresses.UPSTREAM)
     ),
 }
 

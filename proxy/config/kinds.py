@@ -253,6 +253,8 @@ class ListOf(Kind):
     or_one: bool = False
     """Whether a single value may stand without brackets."""
     least: int = 0
+    if_empty: str = "an empty list matches nothing; remove the key"
+    """What is said of fewer than `least`."""
 
     def label(self) -> str:
         """Return the word given."""
@@ -267,7 +269,7 @@ class ListOf(Kind):
             reader.complain(node.place, path, f"must be {self.label()}")
             return BROKEN
         if len(node.items) < self.least:
-            reader.complain(node.place, path, "an empty list matches nothing; remove the key")
+            reader.complain(node.place, path, self.if_empty)
             return BROKEN
         return self._read_items(node, path, reader)
 

@@ -10,8 +10,8 @@ Units: durations are seconds as float, ``math.inf`` for ``off``; sizes are bytes
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
@@ -90,6 +90,21 @@ class Service:
 
     def __str__(self) -> str:
         return ".".join(part for part in (self.name, self.region, self.project_number) if part)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Destination:
+    """One address that a route leads to, with what its token is for."""
+
+    upstream: Upstream | None = None
+    """None as long as `service` is unresolved."""
+    service: Service | None = None
+    """Set where the file names a service instead of an upstream."""
+    audience: str | None = None
+    """None where the route sends no token, or as long as it follows from an unresolved service."""
+
+    def __str__(self) -> str:
+        return f"service {self.service}" if self.upstream is None else str(self.upstream)
 
 
 class Auth(Enum):
@@ -341,33 +356,37 @@ class Route:
     strip_path: bool = field(
         default=False, metadata=doc("forward the path without the prefix in `path`", kind="flag")
     )
-    upstream: Upstream | None = field(
-        default=None,
+    upstream: tuple[Upstream, ...] = field(
+        default=(),
         metadata=doc(
-            "`http(s)://host[:port][/base]`; either this or `service` is required",
-            kind="upstream",
+            "`http(s)://host[:port][/base]`, or a list in order of preference; either this or "
+            "`service` is required",
+            kind="upstreams",
             shown="",
         ),
     )
-    """None as long as `service` is unresolved."""
-    service: Service | None = field(
-        default=None,
+    """As the file has it; `destinations` says where the route leads."""
+    service: tuple[Service, ...] = field(
+        default=(),
         metadata=doc(
-            "`NAME[.REGION[.PROJECT_NUMBER]]`, a Cloud Run service by name; missing parts come "
-            "from the metadata server",
-            kind="service",
+            "`NAME[.REGION[.PROJECT_NUMBER]]`, a Cloud Run service by name, or a list in order of "
+            "preference; missing parts come from the metadata server",
+            kind="services",
             shown="",
         ),
     )
+    """As the file has it, as `upstream`."""
     audience: str | None = field(
         default=None,
         metadata=doc(
-            "what the ID token is minted for: any string, as it stands",
+            "what the ID token is minted for, by every destination: any string, as it stands",
             kind="audience",
             shown="the upstream's origin, without a revision tag (`TAG---`)",
         ),
     )
-    """None where `auth` is none, or as long as `service` is unresolved."""
+    """As the file has it; each of the `destinations` says what its token is for."""
+    destinations: tuple[Destination, ...] = ()
+    """Where the route leads, in order of preference: what the keys above mean together."""
     auth: Auth = field(
         default=Auth.ID_TOKEN,
         metadata=doc(
@@ -450,6 +469,21 @@ class Route:
             shown="the system's roots",
         ),
     )
+
+    @property
+    def first(self) -> Destination:
+        """The destination that is preferred; mostly the only one."""
+        return self.destinations[0]
+
+    @property
+    def is_resolved(self) -> bool:
+        """Whether the upstream of every destination is known."""
+        return all(each.upstream is not None for each in self.destinations)
+
+    def each(self) -> Iterator[Route]:
+        """Yield a route for each destination, which leads there alone."""
+        for destination in self.destinations:
+            yield replace(self, destinations=(destination,))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

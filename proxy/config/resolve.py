@@ -9,7 +9,7 @@ from typing import Any
 
 from proxy.config.addresses import is_loopback, service_upstream
 from proxy.config.kinds import Reader, join
-from proxy.config.model import Address, Auth, Route, Upstream
+from proxy.config.model import Address, Auth, Destination, Route, Upstream
 from proxy.config.problems import Place
 from proxy.config.tree import Entry, ListNode, MapNode
 from proxy.config.values import field_key
@@ -36,18 +36,33 @@ class Written:
         entry = self.node.entries.get(key)
         return entry.value.place if entry else self.place
 
+    def item(self, key: str, index: int) -> tuple[Place, str]:
+        """Return the place of a value of `key`, which may be one of a list, and its name."""
+        return _item(self.node, key, index, f"routes.{self.route.name}")
+
 
 def default_audience(upstream: Upstream) -> str:
     """Return the upstream's origin without a revision tag: what Cloud Run expects as ``aud``."""
     return replace(upstream, host=_REVISION_TAG.sub("", upstream.host)).origin
 
 
-def with_upstream(route: Route, upstream: Upstream) -> Route:
-    """Return `route` with `upstream`, and with its default audience where the file names none."""
+def with_upstream(destination: Destination, route: Route, upstream: Upstream) -> Destination:
+    """Return a destination of `route` at `upstream`, with the default audience if none is named."""
     audience = route.audience
     if audience is None and route.auth is Auth.ID_TOKEN:
         audience = default_audience(upstream)
-    return replace(route, upstream=upstream, audience=audience)
+    return replace(destination, upstream=upstream, audience=audience)
+
+
+def _destinations(route: Route) -> Iterator[Destination]:
+    """Yield where the keys of `route` lead, as far as they say it."""
+    for upstream in route.upstream:
+        yield with_upstream(Destination(), route, upstream)
+    for service in route.service:
+        destination = Destination(service=service, audience=route.audience)
+        if service.project_number:
+            destination = with_upstream(destination, route, service_upstream(service))
+        yield destination
 
 
 def make_route(
@@ -67,15 +82,12 @@ def make_route(
     values = dict(values)
     # A word that could not be read has been reported, and must not cause other problems.
     auth = values.get("auth", "none" if "auth" in node.entries else "auto")
-    values["auth"] = _auth(auth, node, values.get("upstream"), path, reader)
+    values["auth"] = _auth(auth, node, values.get("upstream", ()), path, reader)
     values["own_listener"] = "listen" in node.entries
     route = Route(name=name, **{"listen": listen, **values})
     if route.auth is Auth.NONE:
         route = replace(route, audience=None)
-    if route.upstream is not None:
-        route = with_upstream(route, route.upstream)
-    elif route.service is not None and route.service.project_number:
-        route = with_upstream(route, service_upstream(route.service))
+    route = replace(route, destinations=tuple(_destinations(route)))
     matching = {"listen", "host", "path"} & node.entries.keys()
     written = Written(route, entry.place, node, matching_read=matching <= values.keys())
     _check_identity_header(written, path, reader)
@@ -93,22 +105,39 @@ def _check_destination(entry: Entry, node: MapNode, path: str, reader: Reader) -
 
 
 def _auth(
-    written: str, node: MapNode, upstream: Upstream | None, path: str, reader: Reader
+    written: str, node: MapNode, upstreams: tuple[Upstream, ...], path: str, reader: Reader
 ) -> Auth:
     """Resolve ``auto``, and refuse to send a token where anyone on the way could read it."""
-    plain = upstream is not None and not upstream.tls
-    here = upstream is not None and is_loopback(upstream.host)
-    if written == "none" or (written == "auto" and plain and here):
+    here = [not each.tls and is_loopback(each.host) for each in upstreams]
+    if written == "none" or (written == "auto" and here and all(here)):
         return Auth.NONE
-    if upstream is not None and plain and not here:
-        key = "auth" if "auth" in node.entries else "upstream"
+    if written == "auto" and any(here):
+        index = here.index(not here[0])
         reader.complain(
-            node.entries[key].value.place,
-            join(path, key),
+            *_item(node, "upstream", index, path),
+            f"{upstreams[index].origin} and {upstreams[0].origin} would differ in sending an ID "
+            "token; write auth: id_token or auth: none for both",
+        )
+        return Auth.ID_TOKEN
+    for index, upstream in enumerate(upstreams):
+        if upstream.tls or here[index]:
+            continue
+        auth = node.entries.get("auth")
+        where = _item(node, "upstream", index, path)
+        reader.complain(
+            *((auth.value.place, join(path, "auth")) if auth else where),
             f"an ID token is never sent over plain http to {upstream.host}; "
             "write https://, or auth: none",
         )
     return Auth.ID_TOKEN
+
+
+def _item(node: MapNode, key: str, index: int, path: str) -> tuple[Place, str]:
+    """Return the place of a value of `key`, which may be one of a list, and its name."""
+    value, name = node.entries[key].value, join(path, key)
+    if isinstance(value, ListNode):
+        return value.items[index].place, f"{name}[{index}]"
+    return value.place, name
 
 
 def _check_identity_header(written: Written, path: str, reader: Reader) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from typing import Any
 
-from proxy.config.model import CREDENTIALS, Auth, Config, Credentials, Route
+from proxy.config.model import CREDENTIALS, Auth, Config, Credentials, Destination, Route
 from proxy.config.problems import Problem
 
 _HEADINGS = (
@@ -23,25 +23,31 @@ _NONE = "-"
 
 
 def table(config: Config) -> str:
-    """Return the routes as an aligned table, a line for each."""
-    rows = [_HEADINGS, *(_row(route) for route in config.routes)]
+    """Return the routes as an aligned table, a line for each of their destinations."""
+    rows = [_HEADINGS, *(row for route in config.routes for row in _rows(route))]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
     lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
     return "\n".join(lines) + "\n"
 
 
-def _row(route: Route) -> Sequence[str]:
+def _rows(route: Route) -> Iterator[Sequence[str]]:
+    """Yield the route's line, and one below it for each further destination."""
     sends = route.auth is Auth.ID_TOKEN
-    return (
+    before = (
         route.name,
         ", ".join(map(str, route.listen)),
         matches(route) + " (stripped)" * route.strip_path,
-        upstream(route) + " (unresolved)" * (route.upstream is None),
-        (route.audience or "(unresolved)") if sends else _NONE,
+    )
+    behind = (
         route.header.value if sends else _NONE,
         credentials(route.credentials) if sends else _NONE,
         route.protocol.value,
     )
+    for each in route.destinations:
+        upstream = str(each) + " (unresolved)" * (each.upstream is None)
+        audience = (each.audience or "(unresolved)") if sends else _NONE
+        yield (*before, upstream, audience, *behind)
+        before, behind = ("", "", ""), ("", "", "")
 
 
 def matches(route: Route) -> str:
@@ -51,8 +57,14 @@ def matches(route: Route) -> str:
 
 
 def upstream(route: Route) -> str:
-    """Say where a route leads: to a URL, or to a service whose URL is not known yet."""
-    return f"service {route.service}" if route.upstream is None else str(route.upstream)
+    """Say where a route leads: to URLs, or to services whose URL is not known yet."""
+    return ", ".join(map(str, route.destinations))
+
+
+def audience(route: Route) -> str:
+    """Say what the route's tokens are for, as far as that is known; nothing where it has none."""
+    known = dict.fromkeys(each.audience for each in route.destinations if each.audience)
+    return ", ".join(known)
 
 
 def credentials(value: Credentials) -> str:
@@ -95,13 +107,22 @@ def _route_as_json(route: Route) -> dict[str, Any]:
         "host": list(route.host),
         "path": route.path,
         "strip_path": route.strip_path,
-        "upstream": None if route.upstream is None else str(route.upstream),
-        "service": None if route.service is None else str(route.service),
-        "audience": route.audience,
+        **destination_as_json(route.first),
+        "destinations": [destination_as_json(each) for each in route.destinations],
         "auth": route.auth.value,
         "header": route.header.value,
         "credentials": credentials(route.credentials),
         "protocol": route.protocol.value,
+    }
+
+
+def destination_as_json(destination: Destination) -> dict[str, Any]:
+    """Return where a destination is, in JSON's types; what is unresolved is null."""
+    upstream, service = destination.upstream, destination.service
+    return {
+        "upstream": None if upstream is None else str(upstream),
+        "service": None if service is None else str(service),
+        "audience": destination.audience,
     }
 
 

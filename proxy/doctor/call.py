@@ -60,7 +60,8 @@ class Call:
     @property
     def host(self) -> str:
         """The upstream's host."""
-        return self.route.upstream.host if self.route.upstream is not None else ""
+        upstream = self.route.first.upstream
+        return upstream.host if upstream is not None else ""
 
     @property
     def is_cloud_run(self) -> bool:
@@ -107,6 +108,6 @@ def by_hand(route: Route, question: Question, minted: str) -> str:
     """
     method = [] if question.method == "GET" else ["-X", question.method]
     ca_file = ["--cacert", str(route.ca_file)] if route.ca_file else []
-    url = f"{route.upstream}{question.path}"
+    url = f"{route.first}{question.path}"
     words = shlex.join(["curl", "-iv", *method, *ca_file, url])
     return f'{words} -H "{route.header.value}: Bearer $({minted})"' if minted else words

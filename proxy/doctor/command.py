@@ -37,7 +37,8 @@ def main(
     question = Question(method, path)
     style = _style() if as_text else None
     world = open_world(os.environ, config.source)
-    reports = running.run(_examine(routes, question, world, style))
+    one_by_one = [each for route in routes for each in route.each()]
+    reports = running.run(_examine(one_by_one, question, world, style))
     if style is None:
         sys.stdout.write(json.dumps(as_json(reports), indent=2) + "\n")
     return 0 if all(report.ok for report in reports) else FAILED
@@ -61,7 +62,7 @@ def select(config: Config, names: Sequence[str]) -> list[Route]:
 async def _examine(
     routes: Sequence[Route], question: Question, world: World, style: Style | None
 ) -> list[Report]:
-    """Examine the routes; with a `style`, print each report as soon as it is its turn."""
+    """Examine routes of one destination; with a `style`, print each report when it is its turn."""
     gate = asyncio.Semaphore(AT_ONCE)
 
     async def one(route: Route) -> Report:

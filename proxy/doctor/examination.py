@@ -7,6 +7,7 @@ route's own ``timeouts.connect``; the answer is bounded by ``timeouts.response``
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from proxy.config.model import Auth, Protocol, Route, Upstream
 from proxy.config.resolve import with_upstream
@@ -33,34 +34,37 @@ async def examine(route: Route, world: World, question: Question) -> Report:
     route, findings = await _find_service(route, world, within)
     if (smell := audience_smell(route)) is not None:
         findings.append(_suspicious(route, smell))
-    if route.upstream is None:
+    upstream = route.first.upstream
+    if upstream is None:
         identity = await identify(route, world, within)
         findings += identity.findings
         return Report(route, (*findings, skipped(Step.REQUEST, "it is not known where to")))
     identity, way = await asyncio.gather(
         identify(route, world, within),
-        explore(route, route.upstream, within, world.clocks.wall()),
+        explore(route, upstream, within, world.clocks.wall()),
     )
     findings += [*identity.findings, *way.findings]
-    findings += await _call(route, route.upstream, identity, way, world, question)
+    findings += await _call(route, upstream, identity, way, world, question)
     return Report(route, tuple(findings))
 
 
 async def _find_service(route: Route, world: World, within: float) -> tuple[Route, list[Finding]]:
     """Return the route with the upstream and the audience of its service."""
-    if route.service is None:
+    destination = route.first
+    if destination.service is None:
         return route, []
-    if route.upstream is not None:  # The configuration names all parts of it.
-        return route, [_found(route.upstream)]
+    if destination.upstream is not None:  # The configuration names all parts of it.
+        return route, [_found(destination.upstream)]
     try:
         async with asyncio.timeout(within):
-            upstream = await world.caches.names.resolve(route.service)
+            upstream = await world.caches.names.resolve(destination.service)
     except TimeoutError:
         error = TokenSourceError(f"the metadata server did not answer within {within:g} s")
         return route, [_unresolved(route, error)]
     except TokenSourceError as error:
         return route, [_unresolved(route, error)]
-    return with_upstream(route, upstream), [_found(upstream)]
+    found = with_upstream(destination, route, upstream)
+    return replace(route, destinations=(found,)), [_found(upstream)]
 
 
 def _found(upstream: Upstream) -> Finding:
@@ -75,14 +79,14 @@ def _unresolved(route: Route, error: TokenSourceError) -> Finding:
         fix=fix,
         command=command or "gcloud run services list",
     )
-    return failed(Step.SERVICE, f"{route.service}: its URL is not known", advice)
+    return failed(Step.SERVICE, f"{route.first.service}: its URL is not known", advice)
 
 
 def _suspicious(route: Route, smell: Advice) -> Finding:
     return Finding(
         step=Step.CONFIGURATION,
         outcome=Outcome.WARNING,
-        text=f"audience: {route.audience}",
+        text=f"audience: {route.first.audience}",
         advice=smell,
     )
 

@@ -67,14 +67,15 @@ async def identify(route: Route, world: World, within: float) -> Identity:
     """Fetch the route's token as the proxy would; each step takes up to `within` seconds."""
     if route.auth is Auth.NONE:
         return Identity((skipped(Step.TOKEN, "auth: none, requests carry no ID token"),))
-    if route.audience is None:
+    audience = route.first.audience
+    if audience is None:
         return Identity((skipped(Step.TOKEN, "not known yet for which audience"),))
     around = Surroundings(world.environ, world.metadata, world.caches, within)
     origin = await find_origin(route.credentials, around)
     if not origin.usable:
         accounts = (origin.account,) if origin.account else ()
         return Identity((origin.finding, *accounts, skipped(Step.TOKEN, "not asked for")))
-    cache = world.caches.cache(route.credentials, route.audience)
+    cache = world.caches.cache(route.credentials, audience)
     account = origin.account or await _account(cache.source, within)
     token, error = await _fetch(route, cache, within)
     if token is None:
@@ -121,7 +122,7 @@ def _no_token(route: Route, error: ProxyError | None, look_closer: str) -> Findi
         command = SHOW_CLOCKS
     advice = Advice(
         reason="token_timed_out" if isinstance(error, TokenTimedOut) else "token_unavailable",
-        why=sentence(f"no ID token for {route.audience}: {detail}"),
+        why=sentence(f"no ID token for {route.first.audience}: {detail}"),
         fix=fix,
         command=command or look_closer,
     )

@@ -80,21 +80,23 @@ def render(report: Report, style: Style) -> str:
 
 def summary(reports: Iterable[Report], style: Style) -> str:
     """Return the last line: how many routes work, and which do not."""
-    reports = list(reports)
-    broken = [report.route.name for report in reports if not report.ok]
-    fine = len(reports) - len(broken)
+    works: dict[str, bool] = {}
+    for report in reports:  # One for each destination.
+        works[report.route.name] = works.get(report.route.name, True) and report.ok
+    broken = [name for name, ok in works.items() if not ok]
+    fine = len(works) - len(broken)
     if not broken:
         line = "The route works." if fine == 1 else f"All {fine} routes work."
     elif not fine:
         line = "The route fails." if len(broken) == 1 else f"All {len(broken)} routes fail."
     else:
         fails = "fails" if len(broken) == 1 else "fail"
-        line = f"{fine} of {len(reports)} routes work; {', '.join(broken)} {fails}."
+        line = f"{fine} of {len(works)} routes work; {', '.join(broken)} {fails}."
     return _shown(textwrap.wrap(line, style.width), style)
 
 
 def _heading(route: Route, width: int) -> Iterator[str]:
-    where = str(route.upstream) if route.upstream is not None else f"service {route.service}"
+    where = show.upstream(route)
     how = "no ID token" if route.auth is Auth.NONE else f"ID token in {route.header.value}"
     line = f"{route.name} → {where}"
     if len(f"{line}  ({how})") <= width:
@@ -163,9 +165,9 @@ def _route(route: Route) -> dict[str, Any]:
     sends = route.auth is Auth.ID_TOKEN
     return {
         "name": route.name,
-        "upstream": None if route.upstream is None else str(route.upstream),
+        "upstream": None if route.first.upstream is None else str(route.first.upstream),
         "auth": route.auth.value,
-        "audience": route.audience,
+        "audience": route.first.audience,
         "header": route.header.value if sends else None,
         "credentials": show.credentials(route.credentials) if sends else None,
     }

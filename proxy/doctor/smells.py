@@ -23,7 +23,7 @@ _HTTPS_PORT = 443
 
 def audience_smell(route: Route) -> Advice | None:
     """Return what is suspicious about the route's audience, None where nothing is."""
-    audience = route.audience
+    audience = route.first.audience
     if route.auth is Auth.NONE or audience is None:
         return None
     bare = bool(_BARE_HOST.fullmatch(audience))
@@ -58,7 +58,12 @@ def _split(audience: str) -> SplitResult | None:
 def _is_meant_as_url(url: SplitResult, route: Route) -> bool:
     if is_cloud_run(url.hostname or ""):
         return True
-    return route.upstream is not None and _cleaned(url) == default_audience(route.upstream)
+    return _is_default(_cleaned(url), route)
+
+
+def _is_default(audience: str, route: Route) -> bool:
+    upstream = route.first.upstream
+    return upstream is not None and audience == default_audience(upstream)
 
 
 def _cleaned(url: SplitResult) -> str:
@@ -88,6 +93,6 @@ def _faults(url: SplitResult) -> Iterator[str]:
 
 def _fix(url: SplitResult, route: Route) -> str:
     clean = _cleaned(url)
-    if route.upstream is not None and clean == default_audience(route.upstream):
+    if _is_default(clean, route):
         return f"Leave the route's audience out: its default is {clean}."
     return f"Write audience: {clean}, or make this string a custom audience of the service."

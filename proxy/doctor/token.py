@@ -65,8 +65,12 @@ def order_for(word: str, config: Config | None) -> Order:
     """
     routes = {route.name: route for route in config.routes} if config is not None else {}
     if (route := routes.get(word)) is not None:
-        return Order(route, route.audience, route.credentials, route.timeouts.connect)
-    alike = {route.credentials for route in routes.values() if route.audience == word}
+        return Order(route, route.first.audience, route.credentials, route.timeouts.connect)
+    alike = {
+        route.credentials
+        for route in routes.values()
+        if word in {each.audience for each in route.destinations}
+    }
     guess = nearest(word, routes)
     if not alike and not _is_like_an_audience(word, guess):
         told = "there is no configuration with a route of this name"
@@ -112,9 +116,10 @@ async def _fetch(order: Order, environ: Mapping[str, str]) -> tuple[IdToken, boo
 
 
 async def _audience_of_service(order: Order, world: World) -> str:
-    if order.route is None or order.route.service is None:
+    service = order.route.first.service if order.route is not None else None
+    if service is None:
         raise AssertionError("only the audience of a route with a service is not known")
-    return default_audience(await world.caches.names.resolve(order.route.service))
+    return default_audience(await world.caches.names.resolve(service))
 
 
 def _complain(detail: str, hint: str | None) -> int:

@@ -203,7 +203,7 @@ def _iap(call: Call) -> Advice:
     client = expected[1] if expected else "the OAuth client ID that this prints"
     return Advice(
         reason="iap_audience_refused",
-        why=f"Identity-Aware Proxy does not accept tokens for {call.route.audience}.",
+        why=f"Identity-Aware Proxy does not accept tokens for {call.route.first.audience}.",
         fix=f"Set the route's audience to {client}.",
         command="gcloud compute backend-services describe BACKEND_SERVICE --global "
         "--format='value(iap.oauth2ClientId)'",
@@ -281,7 +281,7 @@ def _badly_written(call: Call) -> Advice | None:
 
 
 def _custom_domain(call: Call) -> Advice | None:
-    upstream, audience = call.route.upstream, call.route.audience
+    upstream, audience = call.route.first.upstream, call.route.first.audience
     if upstream is None or audience != default_audience(upstream) or call.is_cloud_run:
         return None
     if is_address(upstream.host):
@@ -309,7 +309,7 @@ def _gcloud_login(call: Call) -> Advice | None:
 
 
 def _other_audience(call: Call) -> Advice | None:
-    upstream, audience = call.route.upstream, call.route.audience
+    upstream, audience = call.route.first.upstream, call.route.first.audience
     if upstream is None or audience == default_audience(upstream):
         return None
     return Advice(

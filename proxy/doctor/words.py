@@ -83,7 +83,10 @@ def again(command: Literal["doctor", "token"], route: Route, source: str) -> str
     `source` is where that came from: `Config.source`.
     """
     if "://" in source:  # A URL in place of a configuration.
-        word = source if command == "doctor" else route.audience or source
+        word = source if command == "doctor" else route.first.audience or source
         return shlex.join([PROGRAM, command, word])
-    words = [PROGRAM, command, route.name]
+    name = route.name
+    if command == "token" and len(route.upstream or route.service) > 1:
+        name = route.first.audience or name  # Its name stands for the first destination.
+    words = [PROGRAM, command, name]
     return shlex.join(words if source == TEXT_VARIABLE else [*words, "--config", source])

@@ -56,7 +56,7 @@ def attributes_of(exchange: TracedExchange, error: ProxyError | None) -> Attribu
     }
     if not known:
         found["http.request.method_original"] = method
-    upstream = exchange.route.config.upstream
+    upstream = exchange.route.config.first.upstream
     if upstream is not None:
         # Queries are never repeated: they hold what callers keep from logs.
         path = exchange.upstream_target.partition(b"?")[0].decode("latin-1")

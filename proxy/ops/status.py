@@ -168,7 +168,7 @@ def _settings(route: Route) -> Json:
         "matches": show.matches(route),
         "strip_path": route.strip_path,
         "upstream": show.upstream(route),
-        "audience": route.audience,
+        "audience": show.audience(route) or None,
         "auth": route.auth.value,
         "header": route.header.value,
         "credentials": show.credentials(route.credentials),

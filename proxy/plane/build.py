@@ -108,13 +108,28 @@ class Builder:
             pool.close()
 
     def _prepare(self, route: Route, pools: dict[_PoolKey, Pools]) -> PreparedRoute:
-        upstream = route.upstream
-        if upstream is None:
+        # A service may turn out to be at an address that the route has already.
+        audiences: dict[Upstream, str | None] = {}
+        for each in route.destinations:
+            if each.upstream is not None:
+                audiences.setdefault(each.upstream, each.audience)
+        destinations = tuple(
+            [
+                self._destination(route, upstream, audience, pools)
+                for upstream, audience in audiences.items()
+            ]
+        )
+        if not destinations:
             raise AssertionError(f"the upstream of route {route.name} is not resolved")
+        return PreparedRoute(route, destinations, self._plane.stats.route(route.name))
+
+    def _destination(
+        self, route: Route, upstream: Upstream, audience: str | None, pools: dict[_PoolKey, Pools]
+    ) -> Destination:
         token_cache = None
         if route.auth is Auth.ID_TOKEN:
-            token_cache = self._tokens.cache(route.credentials, route.audience or upstream.origin)
-        destination = Destination(
+            token_cache = self._tokens.cache(route.credentials, audience or upstream.origin)
+        return Destination(
             route.name,
             upstream,
             pools=self._pools_of(route, upstream, pools),
@@ -122,7 +137,6 @@ class Builder:
             header=route.header,
             protocol=route.protocol,
         )
-        return PreparedRoute(route, (destination,), self._plane.stats.route(route.name))
 
     def _pools_of(self, route: Route, upstream: Upstream, into: dict[_PoolKey, Pools]) -> Pools:
         """Return the pools of a route, those that there are if it may keep them."""

@@ -64,7 +64,7 @@ def explain(status: int, route: Route, token: IdToken | None) -> tuple[str, str]
     if status == 401:  # noqa: PLR2004 (RFC 9110, 15.5.2)
         text = (
             f"The upstream of route {route.name} answered 401 to a token of {account}"
-            f" for the audience {route.audience}."
+            f" for the audience {route.first.audience}."
         )
         hint = (
             "If the service runs on Cloud Run, the audience must be its run.app URL or one of its"
@@ -105,9 +105,10 @@ def service_of(route: Route) -> tuple[str, str]:
     Deterministic URLs are ``[TAG---]SERVICE-PROJECT_NUMBER.REGION.run.app``; others hold an
     identifier that is not to be parsed (Cloud Run, "Service URLs").
     """
-    if route.service is not None:
-        return route.service.name, route.service.region or "REGION"
-    labels = route.upstream.host.split(".") if route.upstream is not None else []
+    service, upstream = route.first.service, route.first.upstream
+    if service is not None:
+        return service.name, service.region or "REGION"
+    labels = upstream.host.split(".") if upstream is not None else []
     if labels[2:] == ["run", "app"]:
         name, _, number = labels[0].rpartition("---")[2].rpartition("-")
         if name and number.isdigit():

@@ -15,7 +15,7 @@ from axe_playwright_python.async_playwright import Axe  # type: ignore[import-un
 from playwright.async_api import Browser, Page, Request, async_playwright, expect
 
 from proxy.clock import Clocks
-from proxy.config.model import Address, Admin, Auth, Config, Route, Upstream
+from proxy.config.model import Address, Admin, Auth, Config, Destination, Route, Upstream
 from proxy.ops.admin import AdminServer, AdminView
 from proxy.ops.lifecycle import Lifecycle, State
 from proxy.ops.numbers import Numbers, TokenView
@@ -35,13 +35,17 @@ CONFIG = Config(
             name="orders",
             listen=(LISTEN,),
             path="/orders",
-            upstream=Upstream("https", "orders.run.app", 443),
-            audience="https://orders.run.app",
+            destinations=(
+                Destination(
+                    upstream=Upstream("https", "orders.run.app", 443),
+                    audience="https://orders.run.app",
+                ),
+            ),
         ),
         Route(
             name="local",
             listen=(LISTEN,),
-            upstream=Upstream("http", "127.0.0.1", 3001),
+            destinations=(Destination(upstream=Upstream("http", "127.0.0.1", 3001)),),
             auth=Auth.NONE,
         ),
     ),

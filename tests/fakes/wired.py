@@ -17,7 +17,7 @@ from typing import Any, Self, cast
 import pytest
 
 from proxy.clock import Clocks
-from proxy.config.model import Address, Auth, Config, Route, Upstream
+from proxy.config.model import Address, Auth, Config, Destination, Route, Upstream
 from proxy.identity.cache import TokenCache
 from proxy.identity.caches import TokenCaches
 from proxy.identity.source import TokenSourceError
@@ -143,12 +143,13 @@ class Wired:
     async def serve(self, **changes: Any) -> None:
         """Serve one route, ``default``, to the scripted upstream; `changes` are its fields.
 
-        The first call starts everything, later ones are reloads.
+        `upstream` among them stands for one destination there.  The first call starts
+        everything, later ones are reloads.
         """
-        upstream = Upstream("http", "127.0.0.1", self.upstream.port)
-        route = Route(
-            name="default", listen=(ANY,), upstream=upstream, auth=Auth.NONE, audience=AUDIENCE
-        )
+        scripted = Upstream("http", "127.0.0.1", self.upstream.port)
+        upstream = changes.pop("upstream", scripted)
+        only = Destination(upstream=upstream, audience=AUDIENCE)
+        route = Route(name="default", listen=(ANY,), destinations=(only,), auth=Auth.NONE)
         await self.serve_routes(dataclasses.replace(route, **changes))
 
     async def serve_routes(self, *routes: Route) -> None:

@@ -73,7 +73,7 @@ def test_run_is_the_default_command(served: list[tuple[Config, Reload]]) -> None
 
     first, second = (config for config, _ in served)
     assert first == second
-    assert str(first.routes[0].upstream) == "https://a.example"
+    assert str(first.routes[0].first.upstream) == "https://a.example"
 
 
 def test_run_takes_its_arguments_from_the_command_line(
@@ -105,7 +105,7 @@ def test_every_flag_of_run_reaches_the_configuration(
     config, reload = served[0]
     only = config.routes[0]
     assert config.listeners == (Address("127.0.0.1", 7001),)
-    assert only.audience == "me"
+    assert only.first.audience == "me"
     assert config.admin is not None
     assert config.admin.listen.port == 7002
     assert only.header.value == "Authorization"

@@ -15,14 +15,20 @@ from typing import cast
 import pytest
 
 from proxy.administration import Administration
-from proxy.config.model import Config, Log, Route, Upstream
+from proxy.config.model import Config, Destination, Log, Route, Upstream
 from proxy.config.problems import ConfigError, Problem
 from proxy.notify import Notifier
 from proxy.plane.listen import ListenFailed
 from proxy.process import _Logging, _Process, _raise_descriptor_limit, _Signals
 
 CONFIG = Config(
-    routes=(Route(name="a", listen=(), upstream=Upstream("http", "127.0.0.1", 9)),),
+    routes=(
+        Route(
+            name="a",
+            listen=(),
+            destinations=(Destination(upstream=Upstream("http", "127.0.0.1", 9)),),
+        ),
+    ),
     sigterm_delay=3.0,
 )
 

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from proxy.config.model import Address, Admin, Config, Route, Upstream
+from proxy.config.model import Address, Admin, Config, Destination, Route, Upstream
 from proxy.plane.listen import ListenFailed, address_of
 from proxy.sockets import Inherited, OwnSockets, advice, assign, inherit
 
@@ -23,7 +23,8 @@ SHARED, OWN, ADMIN = (Address("127.0.0.1", port) for port in (8080, 8081, 9090))
 def config(*listeners: Address, admin: Address | None = ADMIN) -> Config:
     """Routes ``r0``, ``r1`` and so on, each with one of the listeners."""
     routes = [
-        Route(name=f"r{n}", listen=(each,), upstream=UPSTREAM) for n, each in enumerate(listeners)
+        Route(name=f"r{n}", listen=(each,), destinations=(Destination(upstream=UPSTREAM),))
+        for n, each in enumerate(listeners)
     ]
     return Config(routes=tuple(routes), admin=None if admin is None else Admin(listen=admin))
 
@@ -114,8 +115,10 @@ BUSY = OSError(errno.EADDRINUSE, "Address already in use")
 def test_a_busy_address_is_named_with_what_takes_another(
     where: Address | str, why: OSError | str, says: str
 ) -> None:
-    shared = Route(name="shared", listen=(SHARED,), upstream=UPSTREAM)
-    own = Route(name="own", listen=(OWN,), own_listener=True, upstream=UPSTREAM)
+    shared = Route(name="shared", listen=(SHARED,), destinations=(Destination(upstream=UPSTREAM),))
+    own = Route(
+        name="own", listen=(OWN,), own_listener=True, destinations=(Destination(upstream=UPSTREAM),)
+    )
     both = Config(routes=(shared, own), admin=Admin(listen=ADMIN))
 
     assert advice(ListenFailed(where, why), both) == says

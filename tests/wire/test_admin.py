@@ -14,7 +14,7 @@ from prometheus_client.core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_open
 from prometheus_client.parser import text_string_to_metric_families as read_plain
 
-from proxy.config.model import Address, Admin, Config, Route, Upstream
+from proxy.config.model import Address, Admin, Config, Destination, Route, Upstream
 from proxy.ops.admin import HEADERS, AdminServer, AdminView
 from proxy.ops.lifecycle import Lifecycle, State
 from proxy.ops.numbers import Numbers
@@ -28,8 +28,12 @@ CONFIG = Config(
         Route(
             name="orders",
             listen=(Address("127.0.0.1", 8080),),
-            upstream=Upstream("https", "orders.run.app", 443),
-            audience="https://orders.run.app",
+            destinations=(
+                Destination(
+                    upstream=Upstream("https", "orders.run.app", 443),
+                    audience="https://orders.run.app",
+                ),
+            ),
         ),
     ),
     source="config/proxy.yaml",

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from proxy.config.model import Address, Config, Route, Upstream
+from proxy.config.model import Address, Config, Destination, Route, Upstream
 from proxy.plane.listen import address_of, bind, close_all
 from proxy.workers.channel import (
     Ask,
@@ -30,8 +30,12 @@ CONFIG = Config(
         Route(
             name="orders",
             listen=(ADDRESS,),
-            upstream=Upstream("https", "orders.run.app", 443),
-            audience="https://orders.run.app",
+            destinations=(
+                Destination(
+                    upstream=Upstream("https", "orders.run.app", 443),
+                    audience="https://orders.run.app",
+                ),
+            ),
         ),
     ),
 )

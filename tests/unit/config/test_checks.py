@@ -7,6 +7,12 @@ from tests.unit.config.reading import one_route, read, told
 SAME = "give one of them another host, path or listen"
 
 
+def test_a_destination_in_a_list_must_not_be_a_listener_of_the_proxy() -> None:
+    keys = "listen: 8085, upstream: ['http://localhost:3001', 'http://127.0.0.1:8085']"
+    (line,) = told(one_route(keys))
+    assert "routes.a.upstream[1]: localhost:8085 is a listener of this proxy" in line
+
+
 def two(first: str, second: str, top: str = "") -> str:
     """Return a document with the routes ``a`` and ``b``, which hold these keys."""
     upstream = "upstream: 'https://a.example'"

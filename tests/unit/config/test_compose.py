@@ -134,7 +134,7 @@ def test_a_merged_configuration_works_as_a_whole() -> None:
     )
 
     assert config.routes[1].timeouts.connect == 5.0
-    assert str(config.routes[1].upstream) == "https://a.example.com"
+    assert str(config.routes[1].first.upstream) == "https://a.example.com"
 
 
 def test_only_mappings_are_merged() -> None:

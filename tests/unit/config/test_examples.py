@@ -49,4 +49,4 @@ def test_the_complete_file_names_every_key() -> None:
 
 def test_the_complete_file_takes_a_real_service_from_the_environment() -> None:
     url = "https://orders-123456789012.us-central1.run.app"
-    assert load(CONFIG / "proxy.yaml", {"SERVICE_URL": url}).routes[0].audience == url
+    assert load(CONFIG / "proxy.yaml", {"SERVICE_URL": url}).routes[0].first.audience == url

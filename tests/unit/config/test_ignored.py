@@ -213,3 +213,13 @@ def test_programs_are_told_too() -> None:
 
 def test_what_is_ignored_makes_no_other_configuration() -> None:
     assert read(one_route(), {"PORT": "80"}) == read(one_route())
+
+
+def test_a_route_is_named_once_however_many_destinations_it_has() -> None:
+    text = one_route("upstream: ['https://a.example', 'https://b.example']")
+    assert ignored(text, {"HTTPS_PROXY": PROXY}) == [f"HTTPS_PROXY: {DIRECT}"]
+
+
+def test_roots_count_where_any_destination_is_encrypted(tmp_path: Path) -> None:
+    lead = f"upstream: ['{LOCAL}', 'https://localhost'], auth: none, ca_file: "
+    assert ignored(one_route(f'{lead}"{ca_file(tmp_path)}"')) == []

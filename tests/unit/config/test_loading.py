@@ -55,19 +55,19 @@ def test_a_whole_document_is_read_and_resolved() -> None:
 
     assert orders.path == "/orders"
     assert orders.strip_path
-    assert orders.upstream == Upstream("https", "orders-abc123-uc.a.run.app", 443)
-    assert orders.audience == "https://orders-abc123-uc.a.run.app"
+    assert orders.first.upstream == Upstream("https", "orders-abc123-uc.a.run.app", 443)
+    assert orders.first.audience == "https://orders-abc123-uc.a.run.app"
     assert orders.timeouts == Timeouts(connect=5.0)
     assert orders.listen == (Address("localhost", 8081),)
     assert not orders.own_listener
     assert billing.host == ("billing.internal", "*.billing.internal")
-    assert billing.service == Service("billing")
-    assert billing.upstream is None
-    assert billing.audience == "https://billing.example.com"
+    assert billing.first.service == Service("billing")
+    assert billing.first.upstream is None
+    assert billing.first.audience == "https://billing.example.com"
     assert search.listen == (Address("localhost", 8082),)
     assert search.own_listener
     assert search.auth is Auth.NONE
-    assert search.audience is None
+    assert search.first.audience is None
 
 
 def test_what_is_not_written_has_the_contracts_defaults() -> None:
@@ -129,7 +129,7 @@ def test_every_key_of_a_route_is_read() -> None:
 
     assert only.listen == (Address("localhost", 8081),)
     assert (only.host, only.path, only.strip_path) == (("a.internal",), "/a", True)
-    assert (only.audience, only.auth) == ("me", Auth.ID_TOKEN)
+    assert (only.first.audience, only.auth) == ("me", Auth.ID_TOKEN)
     assert only.header is IdentityHeader.AUTHORIZATION
     assert only.credentials == GcloudCredentials()
     assert only.protocol is Protocol.H2
@@ -442,7 +442,7 @@ def test_an_expanded_word_in_quotes_is_typed_too() -> None:
     assert only.listen == (Address("localhost", 8081),)
     assert only.strip_path
     assert (only.retries.attempts, only.limits.queue) == (3, 7)
-    assert (only.set_headers, only.audience) == ((("X-A", "3"), ("X-B", "true")), "3")
+    assert (only.set_headers, only.first.audience) == ((("X-A", "3"), ("X-B", "true")), "3")
 
 
 def test_an_expanded_word_in_quotes_is_no_number_if_it_looks_like_none() -> None:
@@ -454,7 +454,7 @@ def test_an_expanded_word_in_quotes_is_no_number_if_it_looks_like_none() -> None
 
 
 def test_a_text_may_come_from_a_variable_that_looks_like_a_number() -> None:
-    assert read(block_route("audience: ${N}"), {"N": "3"}).routes[0].audience == "3"
+    assert read(block_route("audience: ${N}"), {"N": "3"}).routes[0].first.audience == "3"
 
 
 def test_an_empty_variable_is_no_value_unless_quoted() -> None:
@@ -510,7 +510,7 @@ def test_a_mistake_in_defaults_is_told_once_however_many_routes_there_are() -> N
 
 
 def test_an_audience_may_be_a_default_for_all() -> None:
-    assert route(top="defaults: {audience: all}").audience == "all"
+    assert route(top="defaults: {audience: all}").first.audience == "all"
 
 
 # Credentials

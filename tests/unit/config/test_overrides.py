@@ -105,7 +105,7 @@ def test_auth_and_header_apply_to_every_route() -> None:
 
 
 def test_the_audience_flag_replaces_that_of_the_only_route() -> None:
-    assert read({"audience": "flag"}).routes[0].audience == "flag"
+    assert read({"audience": "flag"}).routes[0].first.audience == "flag"
 
 
 def test_the_audience_flag_is_refused_where_several_services_would_share_it() -> None:
@@ -115,7 +115,7 @@ def test_the_audience_flag_is_refused_where_several_services_would_share_it() ->
 
 
 def test_a_dollar_in_a_flag_is_a_dollar() -> None:
-    assert read({"audience": "a$b${C}"}).routes[0].audience == "a$b${C}"
+    assert read({"audience": "a$b${C}"}).routes[0].first.audience == "a$b${C}"
 
 
 def test_problems_are_told_with_the_flag_or_variable() -> None:

@@ -11,6 +11,7 @@ from proxy.config.model import (
     Address,
     AutoCredentials,
     Credentials,
+    Destination,
     GcloudCredentials,
     Impersonate,
     MetadataCredentials,
@@ -105,6 +106,13 @@ def test_a_program_gets_the_same_as_data() -> None:
         "upstream": "https://orders.example.com",
         "service": None,
         "audience": "https://orders.example.com",
+        "destinations": [
+            {
+                "upstream": "https://orders.example.com",
+                "service": None,
+                "audience": "https://orders.example.com",
+            }
+        ],
         "auth": "id_token",
         "header": "X-Serverless-Authorization",
         "credentials": "impersonate: a@b.c",
@@ -112,6 +120,28 @@ def test_a_program_gets_the_same_as_data() -> None:
     }
     assert (billing["upstream"], billing["service"], billing["audience"]) == (None, "billing", None)
     assert (search["auth"], search["audience"]) == ("none", None)
+
+
+def test_each_further_destination_has_a_line_of_its_own() -> None:
+    config = read("routes: {a: {service: [b.us-east1, b.us-west1.42]}}")
+
+    _, first, second = table(config).splitlines()
+    assert first.split("  ")[0] == "a"
+    assert "service b.us-east1 (unresolved)  (unresolved)" in first
+    assert second.split() == ["https://b-42.us-west1.run.app"] * 2
+    (shown,) = routes_as_json(config)["routes"]
+    assert [each["service"] for each in shown["destinations"]] == ["b.us-east1", "b.us-west1.42"]
+    assert (shown["upstream"], shown["service"]) == (None, "b.us-east1")
+
+
+def test_the_audience_is_said_once_where_all_destinations_have_it() -> None:
+    lead = "upstream: ['https://a.example', 'https://b.example']"
+    (own,) = read(f"routes: {{a: {{{lead}}}}}").routes
+    (shared,) = read(f"routes: {{a: {{{lead}, audience: shop}}}}").routes
+    (none,) = read(f"routes: {{a: {{{lead}, auth: none}}}}").routes
+
+    assert show.audience(own) == "https://a.example, https://b.example"
+    assert (show.audience(shared), show.audience(none)) == ("shop", "")
 
 
 def test_credentials_in_files_are_shown_by_name(tmp_path: Path) -> None:
@@ -179,9 +209,10 @@ def test_a_route_says_what_it_matches(made: Route, words: str) -> None:
 @pytest.mark.parametrize(
     ("made", "words"),
     [
-        (route(upstream=Upstream("https", "x.run.app", 443, "/base")), "https://x.run.app/base"),
-        (route(service=Service("billing", "europe-west1")), "service billing.europe-west1"),
+        (Destination(upstream=Upstream("https", "x.run.app", 443, "/a")), "https://x.run.app/a"),
+        (Destination(service=Service("billing", "europe-west1")), "service billing.europe-west1"),
     ],
 )
-def test_a_route_says_where_it_leads(made: Route, words: str) -> None:
-    assert show.upstream(made) == words
+def test_a_route_says_where_it_leads(made: Destination, words: str) -> None:
+    assert show.upstream(route(destinations=(made,))) == words
+    assert show.upstream(route(destinations=(made, made))) == f"{words}, {words}"

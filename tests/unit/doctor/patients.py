@@ -27,8 +27,14 @@ def patient(keys: str = "", upstream: str = URL) -> Route:
 
 def token(route: Route, **claims: Any) -> IdToken:
     """Return a token for the route that was issued a minute ago."""
-    said = {"aud": route.audience, "iat": NOW - 60, "exp": NOW + 3540, "email": CALLER, **claims}
-    return IdToken("secret", route.audience or "", said["exp"], said["email"], said)
+    said = {
+        "aud": route.first.audience,
+        "iat": NOW - 60,
+        "exp": NOW + 3540,
+        "email": CALLER,
+        **claims,
+    }
+    return IdToken("secret", route.first.audience or "", said["exp"], said["email"], said)
 
 
 def answer(status: int, body: str = "", **fields: str) -> Answer:

@@ -78,3 +78,11 @@ def test_any_other_word_is_refused(config: Config, word: str, guess: str) -> Non
         f"{word}: no route of f has this name, "
         f"and an audience looks like https://billing.example.com{guess}"
     )
+
+
+def test_the_audience_of_any_destination_is_known() -> None:
+    lead = "upstream: ['https://a.example', 'https://b.example']"
+    config = read(f"routes: {{orders: {{{lead}, credentials: metadata}}}}")
+
+    assert order_for("orders", config).audience == "https://a.example"
+    assert order_for("https://b.example", config).credentials == MetadataCredentials()

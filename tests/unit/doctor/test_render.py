@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from proxy.doctor.findings import Advice, Finding, Outcome, Report, Step, skipped
@@ -112,15 +114,26 @@ def test_colours_are_for_the_marks_alone() -> None:
     assert coloured.replace("\x1b[31m✗\x1b[0m", "✗") == plain
 
 
-def test_the_last_line_counts() -> None:
+def test_the_last_line_counts_a_route_with_several_destinations_once() -> None:
     fine, ill = report(), report(BROKEN)
 
+    assert summary([fine, fine], Style()) == "The route works.\n"
+    assert summary([fine, ill], Style()) == "The route fails.\n"
+    assert summary([ill, fine], Style()) == "The route fails.\n"
+
+
+def test_the_last_line_counts() -> None:
+    fine, ill = report(), report(BROKEN)
+    other = Report(replace(fine.route, name="b"), ())
+    broken = Report(other.route, (BROKEN,))
+    third = Report(replace(fine.route, name="c"), ())
+
     assert summary([fine], Style()) == "The route works.\n"
-    assert summary([fine, fine], Style()) == "All 2 routes work.\n"
+    assert summary([fine, other], Style()) == "All 2 routes work.\n"
     assert summary([ill], Style()) == "The route fails.\n"
-    assert summary([ill, ill], Style()) == "All 2 routes fail.\n"
-    assert summary([fine, ill], Style()) == "1 of 2 routes work; a fails.\n"
-    assert summary([fine, ill, ill], Style()) == "1 of 3 routes work; a, a fail.\n"
+    assert summary([ill, broken], Style()) == "All 2 routes fail.\n"
+    assert summary([ill, other], Style()) == "1 of 2 routes work; a fails.\n"
+    assert summary([ill, broken, third], Style()) == "1 of 3 routes work; a, b fail.\n"
 
 
 def test_warnings_and_skipped_steps_are_no_failures() -> None:

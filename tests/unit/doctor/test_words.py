@@ -94,3 +94,13 @@ def test_a_strangers_text_cannot_steer_the_terminal() -> None:
 def test_the_same_configuration_is_named_again(source: str, doctor: str, token: str) -> None:
     assert words.again("doctor", patient(), source) == f"cloud-run-auth-proxy {doctor}"
     assert words.again("token", patient(), source) == f"cloud-run-auth-proxy {token}"
+
+
+def test_the_token_of_a_further_destination_is_asked_for_by_its_audience() -> None:
+    several = patient(upstream="['https://a.example', 'https://b.example']")
+    first, second = several.each()
+
+    assert words.again("token", second, "f").split()[1:3] == ["token", "https://b.example"]
+    assert words.again("token", first, "f").split()[1:3] == ["token", "https://a.example"]
+    assert words.again("doctor", second, "f").split()[1:3] == ["doctor", "a"]
+    assert words.again("token", patient(), "f").split()[1:3] == ["token", "a"]

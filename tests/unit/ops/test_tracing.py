@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from proxy.clock import Clocks
-from proxy.config.model import Route, Upstream
+from proxy.config.model import Destination, Route, Upstream
 from proxy.errors import DownstreamGone, ProxyError, TokenUnavailable, UpstreamReset
 from proxy.ops import tracing
 from proxy.ops.otel import Recorder
@@ -49,7 +49,9 @@ class PlainRoute:
 
 def route(upstream: Upstream | None = None) -> PlainRoute:
     upstream = upstream or Upstream("https", "orders.example", 443, "/base")
-    return PlainRoute("orders", Route(name="orders", listen=(), upstream=upstream))
+    return PlainRoute(
+        "orders", Route(name="orders", listen=(), destinations=(Destination(upstream=upstream),))
+    )
 
 
 @dataclass

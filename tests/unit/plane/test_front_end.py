@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.config.model import Address, Route, Service, Upstream
+from proxy.config.model import Address, Destination, Route, Service, Upstream
 from proxy.identity.token import IdToken
 from proxy.plane.front_end import explain, refusal_of, service_of
 from proxy.plane.head import ResponseHead, block
@@ -42,9 +42,7 @@ def route(host: str | None = URL, service: Service | None = None) -> Route:
     return Route(
         name="orders",
         listen=(Address("127.0.0.1", 0),),
-        upstream=upstream,
-        service=service,
-        audience=f"https://{host}",
+        destinations=(Destination(upstream=upstream, service=service, audience=f"https://{host}"),),
     )
 
 

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from proxy.config.model import Auth, Route, Upstream
+from proxy.config.model import Auth, Destination, Route, Upstream
 from tests.fakes.wired import ANY, Wired
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -379,7 +379,10 @@ async def test_a_route_with_hosts_serves_them_and_leaves_others_to_the_rule(
 ) -> None:
     port = loopback.upstream.port
     plain = Route(
-        name="rest", listen=(ANY,), upstream=Upstream("http", "127.0.0.1", port), auth=Auth.NONE
+        name="rest",
+        listen=(ANY,),
+        destinations=(Destination(upstream=Upstream("http", "127.0.0.1", port)),),
+        auth=Auth.NONE,
     )
     orders = dataclasses.replace(
         plain, name="orders", host=("orders.internal", "*.orders.internal")

@@ -75,7 +75,7 @@ async def final_answer(caller: RawCaller) -> tuple[int, bytes]:
 
 async def test_a_caller_in_frames_gets_it_too(wired: Wired, upstream: RudeUpstream) -> None:
     await wired.serve(
-        upstream=wired.config.routes[0].upstream,
+        upstream=wired.config.routes[0].first.upstream,
         ca_file=wired.config.routes[0].ca_file,
         protocol=Protocol.H1,
     )
@@ -92,7 +92,7 @@ async def test_a_caller_in_frames_gets_it_too(wired: Wired, upstream: RudeUpstre
 
 async def test_an_answer_in_frames_is_read_too(wired: Wired, upstream: RudeUpstream) -> None:
     await wired.serve(
-        upstream=wired.config.routes[0].upstream,
+        upstream=wired.config.routes[0].first.upstream,
         ca_file=wired.config.routes[0].ca_file,
         protocol=Protocol.H2,
     )

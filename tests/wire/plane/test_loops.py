@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from proxy.config.model import Auth, Protocol, Retries, Route, Upstream
+from proxy.config.model import Auth, Destination, Protocol, Retries, Route, Upstream
 from proxy.plane.guard import MOST_PROXIES
 from proxy.plane.head import values
 from tests.fakes.framed import GET, GRPC
@@ -128,7 +128,13 @@ async def test_a_chain_of_proxies_is_no_loop_though_applications_pass_all_fields
 async def test_who_is_called_back_may_call_on_by_another_route(wired: Wired) -> None:
     wired.upstream.automatic = OK
     upstream = Upstream("http", "127.0.0.1", wired.upstream.port)
-    first = Route(name="first", listen=(ANY,), path="/first", upstream=upstream, auth=Auth.NONE)
+    first = Route(
+        name="first",
+        listen=(ANY,),
+        path="/first",
+        destinations=(Destination(upstream=upstream),),
+        auth=Auth.NONE,
+    )
     await wired.serve_routes(first, dataclasses.replace(first, name="second", path="/second"))
     caller = await wired.caller()
     assert (await caller.ask(b"GET /first HTTP/1.1\r\nHost: localhost\r\n\r\n")).status == 200

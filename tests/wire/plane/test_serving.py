@@ -9,7 +9,7 @@ import logging
 
 import pytest
 
-from proxy.config.model import Auth, Limits, Route, Upstream
+from proxy.config.model import Auth, Destination, Limits, Route, Upstream
 from proxy.errors import ProxyError
 from proxy.plane.exchange import Exchange
 from proxy.plane.http1.downstream import Http1Downstream
@@ -23,7 +23,9 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 def route(wired: Wired, name: str, **more: object) -> Route:
     upstream = Upstream("http", "127.0.0.1", wired.upstream.port)
-    plain = Route(name=name, listen=(ANY,), upstream=upstream, auth=Auth.NONE)
+    plain = Route(
+        name=name, listen=(ANY,), destinations=(Destination(upstream=upstream),), auth=Auth.NONE
+    )
     return dataclasses.replace(plain, **more)  # type: ignore[arg-type]  # fields of a route
 
 
@@ -130,7 +132,9 @@ async def test_the_path_is_forwarded_as_configured(
 ) -> None:
     wired.upstream.automatic = OK
     upstream = Upstream("http", "127.0.0.1", wired.upstream.port, base)
-    await wired.serve_routes(route(wired, "orders", upstream=upstream, **config))
+    await wired.serve_routes(
+        route(wired, "orders", **config, destinations=(Destination(upstream=upstream),))
+    )
 
     assert (await ask(wired, target)).status == 200
     assert wired.upstream.requests[0].start == f"GET {seen} HTTP/1.1".encode()
