@@ -25,7 +25,6 @@ RECENT_POINTS: Final = 12
 PERCENTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 COUNTS: Final = ("requests", "client_errors", "server_errors", "refused")
 DRAWN: Final = ("requests", "client_errors", "server_errors")
-SERIES: Final = (*DRAWN, *PERCENTILES)
 
 # The caller went away: nobody's error, and usual where streams are read.
 _GONE: Final = 499

@@ -201,11 +201,6 @@ class _Connection(asyncio.Protocol):
         return self._phase is _Phase.ANSWERING
 
     @property
-    def is_ended(self) -> bool:
-        """Whether the connection ends or has ended."""
-        return self._transport.is_closing()
-
-    @property
     def may_go(self) -> bool:
         """Whether the connection waits for the caller."""
         return self._leaving or self._phase is not _Phase.ANSWERING

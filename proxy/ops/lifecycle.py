@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -46,20 +46,16 @@ class Truth:
     why: str
 
 
-OnChange = Callable[[State, State], None]
-
-
 class Lifecycle:
     """One per process; `move_to` is the only writer of the state."""
 
-    __slots__ = ("_clocks", "_listeners", "_reached", "_state", "note", "started_at")
+    __slots__ = ("_clocks", "_reached", "_state", "note", "started_at")
 
     def __init__(self, clocks: Clocks | None = None) -> None:
         self._clocks = clocks or Clocks()
         self._state = State.STARTING
         self._reached = {state: asyncio.Event() for state in State}
         self._reached[self._state].set()
-        self._listeners: list[OnChange] = []
         self.started_at = self._clocks.steady()
         """Steady clock."""
         self.note = ""
@@ -87,13 +83,6 @@ class Lifecycle:
         self.note = note
         self._reached[new].set()
         _log.debug("%s after %.3f s", new.value, self.uptime)
-        for listener in tuple(self._listeners):
-            listener(old, new)
-
-    def on_change(self, listener: OnChange) -> Callable[[], None]:
-        """Call ``listener(old, new)`` after each move; return a function that ends that."""
-        self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener)
 
     async def reached(self, state: State) -> None:
         """Wait until the state has been entered once, even if it has been left since."""

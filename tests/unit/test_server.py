@@ -48,12 +48,14 @@ async def test_a_server_goes_from_starting_to_stopped() -> None:
     async with scripted(OK) as upstream:
         server = Server(config({"a": {"upstream": url_of(upstream)}}), {})
         states = [server.lifecycle.state]
-        server.lifecycle.on_change(lambda _, new: states.append(new))
         await server.start()
+        states.append(server.lifecycle.state)
         assert await status_of(at(server), "/") == 200
         server.drain()
+        states.append(server.lifecycle.state)
         assert await server.drained() == 0
         await server.stop()
+        states.append(server.lifecycle.state)
         # A second time, nothing is left to be done.
         await server.stop()
 

@@ -161,10 +161,10 @@ async def test_whoever_is_waited_for_has_a_deadline(
     (connection,) = world.server.connections
 
     world.later(seconds - SECOND)
-    before = connection.is_ended
+    before = connection._transport.is_closing()
     world.later(SECOND)
 
-    assert (before, connection.is_ended) == (False, True)
+    assert (before, connection._transport.is_closing()) == (False, True)
     await connection.ended
 
 
@@ -197,7 +197,7 @@ async def test_as_many_connections_as_it_takes_stay(world: World) -> None:
     callers[0].send(GET)
 
     assert await callers[0].answer()
-    assert not any(each.is_ended for each in world.server.connections)
+    assert not any(each._transport.is_closing() for each in world.server.connections)
 
 
 async def test_one_more_takes_the_place_of_whoever_was_silent_for_longest(
@@ -348,7 +348,7 @@ async def test_a_caller_that_never_closes_after_its_last_answer_is_closed(world:
 
     world.later(LINGER_SECONDS)
 
-    assert all(each.is_ended for each in connections)
+    assert all(each._transport.is_closing() for each in connections)
 
 
 async def test_a_caller_that_has_closed_its_own_side_is_answered(world: World) -> None:

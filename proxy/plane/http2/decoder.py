@@ -103,11 +103,6 @@ class Decoder:
         self._blocks: dict[bytes, Fields] = {}
         self._fields: dict[tuple[bytes, bytes], Field] = {}
 
-    @property
-    def table_bytes(self) -> tuple[int, int]:
-        """What the table holds, and what its sender lets it hold (bytes)."""
-        return self._size, self._maximum
-
     def decode(self, block: bytes) -> Fields:
         """Return the fields of a block.
 

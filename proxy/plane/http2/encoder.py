@@ -71,11 +71,6 @@ class Encoder:
         """Whether a line of the block under way came for the first time, or changed the table."""
         self._blocks: dict[bytes, bytes] = {}
 
-    @property
-    def table_bytes(self) -> tuple[int, int]:
-        """What the table holds, and what it may hold (bytes)."""
-        return self._size, self._maximum
-
     def resize(self, allowed: int) -> None:
         """Obey what the peer allows our table to hold (bytes), as far as we want it."""
         maximum = min(allowed, TABLE_BYTES)

@@ -86,17 +86,6 @@ def test_a_probe_that_fails_says_what_is_waited_for() -> None:
     assert lifecycle.ready.why == "draining: 3 exchanges in flight"
 
 
-def test_listeners_hear_of_each_move_until_they_leave() -> None:
-    lifecycle = Lifecycle()
-    moves: list[tuple[State, State]] = []
-    leave = lifecycle.on_change(lambda old, new: moves.append((old, new)))
-    lifecycle.move_to(SERVING)
-    leave()
-    lifecycle.move_to(DRAINING)
-
-    assert moves == [(STARTING, SERVING)]
-
-
 async def test_whoever_waits_for_a_state_goes_on_when_it_is_entered() -> None:
     lifecycle = Lifecycle()
     waiter = asyncio.ensure_future(lifecycle.reached(DRAINING))
