@@ -47,9 +47,17 @@ def in_document(
         for address in listen:
             if address not in used:
                 yield Ignored("listen", f"{address} is not opened, for no route uses it")
+    allowing = [route for route, _ in routes if route.allow_credentials]
+    has_default = allowing and "allow_credentials" in _keys(written.get("defaults"))
+    if has_default and not any(route.allow_origins for route in allowing):
+        yield Ignored("defaults.allow_credentials", "no route has allow_origins")
     for route, entry in routes:
-        keys = entry.value.entries if isinstance(entry.value, MapNode) else {}
-        yield from _in_route(route, keys)
+        yield from _in_route(route, _keys(entry))
+
+
+def _keys(entry: Entry | None) -> Mapping[str, Entry]:
+    """Return what a mapping holds."""
+    return entry.value.entries if entry and isinstance(entry.value, MapNode) else {}
 
 
 def _in_route(route: Route, keys: Mapping[str, Entry]) -> Iterator[Ignored]:
@@ -65,6 +73,9 @@ def _in_route(route: Route, keys: Mapping[str, Entry]) -> Iterator[Ignored]:
             yield Ignored(what, "the route serves its own host names alone")
         elif not any(map(_may_be_loopback, route.listen)):
             yield Ignored(what, "none of the route's listeners is on a loopback address")
+    if "allow_credentials" in keys and route.allow_credentials and not route.allow_origins:
+        what = f"routes.{route.name}.allow_credentials"
+        yield Ignored(what, "the route has no allow_origins, so no page may call")
     if "ca_file" in keys and not any(
         each.upstream is None or each.upstream.tls for each in route.destinations
     ):

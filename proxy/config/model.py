@@ -444,6 +444,14 @@ class Route:
             "browser origins that may call: `https://host[:port]`, `null`", kind="origins"
         ),
     )
+    allow_credentials: bool = field(
+        default=False,
+        metadata=doc(
+            "with `allow_origins`: their pages may send cookies and `Authorization`, and read the "
+            "answers",
+            kind="flag",
+        ),
+    )
     allow_hosts: tuple[str, ...] = field(
         default=(),
         metadata=doc(

@@ -49,22 +49,22 @@ def write_error(
     now: float,
     route: str = "",
     language: ErrorFormat = ErrorFormat.AUTO,
-    origin: bytes = b"",
+    permission: bytes = b"",
     body: bytes = b"",
 ) -> None:
     """Answer with an error in the caller's language.
 
     `now` is in seconds since the epoch.
-    `origin` is the allowed browser origin that may read it.  `body` is the request's, where it
-    is whole and small: some languages name in it what an answer belongs to.
+    `permission` is a field block that lets a page read it.  `body` is the request's, where it is
+    whole and small: some languages name in it what an answer belongs to.
     """
     answer = render(error, _Request(head, route, language, down.protocol, body))
     fields = [(name.encode(), value.encode("latin-1")) for name, value in answer.fields]
     fields.append(dated(now))
     response = ResponseHead(answer.status, block(fields), length=len(answer.body))
     response.bodyless = head.method == b"HEAD"
-    if origin:
-        response.fields = guard.allow(response.fields, origin)
+    if permission:
+        response.fields = guard.allow(response.fields, permission)
     down.write_head(response)
     if answer.body and not response.bodyless:
         down.write_data(answer.body)

@@ -91,7 +91,7 @@ class Exchange:
     __slots__ = (
         "_answered", "_down", "_ended", "_held", "_kept", "_owner", "_replay", "_target",
         "_total_at", "_trailers", "_tunnel", "_up", "attempts", "came_whole", "deadline",
-        "destination", "entered", "head", "origin", "protocol", "refused_as", "replaces_token",
+        "destination", "entered", "head", "permission", "protocol", "refused_as", "replaces_token",
         "request_bytes", "response_bytes", "route", "sent_at", "started_at", "state", "status",
         "task", "token",
     )  # fmt: skip
@@ -111,8 +111,8 @@ class Exchange:
         self.deadline = self._total_at = self.started_at + route.config.timeouts.total
         self.entered = False
         """Whether it holds a place at the route's gate, if there is one."""
-        self.origin = b""
-        """The allowed browser origin that asks."""
+        self.permission = b""
+        """Fields that let the page of an allowed origin read the answer; mostly none."""
         self.status = 0
         self.refused_as = 0
         """The status of an answer that may be a refusal by the platform, to be explained."""
@@ -216,12 +216,12 @@ class Exchange:
             raise BodyTooLarge(f"The request body is larger than {limit} bytes.")
         if not head.guarded:
             return False
-        self.origin = self.route.guard.origin_of(head)
-        if not (self.origin and guard.is_preflight(head)):
+        self.permission = route.guard.permission_for(head)
+        if not (self.permission and guard.is_preflight(head)):
             return False
         answer = guard.preflight_answer(head)
         date = block([dated(self._owner.wall())])
-        answer.fields = guard.allow(answer.fields + date, self.origin)
+        answer.fields = guard.allow(answer.fields + date, self.permission)
         self.status = answer.status
         self._finish(None)
         self._down.write_head(answer)
@@ -381,8 +381,8 @@ class Exchange:
         """Pass on an answer that came in one piece."""
         self.came_whole = True
         self.status = head.status
-        if self.origin:
-            head.fields = guard.allow(head.fields, self.origin)
+        if self.permission:
+            head.fields = guard.allow(head.fields, self.permission)
         size = self.response_bytes = len(body)
         self.route.stats.response_bytes += size
         self._finish(None)
@@ -400,8 +400,8 @@ class Exchange:
             self._move_to(RELAYING)
         if self._replay is not None:
             self._replay.forget()
-        if self.origin:
-            head.fields = guard.allow(head.fields, self.origin)
+        if self.permission:
+            head.fields = guard.allow(head.fields, self.permission)
         if head.status in REFUSALS and self.token is not None:
             self.refused_as = refusal_of(head)
         self._down.write_head(head)
@@ -599,7 +599,7 @@ class Exchange:
             now=self._owner.wall(),
             route=self.route.name,
             language=self.route.config.errors,
-            origin=self.origin,
+            permission=self.permission,
             # What an answer belongs to stands in it, in some languages.
             body=self._replay.small() if self._ended and self._replay is not None else b"",
         )

@@ -131,21 +131,27 @@ def refused_method(method: bytes) -> MethodNotAllowed:
 class OriginGuard:
     """The browser rule of one route."""
 
-    __slots__ = ("_allowed",)
+    __slots__ = ("_allowed", "_credentials")
 
-    def __init__(self, allowed: tuple[str, ...]) -> None:
-        """`allowed` are origins as browsers write them, or ``null``."""
+    def __init__(self, allowed: tuple[str, ...], *, credentials: bool = False) -> None:
+        """`allowed` are origins as browsers write them, or ``null``.
+
+        With `credentials` their pages may send cookies and Authorization, and read the answer.
+        """
         self._allowed = frozenset(origin.lower().encode() for origin in allowed)
+        self._credentials = credentials
 
-    def origin_of(self, head: RequestHead) -> bytes:
-        """Return the allowed origin that the request names, empty if no page is behind it.
+    def permission_for(self, head: RequestHead) -> bytes:
+        """Return the fields of an answer that let the page behind the request read it.
+
+        They are a field block; empty if no page of another origin is behind it.
 
         Raises:
             OriginForbidden: a page is behind it that the route does not allow.
         """
         origins = values(head.fields, b"origin")
         if len(origins) == 1 and origins[0].lower() in self._allowed:
-            return origins[0]
+            return self._permission(origins[0])
         if origins and not _is_own(origins, head.authority):
             raise OriginForbidden(
                 "The request names a browser's Origin that the route does not allow."
@@ -154,6 +160,13 @@ class OriginGuard:
         if _says_what_for(fields) and not _is_own_site(head):
             raise OriginForbidden("A browser sent the request, maybe for a page of another site.")
         return b""
+
+    def _permission(self, origin: bytes) -> bytes:
+        # Fetch Standard, 3.2.5: with credentials "*" permits nothing, so the origin is named.
+        fields = [(b"Access-Control-Allow-Origin", origin)]
+        if self._credentials:
+            fields.append((b"Access-Control-Allow-Credentials", b"true"))
+        return block([*fields, (b"Vary", b"Origin")])
 
 
 def _is_own(origins: list[bytes], authority: bytes) -> bool:
@@ -232,7 +245,7 @@ def is_preflight(head: RequestHead) -> bool:
 
 
 def preflight_answer(head: RequestHead) -> ResponseHead:
-    """Return the answer that permits what the browser asks for; origin and Vary come later."""
+    """Return the answer that permits what the browser asks for; the permission comes later."""
     answer = [
         (b"Access-Control-Allow-Methods", values(head.fields, b"access-control-request-method")[0])
     ]
@@ -243,11 +256,18 @@ def preflight_answer(head: RequestHead) -> ResponseHead:
     return ResponseHead(204, block(answer), bodyless=True)
 
 
-def allow(fields: bytes, origin: bytes) -> bytes:
-    """Return the response's field block with `origin` as the one that may read it."""
-    kept = [
+def allow(fields: bytes, permission: bytes) -> bytes:
+    """Return the response's field block with `permission` (`OriginGuard.permission_for`).
+
+    What it says stands there once: a browser takes two values for none (Fetch Standard, 4.10).
+    """
+    ours = [(name, name.lower(), value) for name, value in pairs(permission)]
+    said = {name for _, name, _ in ours} - {b"vary"}
+    kept = [(name, value) for name, value in pairs(fields) if name.lower() not in said]
+    varies = tokens(b",".join(values(fields, b"vary")))
+    added = [
         (name, value)
-        for name, value in pairs(fields)
-        if name.lower() != b"access-control-allow-origin"
+        for name, lower, value in ours
+        if lower != b"vary" or not (b"origin" in varies or b"*" in varies)
     ]
-    return block([*kept, (b"Access-Control-Allow-Origin", origin), (b"Vary", b"Origin")])
+    return block([*kept, *added])

@@ -63,7 +63,7 @@ class PreparedRoute:
         limits = config.limits
         self.gate = Gate(limits.in_flight, limits.queue) if limits.in_flight else None
         """Bounds what is in flight; None where nothing does."""
-        self.guard = OriginGuard(config.allow_origins)
+        self.guard = OriginGuard(config.allow_origins, credentials=config.allow_credentials)
         self.hosts = host_guard(config)
         """Judges the hosts of requests to a loopback listener; None where any will do."""
         self.budget = RetryBudget(config.retries.budget)

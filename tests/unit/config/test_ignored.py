@@ -66,6 +66,37 @@ def test_allowed_hosts_are_ignored_where_no_host_is_refused(keys: str, why: str)
 
 
 @pytest.mark.parametrize(
+    ("keys", "is_told"),
+    [
+        ("allow_credentials: true", True),
+        ("allow_credentials: true, allow_origins: []", True),
+        ("allow_credentials: true, allow_origins: [null]", False),
+        ("allow_credentials: false", False),
+    ],
+)
+def test_credentials_are_allowed_to_nobody_without_origins(
+    keys: str,
+    is_told: bool,  # noqa: FBT001 (a row of the table)
+) -> None:
+    found = ignored(one_route(f"upstream: {UPSTREAM}, {keys}"))
+
+    why = "the route has no allow_origins, so no page may call"
+    assert found == ([f"routes.a.allow_credentials: {why}"] if is_told else [])
+
+
+@pytest.mark.parametrize(
+    ("defaults", "told"),
+    [
+        ("allow_credentials: true", ["defaults.allow_credentials: no route has allow_origins"]),
+        ("allow_credentials: true, allow_origins: [null]", []),
+        ("allow_credentials: false", []),
+    ],
+)
+def test_credentials_that_all_routes_allow_are_told_once(defaults: str, told: list[str]) -> None:
+    assert ignored(one_route(top=f"defaults: {{{defaults}}}")) == told
+
+
+@pytest.mark.parametrize(
     ("upstream", "expected"),
     [(LOCAL, ["routes.a.ca_file: the upstream is plain http"]), (UPSTREAM, [])],
 )

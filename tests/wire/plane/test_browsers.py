@@ -8,6 +8,7 @@ import json
 import pytest
 
 from proxy.config.model import Auth, Destination, Route, Upstream
+from tests.fakes.raw import Message
 from tests.fakes.wired import ANY, Wired
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -247,6 +248,88 @@ async def test_a_preflight_of_an_allowed_origin_is_answered_here(wired: Wired) -
     assert answer.values("vary") == ["Origin"]
     assert answer.values("date") == ["Fri, 15 Jan 2027 08:00:00 GMT"]
     assert wired.upstream.connections == []
+
+
+def credentials(answer: Message) -> list[list[str]]:
+    """Return what an answer says of credentials and origins, each value of each field."""
+    names = ("access-control-allow-credentials", "access-control-allow-origin", "vary")
+    return [answer.values(name) for name in names]
+
+
+UPSTREAMS_OWN = (
+    b"HTTP/1.1 200 OK\r\naccess-control-allow-origin: *\r\nAccess-Control-Allow-Credentials: %b\r\n"
+    b"Access-Control-Expose-Headers: x-a\r\nVary: %b\r\nContent-Length: 2\r\n\r\nok"
+)
+
+
+@pytest.mark.parametrize("own", [b"false", b"true"])
+@pytest.mark.parametrize(
+    ("vary", "varies"),
+    [
+        (b"Accept", ["Accept", "Origin"]),
+        (b"Accept, origin", ["Accept, origin"]),
+        (b"*", ["*"]),
+        (b"X-Origin", ["X-Origin", "Origin"]),
+    ],
+)
+async def test_credentials_are_allowed_once_whatever_the_upstream_says(
+    wired: Wired, own: bytes, vary: bytes, varies: list[str]
+) -> None:
+    wired.upstream.automatic = UPSTREAMS_OWN % (own, vary)
+    await wired.serve(allow_origins=ALLOWED, allow_credentials=True)
+    caller = await wired.caller()
+    answer = await caller.ask(
+        get("Origin: https://app.example", "Cookie: a=b", "Authorization: Basic eA==")
+    )
+
+    assert credentials(answer) == [["true"], ["https://app.example"], varies]
+    assert answer.values("access-control-expose-headers") == ["x-a"]
+    (seen,) = wired.upstream.requests
+    assert (seen.values("cookie"), seen.values("authorization")) == (["a=b"], ["Basic eA=="])
+
+
+async def test_credentials_are_allowed_in_preflights_and_errors_too(wired: Wired) -> None:
+    await wired.serve(allow_origins=ALLOWED, allow_credentials=True)
+    caller = await wired.caller()
+    asked = "Access-Control-Request-Method: PUT", "Access-Control-Request-Headers: authorization"
+    preflight = await caller.ask(get("Origin: null", *asked, method="OPTIONS"))
+    await wired.upstream.stop()
+    error = await caller.ask(get("Origin: null"))
+
+    assert (preflight.status, error.status) == (204, 502)
+    for answer in (preflight, error):
+        assert credentials(answer) == [["true"], ["null"], ["Origin"]]
+    assert preflight.values("access-control-allow-methods") == ["PUT"]
+    assert preflight.values("access-control-allow-headers") == ["authorization"]
+
+
+async def test_without_the_key_credentials_are_the_upstreams_to_allow(wired: Wired) -> None:
+    wired.upstream.automatic = UPSTREAMS_OWN % (b"true", b"Accept")
+    await wired.serve(allow_origins=ALLOWED)
+    caller = await wired.caller()
+    answer = await caller.ask(get("Origin: null"))
+    preflight = get("Origin: null", "Access-Control-Request-Method: PUT", method="OPTIONS")
+
+    assert credentials(answer) == [["true"], ["null"], ["Accept", "Origin"]]
+    assert credentials(await caller.ask(preflight)) == [[], ["null"], ["Origin"]]
+
+
+@pytest.mark.parametrize("origins", [ALLOWED, ()])
+async def test_credentials_are_allowed_to_nobody_but_named_origins(
+    wired: Wired, origins: tuple[str, ...]
+) -> None:
+    await wired.serve(allow_origins=origins, allow_credentials=True)
+    caller = await wired.caller()
+    for request in (
+        get("Origin: https://evil.example"),
+        get("Origin: https://evil.example", "Access-Control-Request-Method: PUT", method="OPTIONS"),
+    ):
+        answer = await caller.ask(request)
+        assert (answer.status, credentials(answer)) == (403, [[], [], []])
+    wired.upstream.automatic = OK
+    for own in ((), ("Origin: http://localhost",)):
+        answer = await caller.ask(from_origin("localhost", *own))
+        assert (answer.status, credentials(answer)) == (200, [[], [], []])
 
 
 async def test_options_that_is_no_preflight_is_passed_on(wired: Wired) -> None:
