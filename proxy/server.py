@@ -15,7 +15,9 @@ from proxy.config.addresses import is_on_loopback
 from proxy.config.model import Address, Config
 from proxy.errors import TokenUnavailable
 from proxy.identity.caches import TokenCaches
+from proxy.identity.source import TokenSourceError
 from proxy.ops.lifecycle import Lifecycle, State
+from proxy.ops.logs import PROJECT_VARIABLE, name_project
 from proxy.ops.numbers import Numbers, TokenMetrics, token_view
 from proxy.ops.tracing import Tracing
 from proxy.plane.build import Builder
@@ -36,6 +38,10 @@ _Hosts = dict[Address, ListenerHost]
 _Listeners = dict[Address, Listener]
 
 _NO_HOSTS: Mapping[Address, ListenerHost] = {}
+
+# Set by Cloud Run for services, jobs and worker pools, and by Kubernetes.  Elsewhere nobody is
+# asked: on a developer's machine there is no metadata server, and no Cloud Logging.
+_PLATFORMS = ("K_SERVICE", "CLOUD_RUN_JOB", "CLOUD_RUN_WORKER_POOL", "KUBERNETES_SERVICE_HOST")
 
 
 class Server:
@@ -82,6 +88,9 @@ class Server:
         """Held by whoever changes the routes: that takes many turns of the loop."""
         self._hosts: _Hosts = {}
         self._listeners: _Listeners = {}
+        self._asks_for_project = not environ.get(PROJECT_VARIABLE) and any(
+            environ.get(name) for name in _PLATFORMS
+        )
 
     @property
     def addresses(self) -> list[Address]:
@@ -117,6 +126,8 @@ class Server:
             raise
         if self.lifecycle.state is State.STARTING:
             self.lifecycle.move_to(State.SERVING)
+        if self._asks_for_project:
+            _ = self.plane.spawn(self._name_project(), "ask for the project")
 
     async def reload(self, config: Config) -> None:
         """Serve by another configuration; exchanges, connections and tokens go on.
@@ -304,6 +315,16 @@ class Server:
             if resolved is not asked and self.config is asked:
                 for pools in await self._route(resolved):
                     pools.close()
+
+    async def _name_project(self) -> None:
+        """Learn the project's id, without which Cloud Logging does not join a line to its request.
+
+        After the start, because nobody waits for it.
+        """
+        try:
+            name_project(await self.token_caches.names.project())
+        except TokenSourceError as error:
+            log.debug("log lines name traces without their project: %s", error.detail)
 
     def _resolve_again(self) -> None:
         """Try again because a request asks for it; one attempt at a time, with pauses between."""

@@ -1,6 +1,6 @@
-"""Cloud Run services by name: the URL that a name stands for.
+"""Names that the metadata server knows: the URL of a Cloud Run service, the project we run in.
 
-What the configuration leaves out of a name is read from the metadata server, once.
+What the configuration leaves out of a service's name is read once.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ from proxy.config.model import Service, Upstream
 from proxy.identity.metadata import Metadata, NoSuchKey
 from proxy.identity.source import TokenSourceError
 
+_PROJECT = "project/project-id"
 _PROJECT_NUMBER = "project/numeric-project-id"
 _REGION = "instance/region"
 _ZONE = "instance/zone"
 
-# The URL is made of these, so that nothing else may come in.
+# URLs and log lines are made of these, so that nothing else may come in.
 _FORMS = {
+    # Of projects that belonged to a domain once: example.com:shop-1.
+    _PROJECT: re.compile(r"([a-z0-9.-]{1,253}:)?[a-z][a-z0-9-]{4,28}[a-z0-9]"),
     _PROJECT_NUMBER: re.compile(r"[0-9]{1,20}"),
     _REGION: re.compile(r"projects/[0-9]+/regions/[a-z]+(-[a-z]+)*[0-9]+"),
     _ZONE: re.compile(r"projects/[0-9]+/zones/[a-z]+(-[a-z]+)*[0-9]+-[a-z0-9]+"),
@@ -50,6 +53,10 @@ class Names:
                 hint="Set the route's upstream to the URL that "
                 f"`gcloud run services describe {service.name} --region={region}` prints.",
             ) from None
+
+    async def project(self) -> str:
+        """Return the id of the project; raise `TokenSourceError` where it is not to be had."""
+        return await self._fact(_PROJECT)
 
     async def _region(self) -> str:
         try:

@@ -55,14 +55,17 @@ _ACCESS_LEVELS: Final = {"all": logging.INFO, "errors": logging.WARNING, "off": 
 _LIBRARIES_LEVEL: Final = logging.WARNING
 
 
+PROJECT_VARIABLE: Final = "GOOGLE_CLOUD_PROJECT"
+
+
 class Logs(logging.Handler):
     """The one handler, put on the root logger by `configure`."""
 
     def __init__(
-        self, log: Log, stream: TextIO, project: str, clocks: Clocks, environ: Mapping[str, str]
+        self, log: Log, stream: TextIO, clocks: Clocks, environ: Mapping[str, str]
     ) -> None:
         super().__init__()
-        self._project = project
+        self._project = environ.get(PROJECT_VARIABLE, "")
         self._environ = environ
         self._limiter = RepeatLimiter(clocks.steady)
         self.addFilter(self._limiter)
@@ -155,25 +158,31 @@ def configure(
     log: Log,
     *,
     stream: TextIO | None = None,
-    project: str = "",
     clocks: Clocks | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Logs:
     """Make the root logger write to `stream` as `log` says; what stood there before is replaced.
 
-    `stream` is standard error unless given.  `project` is the Google Cloud project, where it is
-    known already; `Logs.set_project` says it later.  After a reload call `Logs.follow`, and
-    ``close`` at the end.
+    `stream` is standard error unless given.  The Google Cloud project is the one that
+    GOOGLE_CLOUD_PROJECT names; `name_project` says it later.  After a reload call `Logs.follow`,
+    and ``close`` at the end.
     """
     stream = sys.stderr if stream is None else stream
     root = logging.getLogger()
     for handler in list(root.handlers):
         if isinstance(handler, Logs):
             handler.close()
-    logs = Logs(log, stream, project, clocks or Clocks(), environ)
+    logs = Logs(log, stream, clocks or Clocks(), environ)
     root.addHandler(logs)
     root.setLevel(_LIBRARIES_LEVEL)
     return logs
+
+
+def name_project(project: str) -> None:
+    """Have the process's log name traces as `project`'s, once its id has become known."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, Logs):
+            handler.set_project(project)
 
 
 def _formatter(

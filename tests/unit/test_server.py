@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
+import logging
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,10 +15,11 @@ from typing import Any
 import pytest
 
 from proxy.config.loading import parse
-from proxy.config.model import Config
+from proxy.config.model import Config, Log
 from proxy.emulator.faults import Answer, Held
 from proxy.emulator.metadata import MetadataServer
 from proxy.ops.lifecycle import State
+from proxy.ops.logs import configure
 from proxy.plane import trust
 from proxy.plane.build import Builder
 from proxy.plane.listen import ListenFailed
@@ -61,6 +64,48 @@ async def test_a_server_goes_from_starting_to_stopped() -> None:
 
         assert states == [State.STARTING, State.SERVING, State.DRAINING, State.STOPPED]
         assert server.addresses == []
+
+
+@pytest.mark.parametrize(
+    ("environ", "asked"),
+    [
+        ({"K_SERVICE": "shop"}, True),
+        ({"CLOUD_RUN_JOB": "report"}, True),
+        ({"CLOUD_RUN_WORKER_POOL": "queue"}, True),
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, True),
+        ({"K_SERVICE": "shop", "GOOGLE_CLOUD_PROJECT": "named"}, False),
+        ({}, False),
+    ],
+)
+async def test_traces_are_named_by_the_project_where_cloud_logging_reads_them(
+    environ: dict[str, str], *, asked: bool
+) -> None:
+    stream = io.StringIO()
+    logs = configure(Log(format="json"), stream=stream, environ=environ)
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    routes = {"a": {"upstream": "http://127.0.0.1:9"}}
+    try:
+        async with (
+            MetadataServer() as metadata,
+            running(config(routes), {**metadata.environ, **environ}),
+        ):
+            asking = [t for t in asyncio.all_tasks() if t.get_name() == "ask for the project"]
+            await asyncio.gather(*asking)
+            extra = {"trace": ("traceparent", f"00-{trace}-00f067aa0ba902b7-01")}
+            logging.getLogger("proxy.plane").warning("a line", extra=extra)
+            paths = [request.path for request in metadata.requests]
+    finally:
+        logs.close()
+
+    project = "emulated-project" if asked else environ.get("GOOGLE_CLOUD_PROJECT")
+    line = next(
+        each
+        for each in map(json.loads, stream.getvalue().splitlines())
+        if each["message"] == "a line"
+    )
+    name = f"projects/{project}/traces/{trace}" if project else trace
+    assert line["logging.googleapis.com/trace"] == name
+    assert paths == ["/computeMetadata/v1/project/project-id"] * asked
 
 
 async def test_roots_are_loaded_before_the_first_exchange(

@@ -571,6 +571,19 @@ async def test_what_a_name_needs_is_asked_for_once(
     ]
 
 
+async def test_the_project_is_read(server: MetadataServer, metadata: Metadata) -> None:
+    server.instance = Instance(project_id="example.com:shop-1")
+
+    assert await Names(metadata).project() == "example.com:shop-1"
+
+
+async def test_what_is_no_project_is_refused(server: MetadataServer, metadata: Metadata) -> None:
+    server.inject(Answer(status=200, body="Shop/1", headers={"Metadata-Flavor": "Google"}))
+
+    with pytest.raises(TokenSourceError, match="project/project-id"):
+        await Names(metadata).project()
+
+
 async def test_a_full_name_needs_no_metadata_server() -> None:
     names = Names(Metadata({"GCE_METADATA_HOST": "127.0.0.1:1"}, jitter()))
 

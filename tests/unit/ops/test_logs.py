@@ -223,7 +223,11 @@ def test_a_record_that_cannot_be_formatted_is_one_line(
 
 def test_another_configuration_is_followed_at_once(set_up: Configure) -> None:
     stream = io.StringIO()
-    logs = set_up(Log(access="errors", format="json"), stream=stream, project="my-project")
+    logs = set_up(
+        Log(access="errors", format="json"),
+        stream=stream,
+        environ={"GOOGLE_CLOUD_PROJECT": "my-project"},
+    )
     logs.follow(Log(access="all", format="text", level="debug"))
     for _ in range(20):
         logging.getLogger(ACCESS).info("access", extra={"http": {"status": 200}})
