@@ -125,10 +125,10 @@ class Draining(ProxyError):
 
 
 class TokenUnavailable(ProxyError):
-    """No usable ID token could be obtained; nothing was sent."""
+    """No usable token could be obtained; nothing was sent."""
 
     fault, reason, status = Fault.TOKEN, "token_unavailable", 503
-    title = "No ID token could be obtained"
+    title = "No token could be obtained"
     default_hint = "`cloud-run-auth-proxy doctor` shows where the credentials come from."
 
 
@@ -136,7 +136,7 @@ class TokenTimedOut(ProxyError):
     """The token did not come within ``timeouts.connect``; nothing was sent."""
 
     fault, reason, status = Fault.TOKEN, "token_timed_out", 504
-    title = "The ID token did not come in time"
+    title = "The token did not come in time"
     default_hint = "`cloud-run-auth-proxy doctor` shows where the credentials come from."
 
 

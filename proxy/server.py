@@ -354,7 +354,7 @@ class Server:
         for error in await asyncio.gather(*waits):
             if error is not None:
                 log.warning(
-                    "no ID token yet: %s",
+                    "no token yet: %s",
                     error.detail,
                     extra={"reason": error.reason, "hint": error.hint},
                 )

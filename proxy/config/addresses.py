@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterable
 from typing import Literal
 
 from proxy.config.model import ANY_HOST, Address, Service, Upstream
@@ -202,6 +203,14 @@ def host(text: str) -> str:
     if wildcard and _NUMBER.fullmatch(name.rpartition(".")[2]):
         raise ValueError(f"{quoted(text)}: an IP address has no subdomains; write it in full")
     return wildcard + name
+
+
+def is_host_of(rules: Iterable[str], host: str) -> bool:
+    """Tell whether one of `rules`, as `host` returns them, is for `host`, an upstream's."""
+    shown = f"[{host}]" if ":" in host else host
+    return any(
+        shown.endswith(rule[1:]) if rule.startswith("*.") else shown == rule for rule in rules
+    )
 
 
 def allowed_host(text: str) -> str:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from proxy.config.addresses import is_loopback, is_on_loopback
-from proxy.config.model import Address, Auth, Destination, Ignored, Route
+from proxy.config.model import Address, Auth, Destination, GcloudCredentials, Ignored, Route
 from proxy.config.overrides import NAMES
 from proxy.config.problems import nearest
 from proxy.config.tree import Entry, MapNode
@@ -61,12 +61,7 @@ def _keys(entry: Entry | None) -> Mapping[str, Entry]:
 
 
 def _in_route(route: Route, keys: Mapping[str, Entry]) -> Iterator[Ignored]:
-    if route.auth is Auth.NONE:
-        for key in ("audience", "credentials"):
-            if key in keys:
-                place = keys[key].place
-                what = f"routes.{route.name}.{key}" if place.line else place.source
-                yield Ignored(what, f"route {route.name} sends no ID token (auth: none)")
+    yield from _of_identity(route, keys)
     if "allow_hosts" in keys:
         what = f"routes.{route.name}.allow_hosts"
         if route.host:
@@ -80,6 +75,29 @@ def _in_route(route: Route, keys: Mapping[str, Entry]) -> Iterator[Ignored]:
         each.upstream is None or each.upstream.tls for each in route.destinations
     ):
         yield Ignored(f"routes.{route.name}.ca_file", "the upstream is plain http")
+
+
+_UNUSED: Mapping[Auth, Mapping[str, str]] = {
+    Auth.NONE: {
+        "audience": "sends no token (auth: none)",
+        "credentials": "sends no token (auth: none)",
+        "access_token_hosts": "sends no token (auth: none)",
+    },
+    Auth.ACCESS_TOKEN: {"audience": "sends an access token, which is for scopes"},
+    Auth.ID_TOKEN: {"access_token_hosts": "sends an ID token (auth: id_token)"},
+}
+"""Why keys have no effect, by what the route sends."""
+
+
+def _of_identity(route: Route, keys: Mapping[str, Entry]) -> Iterator[Ignored]:
+    for key, why in _UNUSED[route.auth].items():
+        if key in keys:
+            place = keys[key].place
+            what = f"routes.{route.name}.{key}" if place.line else place.source
+            yield Ignored(what, f"route {route.name} {why}")
+    if "scopes" in keys and isinstance(route.credentials, GcloudCredentials):
+        why = "a gcloud login's access tokens have the scopes that it was made with"
+        yield Ignored(f"routes.{route.name}.scopes", why)
 
 
 def _may_be_loopback(listener: Address) -> bool:

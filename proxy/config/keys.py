@@ -134,6 +134,7 @@ _ORIGIN = Word(
     is_text=False,
 )
 _AUDIENCE = Word("a text", values.audience, or_variable({"type": "string", "minLength": 1}))
+_SCOPE = Word("a scope", values.scope, pattern(values.SCOPE))
 _ACCOUNT = Word("a service account", values.account, pattern(values.ACCOUNT))
 
 
@@ -251,6 +252,7 @@ KINDS: Mapping[str, Callable[[Mapping[str, Any]], Kind]] = {
     "pause": lambda _: _duration(values.pause, values.DURATION),
     "period": lambda _: _duration(values.period, _DURATION_OR_OFF),
     "readable": lambda _: File(check_readable),
+    "scopes": lambda _: ListOf(_SCOPE, "a list of scopes", or_one=True, least=1),
     "section": lambda metadata: section(metadata["of"]),
     "service_account": lambda _: _ACCOUNT,
     "service_accounts": lambda _: ListOf(_ACCOUNT, "a list of service accounts"),
@@ -259,6 +261,9 @@ KINDS: Mapping[str, Callable[[Mapping[str, Any]], Kind]] = {
     ),
     "share": lambda _: _SHARE,
     "size": lambda _: _SIZE,
+    "token_hosts": lambda _: ListOf(
+        _word("a host", addresses.host, addresses.HOST), "a host or a list of them", or_one=True
+    ),
     "upstreams": lambda _: _destinations(
         _word("a URL such as https://HOST", addresses.upstream, addresses.UPSTREAM)
     ),

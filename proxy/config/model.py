@@ -108,14 +108,15 @@ class Destination:
 
 
 class Auth(Enum):
-    """Whether a route's requests carry an ID token; ``auto`` is resolved by the parser."""
+    """Which token a route's requests carry; ``auto`` is resolved by the parser."""
 
     ID_TOKEN = "id_token"  # noqa: S105 (a word of the configuration)
+    ACCESS_TOKEN = "access_token"  # noqa: S105 (as above)
     NONE = "none"
 
 
 class IdentityHeader(Enum):
-    """The headers that Google's front ends read an ID token from."""
+    """The headers that Google's front ends read a token from."""
 
     SERVERLESS = "X-Serverless-Authorization"
     AUTHORIZATION = "Authorization"
@@ -143,7 +144,8 @@ class ErrorFormat(Enum):
     JSONRPC = "jsonrpc"
 
 
-# Credentials are hashable values: one token cache exists for each (credentials, audience).
+# Credentials are hashable values: one token cache exists for each of them and each audience, or
+# scopes.
 
 
 @dataclass(frozen=True, slots=True)
@@ -390,20 +392,38 @@ class Route:
     auth: Auth = field(
         default=Auth.ID_TOKEN,
         metadata=doc(
-            "`auto` is `id_token` for https, and `none` for plain http to a loopback host",
+            "`id_token`; `access_token` (OAuth 2.0) for Google's own APIs; `none`; `auto` is "
+            "`id_token` for https, and `none` for plain http to a loopback host",
             kind="choice",
-            choices=("auto", "id_token", "none"),
+            choices=("auto", "id_token", "access_token", "none"),
             written="auto",
         ),
     )
+    scopes: tuple[str, ...] = field(
+        default=("https://www.googleapis.com/auth/cloud-platform",),
+        metadata=doc("of the access token; an error with another `auth`", kind="scopes"),
+    )
+    access_token_hosts: tuple[str, ...] = field(
+        default=(),
+        metadata=doc(
+            "hosts beside `*.googleapis.com` that may be sent an access token (exact, `*.suffix`)",
+            kind="token_hosts",
+        ),
+    )
+    """As `host`."""
     header: IdentityHeader = field(
         default=IdentityHeader.SERVERLESS,
-        metadata=doc("the header that carries the ID token", kind="field", choices=IdentityHeader),
+        metadata=doc(
+            "the header that carries the token",
+            kind="field",
+            choices=IdentityHeader,
+            shown="`X-Serverless-Authorization`; for access tokens `Authorization`",
+        ),
     )
     credentials: Credentials = field(
         default=AutoCredentials(),
         metadata=doc(
-            "where ID tokens come from; `auto` is application default credentials in Google's "
+            "where tokens come from; `auto` is application default credentials in Google's "
             "order, then the metadata server",
             kind="credentials",
         ),

@@ -7,12 +7,26 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from proxy.config.addresses import is_loopback, service_upstream
+from proxy.config.addresses import is_host_of, is_loopback, service_upstream
 from proxy.config.kinds import Reader, join
-from proxy.config.model import Address, Auth, Destination, Route, Upstream
+from proxy.config.model import (
+    Address,
+    Auth,
+    Destination,
+    IdentityHeader,
+    Route,
+    TokenFile,
+    Upstream,
+)
 from proxy.config.problems import Place
 from proxy.config.tree import Entry, ListNode, MapNode
 from proxy.config.values import field_key
+
+GOOGLE_APIS = "*.googleapis.com"
+"""The hosts of Google's APIs: https://cloud.google.com/apis/docs/overview, regional and private
+ones (``*.p.googleapis.com``) included."""
+
+_SERVICES = "service.run.app"  # Stands for the host of a service that is not resolved yet.
 
 # https://cloud.google.com/run/docs/rollouts-rollbacks-traffic-migration#tags: a tagged revision
 # answers at https://TAG---SERVICE..., while the service's own URL is what its tokens are for.
@@ -83,14 +97,26 @@ def make_route(
     # A word that could not be read has been reported, and must not cause other problems.
     auth = values.get("auth", "none" if "auth" in node.entries else "auto")
     values["auth"] = _auth(auth, node, values.get("upstream", ()), path, reader)
+    own = entry.value.entries if isinstance(entry.value, MapNode) else {}
+    if values["auth"] is Auth.ACCESS_TOKEN and "header" not in own:
+        # The only one that Google's APIs read: one in `defaults` is for services.
+        values["header"] = IdentityHeader.AUTHORIZATION
     values["own_listener"] = "listen" in node.entries
     route = Route(name=name, **{"listen": listen, **values})
-    if route.auth is Auth.NONE:
+    if route.auth is not Auth.ID_TOKEN:
         route = replace(route, audience=None)
     route = replace(route, destinations=tuple(_destinations(route)))
     matching = {"listen", "host", "path"} & node.entries.keys()
     written = Written(route, entry.place, node, matching_read=matching <= values.keys())
     _check_identity_header(written, path, reader)
+    if route.auth is Auth.ACCESS_TOKEN:
+        _check_source(written, path, reader)
+        if "access_token_hosts" in values or "access_token_hosts" not in node.entries:
+            _check_receivers(written, path, reader)
+    elif "scopes" in own:
+        # In `defaults` they are for those routes that have access tokens.
+        message = "are those of an access token; write auth: access_token, or remove them"
+        reader.complain(written.place_of("scopes"), join(path, "scopes"), message)
     return written
 
 
@@ -119,6 +145,7 @@ def _auth(
             "token; write auth: id_token or auth: none for both",
         )
         return Auth.ID_TOKEN
+    access = written == "access_token"
     for index, upstream in enumerate(upstreams):
         if upstream.tls or here[index]:
             continue
@@ -126,10 +153,42 @@ def _auth(
         where = _item(node, "upstream", index, path)
         reader.complain(
             *((auth.value.place, join(path, "auth")) if auth else where),
-            f"an ID token is never sent over plain http to {upstream.host}; "
-            "write https://, or auth: none",
+            f"an {'access' if access else 'ID'} token is never sent over plain http to "
+            f"{upstream.host}; write https://, or auth: none",
         )
-    return Auth.ID_TOKEN
+    return Auth.ACCESS_TOKEN if access else Auth.ID_TOKEN
+
+
+def _check_source(written: Written, path: str, reader: Reader) -> None:
+    """Refuse credentials that have no access tokens."""
+    if isinstance(written.route.credentials, TokenFile):
+        message = (
+            "a token file holds an ID token, and an access token in one would not say when it "
+            "expires; write other credentials"
+        )
+        reader.complain(written.place_of("credentials"), join(path, "credentials"), message)
+
+
+def _check_receivers(written: Written, path: str, reader: Reader) -> None:
+    """Refuse to send an access token to anybody but Google, or to those that the file names.
+
+    Whoever gets one can use it for everything that its account may do, whereas an ID token is of
+    use to its audience alone.
+    """
+    route = written.route
+    upstreams = len(route.upstream)
+    # Where there is none, or it could not be read, that has been reported.
+    for index, each in enumerate(route.destinations):
+        host = _SERVICES if each.upstream is None else each.upstream.host
+        if is_host_of((GOOGLE_APIS, *route.access_token_hosts), host):
+            continue
+        named = ("upstream", index) if index < upstreams else ("service", index - upstreams)
+        reader.complain(
+            *_item(written.node, *named, path),
+            f"an access token is for Google's APIs ({GOOGLE_APIS}) and is not sent to {host}; "
+            "write auth: id_token for a service of your own, or name a host that may have it in "
+            "access_token_hosts",
+        )
 
 
 def _item(node: MapNode, key: str, index: int, path: str) -> tuple[Place, str]:
@@ -144,7 +203,7 @@ def _check_identity_header(written: Written, path: str, reader: Reader) -> None:
     identity = field_key(written.route.header.value)
     for where, name, place in _touched_headers(written, path):
         if field_key(name) == identity:
-            message = f"{name} carries the ID token and is the proxy's own; leave it out"
+            message = f"{name} carries the token and is the proxy's own; leave it out"
             reader.complain(place, where, message)
 
 

@@ -14,8 +14,8 @@ _HEADINGS = (
     "LISTENS",
     "MATCHES",
     "UPSTREAM",
-    "AUDIENCE",
-    "ID TOKEN IN",
+    "TOKEN FOR",
+    "TOKEN IN",
     "CREDENTIALS",
     "PROTOCOL",
 )
@@ -32,7 +32,7 @@ def table(config: Config) -> str:
 
 def _rows(route: Route) -> Iterator[Sequence[str]]:
     """Yield the route's line, and one below it for each further destination."""
-    sends = route.auth is Auth.ID_TOKEN
+    sends = route.auth is not Auth.NONE
     before = (
         route.name,
         ", ".join(map(str, route.listen)),
@@ -45,9 +45,19 @@ def _rows(route: Route) -> Iterator[Sequence[str]]:
     )
     for each in route.destinations:
         upstream = str(each) + " (unresolved)" * (each.upstream is None)
-        audience = (each.audience or "(unresolved)") if sends else _NONE
-        yield (*before, upstream, audience, *behind)
+        yield (*before, upstream, _purpose(route, each), *behind)
         before, behind = ("", "", ""), ("", "", "")
+
+
+def _purpose(route: Route, destination: Destination) -> str:
+    """Say what the token for a destination is for: an audience, or scopes."""
+    match route.auth:
+        case Auth.ID_TOKEN:
+            return destination.audience or "(unresolved)"
+        case Auth.ACCESS_TOKEN:
+            return " ".join(route.scopes)
+        case Auth.NONE:
+            return _NONE
 
 
 def matches(route: Route) -> str:
@@ -68,7 +78,7 @@ def audience(route: Route) -> str:
 
 
 def credentials(value: Credentials) -> str:
-    """Say where ID tokens come from, on one line as the file has it: a word, or keys and values.
+    """Say where tokens come from, on one line as the file has it: a word, or keys and values.
 
     Keys that have their default are left out.
     """
@@ -110,6 +120,7 @@ def _route_as_json(route: Route) -> dict[str, Any]:
         **destination_as_json(route.first),
         "destinations": [destination_as_json(each) for each in route.destinations],
         "auth": route.auth.value,
+        "scopes": list(route.scopes) if route.auth is Auth.ACCESS_TOKEN else None,
         "header": route.header.value,
         "credentials": credentials(route.credentials),
         "protocol": route.protocol.value,

@@ -21,6 +21,8 @@ METHOD = r"[A-Z]+(-[A-Z]+)*"
 TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 (the RFC's word)
 # RFC 9110, 5.5, without obs-text: bytes beyond ASCII mean something else to every reader.
 FIELD_VALUE = r"([!-~]([\t -~]*[!-~])?)?"
+# RFC 6749, 3.3, without the comma: the metadata server's list has it between scopes.
+SCOPE = r"[!#-+\--\[\]-~]{1,512}"
 ACCOUNT = r"[^@\s/]+@[^@\s/]+"
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -175,3 +177,13 @@ def field_key(name: str) -> str:
     4.1.18), so that either spelling may end up as the same variable.
     """
     return name.lower().replace("_", "-")
+
+
+def scope(text: str) -> str:
+    """Return the scope of an access token."""
+    if re.fullmatch(SCOPE, text):
+        return text
+    raise ValueError(
+        f"{quoted(text)} is not a scope; write each as an item of its own, such as "
+        "https://www.googleapis.com/auth/cloud-platform"
+    )

@@ -12,7 +12,7 @@ from proxy.doctor.clock import skew_of
 from proxy.doctor.request import Question
 from proxy.doctor.smells import is_cloud_run
 from proxy.doctor.words import again
-from proxy.identity.token import IdToken
+from proxy.identity.token import Token
 from proxy.plane.front_end import service_of
 
 _KINDS = (
@@ -48,7 +48,7 @@ class Call:
     """With its upstream."""
     question: Question
     answer: Answer
-    token: IdToken | None
+    token: Token | None
     account: str = ""
     """The account's email, empty if it is not known."""
     fixed_audience: bool = False

@@ -9,7 +9,7 @@ from __future__ import annotations
 from proxy.doctor.answers import Answer
 from proxy.doctor.findings import Advice, Finding, Outcome, Step
 from proxy.doctor.words import span
-from proxy.identity.token import USE_MARGIN, IdToken
+from proxy.identity.token import USE_MARGIN, Token
 
 TOLERATED = USE_MARGIN
 """Seconds: a token is used until so long before its expiry, so less does no harm."""
@@ -33,7 +33,7 @@ def skew_of(answer: Answer) -> float | None:
     return max(least, min(0.0, most))
 
 
-def skew_of_token(token: IdToken, now: float) -> float | None:
+def skew_of_token(token: Token, now: float) -> float | None:
     """Return how many seconds in the future the token was issued, None if it was not."""
     issued_at = token.claims.get("iat")
     if isinstance(issued_at, bool) or not isinstance(issued_at, int | float) or issued_at <= now:

@@ -19,7 +19,7 @@ from proxy.identity.cache import TokenCache
 from proxy.identity.caches import TokenCaches
 from proxy.identity.metadata import Metadata
 from proxy.identity.source import FixedAudience, TokenSource
-from proxy.identity.token import IdToken
+from proxy.identity.token import Token
 
 PATIENCE = 30.0
 """The longest wait for a token or a connection, in seconds.  A person is waiting, so it may be
@@ -55,7 +55,7 @@ class Identity:
     """The identity with which a route calls."""
 
     findings: tuple[Finding, ...]
-    token: IdToken | None = None
+    token: Token | None = None
     """None if none could be fetched, or the route sends none."""
     account: str = ""
     """The account's email, empty if it is not known."""
@@ -103,7 +103,7 @@ async def _account(source: TokenSource, within: float) -> Finding:
 
 async def _fetch(
     route: Route, cache: TokenCache, within: float
-) -> tuple[IdToken | None, ProxyError | None]:
+) -> tuple[Token | None, ProxyError | None]:
     """Make one attempt; return the token, or why there is none."""
     error: ProxyError | None
     try:
@@ -141,7 +141,7 @@ def _look_closer(route: Route, origin: Finding, source: str) -> str:
             return f"{again('token', route, source)} --claims"
 
 
-def _token(token: IdToken, source: TokenSource, now: float) -> Finding:
+def _token(token: Token, source: TokenSource, now: float) -> Finding:
     left = token.expires_at - now
     audience = _audience(token)
     notes = [f"aud    {audience}", f"email  {email(token.email) or 'not in the token'}"]
@@ -165,10 +165,10 @@ def _token(token: IdToken, source: TokenSource, now: float) -> Finding:
     )
 
 
-def _audience(token: IdToken) -> str:
+def _audience(token: Token) -> str:
     audience = token.claims.get("aud")
     only = audience[0] if isinstance(audience, list) and len(audience) == 1 else audience
-    return only if isinstance(only, str) else token.audience
+    return only if isinstance(only, str) else ""
 
 
 def _is_fixed(source: TokenSource) -> bool:

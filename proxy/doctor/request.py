@@ -19,7 +19,7 @@ from proxy.doctor.answers import Answer
 from proxy.doctor.certificate import Place
 from proxy.doctor.findings import Reason
 from proxy.doctor.words import span
-from proxy.identity.token import IdToken
+from proxy.identity.token import Token
 from proxy.plane.trust import HTTP1, whole_context
 
 BODY_BYTES = 8 * 1024
@@ -55,7 +55,7 @@ class Target:
     upstream: Upstream
     place: Place
     """The IP address and port where the upstream was reached."""
-    token: IdToken | None
+    token: Token | None
 
 
 async def ask(
@@ -111,7 +111,7 @@ async def _exchange(
         return Answer(response.status, fields, body, seconds, received_at)
 
 
-def _fields(route: Route, token: IdToken | None) -> dict[str, str]:
+def _fields(route: Route, token: Token | None) -> dict[str, str]:
     fields = {"User-Agent": f"{PROGRAM}/{__version__} doctor", "Accept": "*/*"}
     fields |= dict(route.set_headers)
     if token is not None:

@@ -19,7 +19,7 @@ from proxy.doctor.identity import PATIENCE, World, open_world
 from proxy.doctor.words import sentence
 from proxy.errors import TokenTimedOut, TokenUnavailable
 from proxy.identity.source import FixedAudience, TokenSourceError
-from proxy.identity.token import IdToken
+from proxy.identity.token import Token
 
 FAILED = 1
 
@@ -90,11 +90,11 @@ def _is_like_an_audience(word: str, guess: str) -> bool:
     return "/" in word or ":" in word or ("." in word and not guess)
 
 
-async def _fetch(order: Order, environ: Mapping[str, str]) -> tuple[IdToken, bool]:
+async def _fetch(order: Order, environ: Mapping[str, str]) -> tuple[Token, bool]:
     """Return the token, and whether its audience is fixed; raises what the caller expects."""
     if order.route is not None and order.route.auth is Auth.NONE:
         raise TokenSourceError(
-            f"route {order.route.name} sends no ID token (auth: none)",
+            f"route {order.route.name} sends no token (auth: none)",
             hint="Name an audience instead, or set auth: id_token on the route.",
         )
     world = open_world(environ)

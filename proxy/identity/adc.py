@@ -62,9 +62,9 @@ class AutoSource:
         """Return the account of what is chosen at this moment."""
         return await self._chosen().account()
 
-    async def authorize(self) -> Authority:
-        """Return the right to call Google's APIs."""
-        return await self._chosen().authorize()
+    async def authorize(self, scopes: tuple[str, ...] = ()) -> Authority:
+        """Return an access token from the first of the three that there is."""
+        return await self._chosen().authorize(scopes)
 
     async def close(self) -> None:
         """Nothing is kept open."""

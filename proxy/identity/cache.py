@@ -1,11 +1,12 @@
-"""The one policy by which ID tokens are fetched, kept, refreshed and given out.
+"""The one policy by which tokens of both kinds are fetched, kept, refreshed and given out.
 
 Knows no protocol: a `TokenSource` fetches, `fetch` runs it, this decides when.  Its promises:
 
 - at most one fetch runs, however many callers wait, and a caller that leaves cancels nobody;
-- a token is given out until 30 s before its own ``exp``, judged by the wall clock at each
-  use, because timers stall when Cloud Run withdraws the CPU between requests;
-- from 3 min 45 s before ``exp`` it is refreshed while it is still served, and no failed
+- a token is given out until 30 s before its expiry (``exp``, or after ``expires_in``), judged
+  by the wall clock at each use, because timers stall when Cloud Run withdraws the CPU between
+  requests;
+- from 3 min 45 s before that it is refreshed while it is still served, and no failed
   refresh displaces it;
 - after a failure callers get the error at once, or wait if the next attempt is near enough;
 - a token that the platform refused is given out until a different one has come;
@@ -36,12 +37,13 @@ from random import Random
 from proxy.clock import Clock, Clocks
 from proxy.deadlines import PatientTimer
 from proxy.errors import TokenTimedOut, TokenUnavailable
+from proxy.identity.access_token import Wanted
 from proxy.identity.fetch import Fetch, Later
 from proxy.identity.source import TokenSource, TokenSourceError, Watched
-from proxy.identity.token import USE_MARGIN, IdToken
+from proxy.identity.token import USE_MARGIN, Token
 
 REFRESH_AHEAD = 225.0
-"""Seconds before ``exp`` from which a token is refreshed.  google-auth's REFRESH_THRESHOLD:
+"""Seconds before its expiry from which a token is refreshed.  google-auth's REFRESH_THRESHOLD:
 Google's metadata servers keep a token until 4 minutes before its expiry, so that asking
 earlier brings the same one."""
 
@@ -135,7 +137,7 @@ class Outcome(StrEnum):
 
     FETCHED = "fetched"
     UNCHANGED = "unchanged"
-    """It brought a token with the same ``exp`` as the one that is kept."""
+    """It brought the token that is kept, or one that expires with it."""
     FAILED = "failed"
     TIMED_OUT = "timed_out"
 
@@ -242,7 +244,7 @@ def _resolve(waiter: asyncio.Future[None]) -> None:
 
 
 class TokenCache:
-    """The token for one audience from one source."""
+    """The token for one audience, or for some scopes, from one source."""
 
     __slots__ = (
         "_closed",
@@ -260,14 +262,14 @@ class TokenCache:
         "_waiters",
         "_wall",
         "_watched",
-        "audience",
         "source",
         "stats",
+        "wanted",
     )
 
     def __init__(
         self,
-        audience: str,
+        wanted: Wanted,
         source: TokenSource,
         *,
         clocks: Clocks,
@@ -278,7 +280,7 @@ class TokenCache:
     ) -> None:
         """`gate` bounds how many fetches run at once over all caches of `source`."""
         # For the life of the cache
-        self.audience = audience
+        self.wanted: Wanted = wanted
         self.source = source
         self.stats: Counter[tuple[str, str]] = Counter()
         """Fetches that ended, by (route, outcome)."""
@@ -288,13 +290,13 @@ class TokenCache:
         self._watched = source if isinstance(source, Watched) else None
         self._waiters = Waiters(clocks.steady, later)
         self._pace = Pace(clocks.steady, jitter)
-        self._fetch = Fetch(audience, source, self._ended, clocks=clocks, later=later, gate=gate)
+        self._fetch = Fetch(wanted, source, self._ended, clocks=clocks, later=later, gate=gate)
         self._closed = False
 
         # What is known
         self._state = State.NONE
         # A lapsed token stays here: it is good again if the wall clock is set back.
-        self._token: IdToken | None = None
+        self._token: Token | None = None
         # Between these wall-clock times the token is given out without further checks.
         self._fresh_from = math.inf
         self._fresh_until = -math.inf
@@ -306,7 +308,7 @@ class TokenCache:
 
     # --- what callers use
 
-    def current(self, route: str) -> IdToken | None:
+    def current(self, route: str) -> Token | None:
         """Return a token that may be used now, None if there is none; never waits.
 
         Called for every request.  Starts a refresh in the background when its time has come.
@@ -316,7 +318,7 @@ class TokenCache:
             return self._token
         return self._look(route, now)
 
-    async def get(self, route: str, timeout: float) -> IdToken:
+    async def get(self, route: str, timeout: float) -> Token:
         """Return a usable token, waiting up to `timeout` seconds for it.
 
         Raises `TokenUnavailable` with the last error when no further attempt fits into the
@@ -346,12 +348,12 @@ class TokenCache:
         await self._waiters.wait(math.inf)
         return None if self._usable() else self._unavailable()
 
-    def seek_another(self, token: IdToken, route: str) -> bool:
+    def seek_another(self, token: Token, route: str) -> bool:
         """Look for another token than `token`, which Google's front end answered with 401.
 
         Return whether a fetch is running that may bring one.  Nothing is taken away: the
         refused token is given out until another one has come.  It may still be good, for
-        other services of this audience, or because whoever refused it was wrong.
+        other services of its kind, or because whoever refused it was wrong.
 
         Not fetched again: a token that came back unchanged, for 30 s; whatever a failed
         fetch has to wait for; more than a few in half a minute.
@@ -368,7 +370,7 @@ class TokenCache:
         self._refused = held.value
         return self._state.is_fetching
 
-    async def another(self, refused: IdToken, route: str, timeout: float) -> IdToken | None:
+    async def another(self, refused: Token, route: str, timeout: float) -> Token | None:
         """Return a token other than `refused`, None if there is none.
 
         Waits for one fetch at most, and up to `timeout` seconds for it; see `seek_another`.
@@ -394,7 +396,7 @@ class TokenCache:
 
     @property
     def expires_at(self) -> float | None:
-        """The ``exp`` of the token that would be used now, wall clock."""
+        """When the token that would be used now expires, wall clock."""
         return self._token.expires_at if self._token is not None and self._usable() else None
 
     @property
@@ -409,7 +411,7 @@ class TokenCache:
 
     # --- the policy
 
-    def _look(self, route: str, now: float) -> IdToken | None:
+    def _look(self, route: str, now: float) -> Token | None:
         """Do the rest of `current`, where the token is not simply fresh."""
         token = self._token
         if token is None or not self._follow(now):
@@ -465,16 +467,16 @@ class TokenCache:
             self._fetch.start(route)
             self._move(Event.START)
 
-    def _ended(self, route: str, result: IdToken | TokenSourceError, seconds: float) -> None:
+    def _ended(self, route: str, result: Token | TokenSourceError, seconds: float) -> None:
         """Take what a fetch brought, and wake whoever waits for it."""
         self._unread = False
-        outcome = self._accept(result) if isinstance(result, IdToken) else self._fail(result)
+        outcome = self._accept(result) if isinstance(result, Token) else self._fail(result)
         self._waiters.wake()
         self.stats[route, outcome] += 1
         if self._on_fetch is not None:
             self._on_fetch(route, outcome, seconds)
 
-    def _accept(self, token: IdToken) -> Outcome:
+    def _accept(self, token: Token) -> Outcome:
         old, self._token = self._token, token
         self._failure = None
         self._pace.succeeded(token.expires_at - USE_MARGIN - self._wall())
@@ -482,7 +484,8 @@ class TokenCache:
             self._pace.came_back()
         self._move(Event.ACCEPT)
         self._open_window()
-        same = old is not None and old.expires_at == token.expires_at
+        # An access token's expiry moves a little with each answer: its seconds are whole.
+        same = old is not None and (old.expires_at == token.expires_at or old.value == token.value)
         return Outcome.UNCHANGED if same else Outcome.FETCHED
 
     def _fail(self, error: TokenSourceError) -> Outcome:

@@ -1,7 +1,7 @@
-"""All token caches, one for each credentials and audience, and the sources behind them.
+"""All token caches, one for each credentials and what is wanted of them, and their sources.
 
 They live as long as the process: a reload of the configuration finds its tokens
-again by their credentials and audience.
+again by their credentials and audience, or scopes.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from proxy.config.model import (
     TokenFile,
 )
 from proxy.deadlines import PatientTimer
+from proxy.identity.access_token import Wanted
 from proxy.identity.adc import AutoSource, well_known_file
 from proxy.identity.cache import OnFetch, TokenCache
 from proxy.identity.fetch import Later
@@ -76,15 +77,15 @@ class TokenCaches:
         self.names = Names(self._metadata)
         """Resolves the names of Cloud Run services."""
         self._opened: dict[Credentials, _Opened] = {}
-        self._caches: dict[tuple[Credentials, str], TokenCache] = {}
+        self._caches: dict[tuple[Credentials, Wanted], TokenCache] = {}
 
-    def cache(self, credentials: Credentials, audience: str) -> TokenCache:
-        """Return the one cache for these credentials and this audience."""
-        cache = self._caches.get((credentials, audience))
+    def cache(self, credentials: Credentials, wanted: Wanted) -> TokenCache:
+        """Return the one cache for these credentials and this audience, or these scopes."""
+        cache = self._caches.get((credentials, wanted))
         if cache is None:
             opened = self._open(credentials)
-            cache = self._build(audience, opened.source, gate=opened.gate)
-            self._caches[credentials, audience] = cache
+            cache = self._build(wanted, opened.source, gate=opened.gate)
+            self._caches[credentials, wanted] = cache
         return cache
 
     def source(self, credentials: Credentials) -> TokenSource:
@@ -108,7 +109,7 @@ class TokenCaches:
 
     def metadata(self) -> MetadataSource:
         """Return a source that asks the metadata server."""
-        return MetadataSource(self._metadata)
+        return MetadataSource(self._metadata, self._endpoints.quota_project)
 
     def file(self, file: CredentialsFile) -> FileSource:
         """Return a source for a credentials file of Google's."""

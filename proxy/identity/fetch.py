@@ -9,8 +9,15 @@ from collections.abc import Callable
 
 from proxy.clock import Clocks
 from proxy.deadlines import Timer
-from proxy.identity.source import FixedAudience, TokenSource, TokenSourceError
-from proxy.identity.token import IdToken, read_token
+from proxy.identity.access_token import Scopes, Wanted, kind_of, read_access_token
+from proxy.identity.source import (
+    AccessSource,
+    FixedAudience,
+    TokenSource,
+    TokenSourceError,
+    no_access_tokens,
+)
+from proxy.identity.token import Token, read_token
 
 log = logging.getLogger(__name__)
 
@@ -22,16 +29,15 @@ their own, with better explanations."""
 Later = Callable[[float, Callable[[], object]], Timer]
 """Calls back after so many seconds; an argument, so that tests control time."""
 
-OnEnd = Callable[[str, IdToken | TokenSourceError, float], object]
+OnEnd = Callable[[str, Token | TokenSourceError, float], object]
 """Told how a fetch ended: the route that caused it, a token that was accepted or why there is
 none, and how long it took in seconds."""
 
 
 class Fetch:
-    """The fetch for one audience.  Its task belongs to nobody who waits for it."""
+    """The fetch of what is wanted of one source.  Its task belongs to nobody who waits for it."""
 
     __slots__ = (
-        "_audience",
         "_began",
         "_clocks",
         "_closed",
@@ -41,11 +47,12 @@ class Fetch:
         "_on_end",
         "_source",
         "_task",
+        "_wanted",
     )
 
     def __init__(
         self,
-        audience: str,
+        wanted: Wanted,
         source: TokenSource,
         on_end: OnEnd,
         *,
@@ -57,7 +64,7 @@ class Fetch:
 
         `gate` bounds how many fetches of `source` run at once.
         """
-        self._audience = audience
+        self._wanted = wanted
         self._source = source
         self._on_end = on_end
         self._clocks = clocks
@@ -66,7 +73,7 @@ class Fetch:
         self._closed = False
 
         # For one fetch
-        self._task: asyncio.Task[IdToken] | None = None
+        self._task: asyncio.Task[Token] | None = None
         self._limit: Timer | None = None
         self._began = 0.0
 
@@ -79,7 +86,7 @@ class Fetch:
         """Begin a fetch; none may be running."""
         self._began = self._clocks.steady()
         task = asyncio.get_running_loop().create_task(
-            self._obtain(), name=f"fetch ID token for {self._audience}"
+            self._obtain(), name=f"fetch {kind_of(self._wanted)} for {self._wanted}"
         )
         task.add_done_callback(lambda done: self._ended(route, done))
         self._task = task
@@ -92,27 +99,35 @@ class Fetch:
         if task is not None:
             await asyncio.wait([task])
 
-    async def _obtain(self) -> IdToken:
+    async def _obtain(self) -> Token:
         async with self._gate:
-            # From here on: waiting for other audiences' fetches is not this one's fault.
+            # From here on: waiting for other fetches of the source is not this one's fault.
             self._began = self._clocks.steady()
             self._limit = self._later(FETCH_LIMIT, self._give_up)
-            raw = await self._source.fetch(self._audience)
-        source = self._source
+            return await self._ask(self._source, self._wanted)
+
+    async def _ask(self, source: TokenSource, wanted: Wanted) -> Token:
+        if isinstance(wanted, Scopes):
+            if not isinstance(source, AccessSource):
+                raise no_access_tokens()
+            # Before asking: ``expires_in`` counts from the answer's making (RFC 6749, 5.1).
+            now = self._clocks.wall()
+            return read_access_token(await source.authorize(wanted.names), wanted, now)
+        raw = await source.fetch(wanted)
         fixed = source.fixed_audience if isinstance(source, FixedAudience) else None
-        return read_token(raw, self._audience, self._clocks.wall(), fixed)
+        return read_token(raw, wanted, self._clocks.wall(), fixed)
 
     def _give_up(self) -> None:
         if self._task is not None:
             self._task.cancel()
 
-    def _ended(self, route: str, task: asyncio.Task[IdToken]) -> None:
+    def _ended(self, route: str, task: asyncio.Task[Token]) -> None:
         if self._limit is not None:
             self._limit.cancel()
         self._task = self._limit = None
         self._on_end(route, self._result(task), self.seconds)
 
-    def _result(self, task: asyncio.Task[IdToken]) -> IdToken | TokenSourceError:
+    def _result(self, task: asyncio.Task[Token]) -> Token | TokenSourceError:
         if task.cancelled():
             if self._closed:
                 return TokenSourceError("the proxy is shutting down")

@@ -20,6 +20,7 @@ from proxy.deadlines import Within
 from proxy.identity.files import CredentialsFile
 from proxy.identity.source import (
     ANSWER_WITHIN,
+    CLOUD_PLATFORM,
     AccessSource,
     Authority,
     TokenSource,
@@ -119,7 +120,7 @@ class FileSource:
             file, token_endpoint=endpoints.token, quota_project=endpoints.quota_project
         )
         self._asker = asker
-        self._warned = False
+        self._warned = self._told_scopes = False
         self.fixed_audience: str | None = None
         """Known once a token has been fetched."""
 
@@ -148,9 +149,19 @@ class FileSource:
         except TokenSourceError:
             return None
 
-    async def authorize(self) -> Authority:
-        """Return the right to call Google's APIs."""
-        return await self._asker.ask(_authorize, self._file, self._asker.clock)
+    async def authorize(self, scopes: tuple[str, ...] = ()) -> Authority:
+        """Return an access token; a person's login has scopes of its own."""
+        wanted = scopes or CLOUD_PLATFORM
+        authority = await self._asker.ask(_authorize, self._file, wanted, self._asker.clock)
+        if authority.fixed_scopes and wanted != CLOUD_PLATFORM and not self._told_scopes:
+            self._told_scopes = True
+            log.warning(
+                "%s: a gcloud login's access tokens have the scopes that it was made with, "
+                "instead of %s.",
+                self.describe(),
+                " ".join(scopes),
+            )
+        return authority
 
     async def close(self) -> None:
         """Nothing is kept open; a call that still runs ends by itself."""
@@ -181,10 +192,12 @@ class ImpersonatedSource:
         """Return the account's email."""
         return self._target.email
 
-    async def authorize(self) -> Authority:
-        """Return the right to call Google's APIs as the account."""
+    async def authorize(self, scopes: tuple[str, ...] = ()) -> Authority:
+        """Return an access token of the account."""
         authority = await self._authority()
-        own = await self._asker.ask(_impersonate, authority, self._target, self._asker.clock)
+        own = await self._asker.ask(
+            _impersonate, authority, self._target, scopes or CLOUD_PLATFORM, self._asker.clock
+        )
         return own.counted_on(self._asker.endpoints.quota_project)
 
     async def close(self) -> None:
@@ -210,10 +223,10 @@ def _id_token(file: CredentialsFile, audience: str, clock: Clock) -> Minted:
     return googleauth.id_token(file, audience, clock)
 
 
-def _authorize(file: CredentialsFile, clock: Clock) -> Authority:
+def _authorize(file: CredentialsFile, scopes: tuple[str, ...], clock: Clock) -> Authority:
     from proxy.identity import googleauth  # noqa: PLC0415 (see above)
 
-    return googleauth.authorize(file, clock)
+    return googleauth.authorize(file, scopes, clock)
 
 
 def _account(file: CredentialsFile) -> str | None:
@@ -230,7 +243,9 @@ def _impersonated_id_token(
     return googleauth.impersonated_id_token(authority, target, audience, clock)
 
 
-def _impersonate(authority: Authority, target: Target, clock: Clock) -> Authority:
+def _impersonate(
+    authority: Authority, target: Target, scopes: tuple[str, ...], clock: Clock
+) -> Authority:
     from proxy.identity import googleauth  # noqa: PLC0415 (see above)
 
-    return googleauth.impersonate(authority, target, clock)
+    return googleauth.impersonate(authority, target, scopes, clock)

@@ -17,7 +17,7 @@ from proxy import PROGRAM, __version__
 from proxy.deadlines import Within
 from proxy.identity.plain_http import HTTP_PORT, Broken, Response, get
 from proxy.identity.source import ANSWER_WITHIN, Authority, TokenSourceError
-from proxy.identity.token import read_claims
+from proxy.identity.token import finite_seconds, read_claims
 from proxy.redact import EXPLANATION, FIRST_WORDS, first_words
 from proxy.resolver import Resolver
 
@@ -153,8 +153,9 @@ class Metadata:
 class MetadataSource:
     """ID tokens and access tokens of the instance's own service account."""
 
-    def __init__(self, metadata: Metadata) -> None:
+    def __init__(self, metadata: Metadata, quota_project: str = "") -> None:
         self._metadata = metadata
+        self._quota_project = quota_project
         self._account: str | None = None
 
     def describe(self) -> str:
@@ -182,18 +183,27 @@ class MetadataSource:
                 return None
         return self._account
 
-    async def authorize(self) -> Authority:
-        """Return the right to act as the instance's service account."""
-        answer = await self._metadata.answer(f"{_ACCOUNT}/token")
+    async def authorize(self, scopes: tuple[str, ...] = ()) -> Authority:
+        """Return the instance's access token; without `scopes`, with those of the instance.
+
+        https://cloud.google.com/compute/docs/access/authenticate-workloads#applications
+        """
+        asked = f"?scopes={quote(','.join(scopes), safe='')}" if scopes else ""
+        answer = await self._metadata.answer(f"{_ACCOUNT}/token{asked}")
         try:
-            token = json.loads(answer.body)["access_token"]
-        except (ValueError, KeyError, TypeError):
+            token = json.loads(answer.body)
+        except (ValueError, RecursionError):
             token = None
-        if not isinstance(token, str):
+        value = token.get("access_token") if isinstance(token, dict) else None
+        if not isinstance(value, str):
             raise unfit("access token", answer)
         email = await self.account()
-        member = f"serviceAccount:{email}" if email else "MEMBER"
-        return Authority({"Authorization": f"Bearer {token}"}, member)
+        return Authority(
+            value,
+            expires_in=finite_seconds(token.get("expires_in")),
+            token_type=str(token.get("token_type") or ""),
+            member=f"serviceAccount:{email}" if email else "MEMBER",
+        ).counted_on(self._quota_project)
 
     async def close(self) -> None:
         """Nothing is kept open."""

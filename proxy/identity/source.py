@@ -1,4 +1,4 @@
-"""What a token source is: something that fetches an ID token for an audience.
+"""What a token source is: something that fetches an ID token for an audience, or an access token.
 
 A source knows protocols and files; it keeps no tokens, never decides when to fetch and is
 never asked twice at once for one audience.  Those are the tasks of `cache`.
@@ -21,6 +21,12 @@ QUOTA_VARIABLE = "GOOGLE_CLOUD_QUOTA_PROJECT"
 # https://cloud.google.com/resource-manager/docs/creating-managing-projects: an ID, which an
 # organization's domain may precede, or a number.
 _PROJECT = re.compile(r"[a-z0-9.:-]{1,100}")
+
+QUOTA_FIELD = "X-Goog-User-Project"
+"""Names that project on a request (https://cloud.google.com/apis/docs/system-parameters)."""
+
+CLOUD_PLATFORM = ("https://www.googleapis.com/auth/cloud-platform",)
+"""The scope that leaves to IAM what an access token may be used for, as Google advises."""
 
 
 class TokenSourceError(Exception):
@@ -83,14 +89,34 @@ class Watched(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """The right to ask the IAM Credentials API for another account's token."""
+    """The right to call Google's APIs: an access token, and whose it is."""
 
-    headers: Mapping[str, str] = field(repr=False)
-    """What authorises a request: ``Authorization`` with an access token, at least."""
+    access_token: str = field(repr=False)
+    """As it came: whoever sends it elsewhere than to IAM judges it (`access_token`)."""
+    expires_in: float | None = None
+    """Seconds from now, None where nothing usable was said."""
+    token_type: str = "Bearer"  # noqa: S105 (RFC 6749, 7.1)
+    """What the issuer calls it; empty where it did not say."""
     member: str = "MEMBER"
     """Who that is in the words of an IAM policy, such as ``serviceAccount:a@b``."""
     role: str = ""
     """What such a member is granted on an account to act as it, if not the usual role."""
+    fixed_scopes: bool = False
+    """Whether it has the scopes of a login, whatever was asked for."""
+    quota_project: str = ""
+    """The project on which its calls count, empty for the one that it belongs to."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What authorises a request."""
+        bearer = {"Authorization": f"Bearer {self.access_token}"}
+        return {**bearer, QUOTA_FIELD: self.quota_project} if self.quota_project else bearer
+
+    @property
+    def email(self) -> str | None:
+        """The account in `member`, None where that names none."""
+        name = self.member.partition(":")[2]
+        return name if "@" in name and "/" not in name else None
 
     def counted_on(self, project: object) -> Authority:
         """Return the same right, whose calls Google's APIs count and bill on `project`.
@@ -105,13 +131,24 @@ class Authority:
                 "the quota project is not a project ID",
                 hint=f"Correct quota_project_id in the credentials file, or {QUOTA_VARIABLE}.",
             )
-        return replace(self, headers={**self.headers, "X-Goog-User-Project": str(project)})
+        return replace(self, quota_project=str(project))
 
 
 @runtime_checkable
 class AccessSource(Protocol):
     """A source that can also authorise requests to Google's APIs."""
 
-    async def authorize(self) -> Authority:
-        """Return the headers with a valid access token; raise `TokenSourceError`."""
+    async def authorize(self, scopes: tuple[str, ...] = ()) -> Authority:
+        """Return an access token with these scopes; raise `TokenSourceError`.
+
+        Without any, one with which IAM can be asked.
+        """
         ...
+
+
+def no_access_tokens() -> TokenSourceError:
+    """Return the error of a source that is none of those."""
+    return TokenSourceError(
+        "it has no access tokens",
+        hint="Use other credentials: auto, metadata, gcloud, service_account_file or impersonate.",
+    )

@@ -1,4 +1,4 @@
-"""Reads ID tokens: what may be used as one, and what came instead.  Pure.
+"""What tokens have in common, and reading ID tokens: what may be used, what came instead.  Pure.
 
 The signature is not checked: the receiver does that, and only it knows the keys.  What is
 checked is everything that would make the receiver refuse the token, or send it elsewhere.
@@ -28,17 +28,26 @@ and Google's clock and ours may differ a little."""
 _JWT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
 
 
-@dataclass(frozen=True, slots=True)
-class IdToken:
-    """One ID token that was accepted; its text form never shows the value."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """One token that was accepted; its text form never shows the value."""
 
     value: str = field(repr=False)
+    """ASCII without white space, so that it can stand in a header field."""
+    expires_at: float
+    """Wall clock, seconds since the epoch: an ID token's own ``exp``."""
+    email: str | None
+    """The account that it is for, where that is known."""
+    claims: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    """What it says of itself; nothing where it is opaque."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdToken(Token):
+    """One ID token."""
+
     audience: str
     """The audience that it was asked for; its own ``aud`` differs where it cannot be chosen."""
-    expires_at: float
-    """Wall clock, seconds since the epoch: its own ``exp``."""
-    email: str | None
-    claims: Mapping[str, Any] = field(repr=False, compare=False)
 
 
 def read_token(raw: str, audience: str, now: float, fixed_audience: str | None = None) -> IdToken:
@@ -95,10 +104,15 @@ def _check_audience(claims: Mapping[str, Any], expected: str) -> None:
 
 
 def _expiry(claims: Mapping[str, Any], now: float) -> float:
-    expires_at = _seconds(claims.get("exp"))
+    expires_at = finite_seconds(claims.get("exp"))
     if expires_at is None:
         raise TokenSourceError("the token has no usable exp")
-    left = expires_at - now
+    check_time_left(expires_at - now)
+    return expires_at
+
+
+def check_time_left(left: float) -> None:
+    """Raise `TokenSourceError` unless a token with `left` seconds to go may be used."""
     if left <= USE_MARGIN:
         what = f"expires in {left:.0f} s" if left > 0 else f"expired {-left:.0f} s ago"
         raise TokenSourceError(
@@ -106,11 +120,10 @@ def _expiry(claims: Mapping[str, Any], now: float) -> float:
             hint="Check this machine's clock, and that whatever keeps the token renews it in time.",
             retryable=True,
         )
-    return expires_at
 
 
-def _seconds(value: object) -> float | None:
-    """Return a NumericDate (RFC 7519, 2), None for anything else."""
+def finite_seconds(value: object) -> float | None:
+    """Return a number of JSON's, such as a NumericDate (RFC 7519, 2); None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 import proxy
 from proxy.clock import Clocks
 from proxy.config import show
-from proxy.config.model import Config, Route
+from proxy.config.model import Auth, Config, Route
 from proxy.errors import REASONS, DownstreamGone
 from proxy.ops.history import SAMPLE_SECONDS, History, Span
 from proxy.ops.lifecycle import Lifecycle
@@ -169,6 +169,7 @@ def _settings(route: Route) -> Json:
         "strip_path": route.strip_path,
         "upstream": show.upstream(route),
         "audience": show.audience(route) or None,
+        "scopes": list(route.scopes) if route.auth is Auth.ACCESS_TOKEN else None,
         "auth": route.auth.value,
         "header": route.header.value,
         "credentials": show.credentials(route.credentials),
@@ -220,14 +221,14 @@ def _findings(
 ) -> Iterator[Condition]:
     """Yield what is to be said of a route, the worst first."""
     if token is not None and token.error and token.expires_at is None:
-        yield Condition("failing", f"No ID token: {token.error}")
+        yield Condition("failing", f"No token: {token.error}")
     if recent.server_errors:
         failing = recent.server_errors >= FAILING_SHARE * recent.requests
         yield Condition("failing" if failing else "warning", _share("failed", recent))
     if recent.refused:
         yield Condition("warning", _share("were refused with 401 or 403", recent))
     if token is not None and token.error:
-        yield Condition("warning", f"The ID token cannot be refreshed: {token.error}")
+        yield Condition("warning", f"The token cannot be refreshed: {token.error}")
     if connections.waiting:
         yield Condition("warning", _waiting(connections, limit))
     if not recent.requests:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from proxy.deadlines import Within
 from proxy.errors import Overloaded, ProxyError
-from proxy.identity.token import IdToken
+from proxy.identity.token import Token
 from proxy.plane.codec import UpstreamCodec
 from proxy.plane.destination import Destination
 from proxy.plane.gate import GateFull
@@ -56,8 +56,8 @@ class Pursuit:
         except TimeoutError:
             raise Overloaded(f"No place became free within {timeout:g} s.", retry_after=1) from None
 
-    async def token(self) -> IdToken | None:
-        """Wait for the ID token; None where the route sends none.
+    async def token(self) -> Token | None:
+        """Wait for the token; None where the route sends none.
 
         Raises:
             TokenUnavailable, TokenTimedOut: there is none; nothing may be sent.
@@ -67,7 +67,7 @@ class Pursuit:
             return None
         return await cache.get(route.name, route.config.timeouts.connect)
 
-    async def another_token(self, refused: IdToken) -> IdToken | None:
+    async def another_token(self, refused: Token) -> Token | None:
         """Make one fetch after a token was refused; return another one, None if none came."""
         route, cache = self.route, self.destination.token_cache
         if cache is None:

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proxy.config.model import Address, Auth, Config, Route, Upstream
+from proxy.config.values import field_key
+from proxy.identity.access_token import Scopes
 from proxy.identity.caches import TokenCaches
+from proxy.identity.source import QUOTA_FIELD
 from proxy.plane.destination import Destination
 from proxy.plane.dial import Dialler
 from proxy.plane.http1.pool import Pool
@@ -129,6 +132,8 @@ class Builder:
         token_cache = None
         if route.auth is Auth.ID_TOKEN:
             token_cache = self._tokens.cache(route.credentials, audience or upstream.origin)
+        elif route.auth is Auth.ACCESS_TOKEN:
+            token_cache = self._tokens.cache(route.credentials, Scopes(route.scopes))
         return Destination(
             route.name,
             upstream,
@@ -136,6 +141,7 @@ class Builder:
             token_cache=token_cache,
             header=route.header,
             protocol=route.protocol,
+            counts=QUOTA_FIELD.lower() not in map(field_key, route.remove_headers),
         )
 
     def _pools_of(self, route: Route, upstream: Upstream, into: dict[_PoolKey, Pools]) -> Pools:

@@ -11,9 +11,9 @@ from typing import final
 
 from proxy.config.model import IdentityHeader, Protocol, Upstream
 from proxy.identity.cache import TokenCache
-from proxy.identity.header import identity_line
-from proxy.identity.token import IdToken
-from proxy.plane.head import RequestHead
+from proxy.identity.header import QUOTA_PROJECT, identity_line, quota_project
+from proxy.identity.token import Token
+from proxy.plane.head import RequestHead, values
 from proxy.plane.pools import Connector, Pools
 
 
@@ -22,8 +22,8 @@ class Destination:
     """One upstream address of a route."""
 
     __slots__ = (
-        "_header", "_line", "_pools", "_protocol", "_route", "authority", "base", "connectors",
-        "token", "token_cache", "upstream",
+        "_counts", "_header", "_line", "_pools", "_protocol", "_route", "authority", "base",
+        "connectors", "quota_project", "token", "token_cache", "upstream",
     )  # fmt: skip
 
     def __init__(
@@ -35,11 +35,14 @@ class Destination:
         token_cache: TokenCache | None,
         header: IdentityHeader,
         protocol: Protocol,
+        counts: bool = True,
     ) -> None:
         """`route` is the name that fetches of tokens are counted for.
 
-        `token_cache` is None where the route's `auth` is none.
+        `token_cache` is None where the route's `auth` is none.  `counts` tells whether calls name
+        the quota project of their credentials.
         """
+        self._counts = counts
         self._route = route
         self.upstream = upstream
         self._pools = pools
@@ -52,8 +55,10 @@ class Destination:
         """What ``Host`` or ``:authority`` says."""
         self.base = upstream.base.encode()
         """The path that stands before every target, mostly empty."""
-        self.token: IdToken | None = None
+        self.token: Token | None = None
         """The one that the last identity header carried."""
+        self.quota_project = b""
+        """The project on which calls with it count, mostly empty."""
         self._line = b""
 
     def connector(self, head: RequestHead, spoken: str) -> Connector:
@@ -75,11 +80,18 @@ class Destination:
             return None
         return self._line if token is self.token else self.line_of(token)
 
-    def line_of(self, token: IdToken | None) -> bytes:
+    def line_of(self, token: Token | None) -> bytes:
         """Return the identity header that carries `token` as a field block, empty without one."""
         if token is None:
             return b""
         if token is not self.token:
             self.token = token
             self._line = b"\r\n" + identity_line(self._header, token).removesuffix(b"\r\n")
+            self.quota_project = quota_project(token) if self._counts else b""
         return self._line
+
+    def counted(self, fields: bytes) -> bytes:
+        """Return `fields` with the quota project, unless the caller or the route names one."""
+        if values(fields, QUOTA_PROJECT.lower()):
+            return fields
+        return b"%b\r\n%b: %b" % (fields, QUOTA_PROJECT, self.quota_project)

@@ -26,7 +26,7 @@ from proxy.errors import (
     ProxyError,
     UpstreamTimedOut,
 )
-from proxy.identity.token import IdToken
+from proxy.identity.token import Token
 from proxy.plane import guard
 from proxy.plane.acquire import Pursuit, rest
 from proxy.plane.answer import dated, write_error
@@ -137,7 +137,7 @@ class Exchange:
         # For one attempt
         self._up: UpstreamCodec | None = None
         self.sent_at = 0.0  # As much of it as had come.
-        self.token: IdToken | None = None
+        self.token: Token | None = None
         self._held: Held | None = None
         self.replaces_token = True
         """Whether another token may be tried after a refused one: once."""
@@ -237,12 +237,13 @@ class Exchange:
         self._up = up
         destination = self.destination
         self.token = destination.token
+        fields = self._kept + line
         up.send_head(
             self,
             self.head,
             target=destination.target(self._target) if destination.base else self._target,
             authority=destination.authority,
-            fields=self._kept + line,
+            fields=destination.counted(fields) if destination.quota_project else fields,
         )
         if self._replay is not None:
             # In one piece: as 64 KiB of single bytes, it would take the loop for 20 ms and more.

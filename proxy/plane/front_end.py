@@ -6,8 +6,8 @@ new one may be tried.  The application's is an answer like any other.
 
 from __future__ import annotations
 
-from proxy.config.model import Route
-from proxy.identity.token import IdToken
+from proxy.config.model import Auth, Route
+from proxy.identity.token import Token
 from proxy.plane.head import ResponseHead, values
 
 DESCRIPTION = b'error_description="The access token could not be verified"'
@@ -58,9 +58,11 @@ def refusal_of(head: ResponseHead) -> int:
     return 404 if any(kind.lower().startswith(b"text/html") for kind in kinds) else 0
 
 
-def explain(status: int, route: Route, token: IdToken | None) -> tuple[str, str]:
+def explain(status: int, route: Route, token: Token | None) -> tuple[str, str]:
     """Return a sentence on what was refused and one on what to do."""
     account = (token.email if token else None) or "the account of these credentials"
+    if route.auth is Auth.ACCESS_TOKEN:
+        return _explain_api(status, route, account)
     if status == 401:  # noqa: PLR2004 (RFC 9110, 15.5.2)
         text = (
             f"The upstream of route {route.name} answered 401 to a token of {account}"
@@ -87,6 +89,23 @@ def explain(status: int, route: Route, token: IdToken | None) -> tuple[str, str]
         " roles/run.invoker on the service."
     )
     return text, grant_command(route, account)
+
+
+def _explain_api(status: int, route: Route, account: str) -> tuple[str, str]:
+    """Explain what one of Google's APIs refused; its own answer says more, and is the caller's."""
+    text = f"The upstream of route {route.name} answered {status} to an access token of {account}"
+    if status == 401:  # noqa: PLR2004 (RFC 9110, 15.5.2)
+        hint = "Look at what the API says in its answer, and at this machine's clock."
+        return f"{text}.", hint
+    if status == 404:  # noqa: PLR2004 (RFC 9110, 15.5.5)
+        hint = "Compare the path, and the region in the route's `upstream`, with the API's own."
+        return f"{text}, with a page.", hint
+    hint = (
+        "The API's answer names the permission, the scope or the API that is missing: grant a role"
+        " (gcloud projects add-iam-policy-binding), add to the route's `scopes`, or enable it"
+        " (gcloud services enable)."
+    )
+    return f"{text} for {' '.join(route.scopes)}.", hint
 
 
 def grant_command(route: Route, account: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Protocol, final
 
-from proxy.identity.token import IdToken
+from proxy.identity.token import Token
 from proxy.plane.acquire import Pursuit
 from proxy.plane.destination import Destination
 from proxy.plane.front_end import PAGE_BYTES, is_described, is_platform
@@ -25,7 +25,7 @@ class Holder(Protocol):
 
     route: PreparedRoute
     destination: Destination
-    token: IdToken | None
+    token: Token | None
     """The one that the attempt carried."""
     replaces_token: bool
     """Whether another token may still be tried: once in an exchange."""
@@ -109,7 +109,7 @@ class Held:
         exchange.hold_for(partial(self._reauthenticate, token))
         return True
 
-    async def _reauthenticate(self, refused: IdToken) -> None:
+    async def _reauthenticate(self, refused: Token) -> None:
         """Fetch once; repeat with the new token if there is one, else pass on the 401."""
         exchange = self._exchange
         token = await exchange.pursuit().another_token(refused)

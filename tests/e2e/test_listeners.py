@@ -26,7 +26,7 @@ async def test_port_is_never_taken_and_the_line_at_the_start_says_so() -> None:
         Program(document(upstream, routes=routes), env={"PORT": str(port)}) as program,
     ):
         for said in (
-            "ignored: routes.local.audience: route local sends no ID token (auth: none)",
+            "ignored: routes.local.audience: route local sends no token (auth: none)",
             "ignored: PORT: listen alone says where; ${PORT} there takes it",
         ):
             assert (await program.record(message=said))["severity"] == "WARNING"

@@ -224,7 +224,7 @@ async def test_a_route_that_sends_no_token_has_none_to_print(
 
     assert (done.code, done.out) == (1, "")
     assert done.err.splitlines()[0] == (
-        "cloud-run-auth-proxy: route search sends no ID token (auth: none)"
+        "cloud-run-auth-proxy: route search sends no token (auth: none)"
     )
     assert not metadata.requests
 

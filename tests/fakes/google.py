@@ -13,6 +13,8 @@ import json
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -71,15 +73,19 @@ class FakeGoogle:
         self.requests: list[Request] = []
         self.access_tokens: dict[str, str] = {}
         """Who presents an access token, as a member of IAM policies."""
+        self.scopes_of: dict[str, list[str]] = {}
+        """What an access token is for."""
         self.grants: set[tuple[str, str]] = set()
         """(member, account): who may act as whom."""
         self.accounts = {"key@project.iam.gserviceaccount.com"}
         """Service accounts that exist."""
         self.refresh_tokens = {"1//refresh": "dev@example.com"}
         self.subject_token = "the workload's own token"
-        self.scopes = {"openid"}
+        self.scopes = {"openid", "https://www.googleapis.com/auth/cloud-platform"}
         """Of the gcloud login; without openid there is no ID token."""
         self.lifetime = 3600.0
+        self.ahead = 0.0
+        """Seconds by which IAM's clock is ahead of this machine's."""
         self._answers: deque[web.Response] = deque()
         self._serial = itertools.count()
         self._failures: list[Exception] = []
@@ -245,8 +251,7 @@ class FakeGoogle:
             return _invalid_grant("Invalid grant: account not found")
         if "target_audience" in claims:
             return web.json_response({"id_token": self.id_token(email, claims["target_audience"])})
-        assert "https://www.googleapis.com/auth/cloud-platform" in claims["scope"]
-        return self._access(f"serviceAccount:{email}")
+        return self._access(f"serviceAccount:{email}", claims["scope"].split())
 
     def _refresh(self, body: Body) -> web.Response:
         if body["client_id"] != CLIENT_ID:
@@ -258,13 +263,13 @@ class FakeGoogle:
         if email is None:
             return _invalid_grant("Token has been expired or revoked.")
         more = {"id_token": self.id_token(email, CLIENT_ID)} if "openid" in self.scopes else {}
-        return self._access(f"user:{email}", more)
+        assert "scope" not in body
+        return self._access(f"user:{email}", [*self.scopes], more)
 
     # --- the Security Token Service: https://cloud.google.com/iam/docs/reference/sts/rest
 
     def _exchange(self, body: Body) -> web.Response:
         assert body["grant_type"] == "urn:ietf:params:oauth:grant-type:token-exchange"
-        assert body["scope"] == "https://www.googleapis.com/auth/cloud-platform"
         subject = body["subject_token"]
         if body["subject_token_type"] == AWS:
             # A request to AWS that proves who signed it: only its shape is looked at.
@@ -275,11 +280,11 @@ class FakeGoogle:
             subject = self.subject_token
         if body["audience"] != PROVIDER or subject != self.subject_token:
             return _invalid_grant("The audience in ID Token does not match the expected audience.")
-        return self._access(MEMBER)
+        return self._access(MEMBER, body["scope"].split())
 
     def _refresh_workforce(self, body: Body) -> web.Response:
         assert body == {"grant_type": "refresh_token", "refresh_token": "1//workforce"}
-        return self._access(WORKFORCE_MEMBER)
+        return self._access(WORKFORCE_MEMBER, ["a login's own"])
 
     # --- the IAM Credentials API
 
@@ -302,12 +307,16 @@ class FakeGoogle:
                     "(or it may not exist).",
                 )
             member = f"serviceAccount:{link}"
+        # Whoever asks needs cloud-platform, or the scope of IAM, on top of the grant.
+        assert any(scope.endswith(("cloud-platform", "own")) for scope in self.scopes_of[token])
         if method == "generateIdToken":
             assert body["includeEmail"] is True
             return web.json_response({"token": self.id_token(account, body["audience"])})
-        assert body["scope"] == ["https://www.googleapis.com/auth/cloud-platform"]
-        token = self._new_access_token(f"serviceAccount:{account}")
-        return web.json_response({"accessToken": token, "expireTime": "2100-01-01T00:00:00Z"})
+        token = self._new_access_token(f"serviceAccount:{account}", body["scope"])
+        now = datetime.fromtimestamp(Clocks().wall() + self.ahead, UTC)
+        until = now + timedelta(seconds=self.lifetime)
+        answer = {"accessToken": token, "expireTime": until.strftime("%Y-%m-%dT%H:%M:%SZ")}
+        return web.json_response(answer, headers={"Date": format_datetime(now, usegmt=True)})
 
     # --- tokens
 
@@ -318,14 +327,15 @@ class FakeGoogle:
         )
         return self.keys.sign(claims)
 
-    def _access(self, member: str, more: Body | None = None) -> web.Response:
-        token = self._new_access_token(member)
+    def _access(self, member: str, scopes: list[str], more: Body | None = None) -> web.Response:
+        token = self._new_access_token(member, scopes)
         answer = {"access_token": token, "expires_in": 3599, "token_type": "Bearer"}
         return web.json_response({**answer, **(more or {})})
 
-    def _new_access_token(self, member: str) -> str:
+    def _new_access_token(self, member: str, scopes: list[str]) -> str:
         token = f"ya29.emulated-access-token-{next(self._serial)}"
         self.access_tokens[token] = member
+        self.scopes_of[token] = scopes
         return token
 
 

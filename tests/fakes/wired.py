@@ -9,6 +9,7 @@ import ssl
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from random import Random
 from types import TracebackType
@@ -18,9 +19,10 @@ import pytest
 
 from proxy.clock import Clocks
 from proxy.config.model import Address, Auth, Config, Destination, Route, Upstream
+from proxy.identity.access_token import Scopes, Wanted
 from proxy.identity.cache import TokenCache
 from proxy.identity.caches import TokenCaches
-from proxy.identity.source import TokenSourceError
+from proxy.identity.source import CLOUD_PLATFORM, Authority, TokenSourceError
 from proxy.plane.build import Builder
 from proxy.plane.dial import Dialler
 from proxy.plane.listen import Listener, listen
@@ -34,6 +36,7 @@ from tests.fakes.steering import HOUR, jwt
 
 ANY = Address("127.0.0.1", 0)
 AUDIENCE = "https://orders.example"
+SCOPES = CLOUD_PLATFORM
 
 
 class Steering:
@@ -51,6 +54,7 @@ class ScriptedSource:
     def __init__(self, time: Steering) -> None:
         self._time = time
         self.answers: list[str | TokenSourceError] = []
+        self.authorities = [Authority("ya29.first", expires_in=HOUR)]
         self.fetched = 0
         self.held: asyncio.Event | None = None
         """While set and not released, fetches hang."""
@@ -72,6 +76,11 @@ class ScriptedSource:
             raise answer
         return answer
 
+    async def authorize(self, scopes: tuple[str, ...] = ()) -> Authority:
+        assert scopes == SCOPES
+        self.fetched += 1
+        return self.authorities.pop(0) if len(self.authorities) > 1 else self.authorities[0]
+
     async def account(self) -> str | None:
         return None
 
@@ -80,19 +89,21 @@ class ScriptedSource:
 
 
 class _OneCache:
-    """Stands where `Tokens` stands: every route shares one cache over a scripted source."""
+    """Stands where `Tokens` stands: routes share one cache for each kind over a scripted source."""
 
     def __init__(self, time: Steering, source: ScriptedSource) -> None:
-        self.one = TokenCache(
-            AUDIENCE,
-            source,
+        build = partial(
+            TokenCache,
+            source=source,
             clocks=time.clocks,
             jitter=Random(7),  # noqa: S311 (jitter, not a secret)
             gate=asyncio.Semaphore(4),
         )
+        self.one = build(AUDIENCE)
+        self.of_scopes = build(Scopes(SCOPES))
 
-    def cache(self, *_: object) -> TokenCache:
-        return self.one
+    def cache(self, _: object, wanted: Wanted) -> TokenCache:
+        return self.of_scopes if isinstance(wanted, Scopes) else self.one
 
 
 class _Complaints(logging.Handler):

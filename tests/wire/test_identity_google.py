@@ -30,11 +30,12 @@ from proxy.emulator.claims import CALLER
 from proxy.emulator.faults import Held
 from proxy.emulator.metadata import MetadataServer
 from proxy.errors import TokenUnavailable
+from proxy.identity.access_token import AccessToken, Scopes, Wanted
 from proxy.identity.cache import TokenCache
 from proxy.identity.caches import TokenCaches
 from proxy.identity.googleauth.transport import BoundedRequest
-from proxy.identity.source import TokenSourceError
-from proxy.identity.token import IdToken
+from proxy.identity.source import CLOUD_PLATFORM, TokenSourceError
+from proxy.identity.token import Token
 from tests.fakes.google import (
     AWS,
     CLIENT_ID,
@@ -89,15 +90,21 @@ class World:
         content = self.google.key_file() if content is None else content
         return ServiceAccountFile(self.file("key.json", content))
 
-    def cache(self, credentials: Credentials) -> TokenCache:
+    def cache(self, credentials: Credentials, wanted: Wanted = AUDIENCE) -> TokenCache:
         """Return a cache as a started proxy has it."""
         tokens = TokenCaches(clocks=Clocks(), jitter=jitter(), environ=self.environ)
         self._opened.append(tokens)
-        return tokens.cache(credentials, AUDIENCE)
+        return tokens.cache(credentials, wanted)
 
-    async def fetch(self, credentials: Credentials) -> IdToken:
+    async def fetch(self, credentials: Credentials) -> Token:
         """Return a token for the audience."""
         return await self.cache(credentials).get("orders", 30)
+
+    async def access(self, credentials: Credentials, scopes: tuple[str, ...]) -> AccessToken:
+        """Return an access token with these scopes."""
+        token = await self.cache(credentials, Scopes(scopes)).get("orders", 30)
+        assert isinstance(token, AccessToken)
+        return token
 
     async def refusal(self, credentials: Credentials) -> TokenUnavailable:
         """Return the error of one attempt; it quotes no secret."""
@@ -106,7 +113,7 @@ class World:
         assert_nothing_secret(f"{error.detail} {error.hint}")
         return error
 
-    async def verify(self, token: IdToken) -> dict[str, Any]:
+    async def verify(self, token: Token) -> dict[str, Any]:
         """Return what Google's own verifier reads in the token."""
         url = f"{self.google.url}/oauth2/v1/certs"
         audience = token.claims["aud"]
@@ -157,6 +164,7 @@ def impersonation_with_a_login(world: World) -> Credentials:
 def impersonation_with_the_metadata_server(world: World) -> Credentials:
     token = world.metadata.mint.access_token(CALLER)["access_token"]
     world.google.access_tokens[str(token)] = METADATA
+    world.google.scopes_of[str(token)] = list(CALLER.scopes)
     world.google.grant(METADATA, ORDERS)
     return Impersonate(ORDERS, (), MetadataCredentials())
 
@@ -928,3 +936,115 @@ async def test_credentials_of_a_netrc_do_not_replace_the_access_token(
     monkeypatch.setenv("NETRC", str(netrc))
 
     assert (await world.fetch(impersonation_with_a_key(world))).email == ORDERS
+
+
+# --- access tokens
+
+
+STORAGE = ("https://www.googleapis.com/auth/devstorage.read_only", "email")
+
+
+def metadata_server(world: World) -> Credentials:
+    del world
+    return MetadataCredentials()
+
+
+def federation_alone(world: World) -> Credentials:
+    return world.named(world.google.federated_file(world.subject))
+
+
+@pytest.mark.parametrize(
+    ("build", "member"),
+    [
+        (key_file, f"serviceAccount:{KEY}"),
+        (impersonation_with_a_key, f"serviceAccount:{ORDERS}"),
+        (impersonation_with_delegates, f"serviceAccount:{ORDERS}"),
+        (impersonation_with_a_login, f"serviceAccount:{ORDERS}"),
+        (impersonation_with_the_metadata_server, f"serviceAccount:{ORDERS}"),
+        (impersonation_of_one_by_another, f"serviceAccount:{ORDERS}"),
+        (federation_with_a_file, f"serviceAccount:{ORDERS}"),
+        (federation_alone, MEMBER),
+    ],
+)
+async def test_each_kind_of_credentials_brings_an_access_token_with_the_scopes(
+    world: World, build: Callable[[World], Credentials], member: str
+) -> None:
+    token = await world.access(build(world), STORAGE)
+
+    assert world.google.access_tokens[token.value] == member
+    assert world.google.scopes_of[token.value] == [*STORAGE]
+    assert token.expires_at == pytest.approx(Clocks().wall() + 3600, abs=30)
+    assert token.email == (member.partition(":")[2] if "@" in member else None)
+    assert token.quota_project == ""
+
+
+async def test_a_login_has_scopes_of_its_own_and_says_so(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.login()
+
+    with caplog.at_level(logging.WARNING):
+        token = await world.access(GcloudCredentials(), STORAGE)
+        again = await world.access(GcloudCredentials(), CLOUD_PLATFORM)
+
+    assert world.google.access_tokens[token.value] == "user:dev@example.com"
+    assert token.fixed_scopes
+    assert again.fixed_scopes
+    assert token.quota_project == "quota"
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert "have the scopes that it was made with" in told
+
+
+async def test_a_workforce_login_has_access_tokens(world: World) -> None:
+    token = await world.access(world.named(world.google.workforce_file()), CLOUD_PLATFORM)
+
+    assert world.google.access_tokens[token.value] == WORKFORCE_MEMBER
+    assert (token.fixed_scopes, token.email) == (True, None)
+
+
+@pytest.mark.parametrize("build", [metadata_server, key_file, impersonation_with_a_key])
+async def test_the_environment_names_the_project_that_pays(
+    world: World, build: Callable[[World], Credentials]
+) -> None:
+    world.environ["GOOGLE_CLOUD_QUOTA_PROJECT"] = "payer"
+
+    assert (await world.access(build(world), STORAGE)).quota_project == "payer"
+
+
+@pytest.mark.parametrize("ahead", [-7200.0, 0.0, 7200.0])
+async def test_the_time_of_an_impersonated_token_is_told_by_googles_clock(
+    world: World, ahead: float
+) -> None:
+    world.google.ahead = ahead
+
+    token = await world.access(impersonation_with_a_key(world), STORAGE)
+    assert token.expires_at == pytest.approx(Clocks().wall() + 3600, abs=30)
+
+
+@pytest.mark.parametrize("expires", ["", "soon", 3600, None, "2030-01-01T00:00:00"])
+async def test_an_impersonated_token_without_time_is_not_used(world: World, expires: Any) -> None:
+    credentials = impersonation_with_a_key(world)
+    world.google.answer(200, {"access_token": "ya29.x", "expires_in": 3599})
+    world.google.answer(200, {"accessToken": "ya29.y", "expireTime": expires})
+
+    error = await world.cache(credentials, Scopes(STORAGE)).prefetch("orders")
+    assert error is not None
+    assert error.detail.endswith("the access token has no usable expires_in")
+
+
+async def test_a_token_file_has_no_access_token(world: World) -> None:
+    cache = world.cache(TokenFile(world.file("token", "x")), Scopes(STORAGE))
+
+    error = await cache.prefetch("orders")
+    assert error is not None
+    assert error.detail.endswith("it has no access tokens")
+
+
+async def test_an_audience_and_scopes_have_caches_of_their_own(world: World) -> None:
+    tokens = TokenCaches(clocks=Clocks(), jitter=jitter(), environ=world.environ)
+    credentials = world.key()
+
+    assert tokens.cache(credentials, Scopes(STORAGE)) is tokens.cache(credentials, Scopes(STORAGE))
+    assert tokens.cache(credentials, AUDIENCE) is not tokens.cache(credentials, Scopes(STORAGE))
+    assert tokens.source(credentials) is tokens.cache(credentials, Scopes(("other",))).source
+    await tokens.close()

@@ -18,6 +18,7 @@ from proxy.emulator.claims import CALLER, Instance
 from proxy.emulator.faults import Answer, Held, Minted, NoFlavor, Reset
 from proxy.emulator.metadata import MetadataServer
 from proxy.errors import TokenUnavailable
+from proxy.identity.access_token import Scopes, read_access_token
 from proxy.identity.cache import Outcome, State, TokenCache
 from proxy.identity.metadata import Metadata, MetadataSource
 from proxy.identity.names import Names
@@ -415,6 +416,44 @@ async def test_an_answer_without_access_token_is_named(
     with pytest.raises(TokenSourceError, match="no access token came but status 200") as failure:
         await source.authorize()
     assert "ya29.a" not in failure.value.detail
+
+
+@pytest.mark.parametrize(
+    ("scopes", "query"), [((), {}), (("https://a/b", "email"), {"scopes": "https://a/b,email"})]
+)
+async def test_scopes_are_asked_for_in_a_list(
+    server: MetadataServer,
+    source: MetadataSource,
+    scopes: tuple[str, ...],
+    query: dict[str, str],
+) -> None:
+    authority = await source.authorize(scopes)
+
+    assert server.requests[0].query == query
+    assert authority.token_type == "Bearer"
+    assert authority.expires_in == pytest.approx(3599, abs=1)
+    assert authority.quota_project == ""
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"access_token": "a", "expires_in": 3599}',
+        '{"access_token": "a", "expires_in": "3599", "token_type": "Bearer"}',
+        '{"access_token": "a", "expires_in": true, "token_type": "Bearer"}',
+        '{"access_token": "a", "expires_in": 1e999, "token_type": "Bearer"}',
+        '{"access_token": "a b", "expires_in": 3599, "token_type": "Bearer"}',
+        '{"access_token": "a", "expires_in": 30, "token_type": "Bearer"}',
+        '{"access_token": "a", "expires_in": 3599, "token_type": "mac"}',
+    ],
+)
+async def test_an_access_token_without_type_or_time_is_not_used(
+    server: MetadataServer, source: MetadataSource, body: str
+) -> None:
+    server.inject(Answer(status=200, body=body))
+
+    with pytest.raises(TokenSourceError, match=r"access token|more than 30 s"):
+        read_access_token(await source.authorize(("a",)), Scopes(("a",)), Clocks().wall())
 
 
 # --- the cache on top

@@ -55,11 +55,11 @@ def id_token(file: CredentialsFile, audience: str, clock: Clock) -> Minted:
     return Minted(token, principal.fixed_audience)
 
 
-def authorize(file: CredentialsFile, clock: Clock) -> Authority:
-    """Return the right to call Google's APIs as whoever the file stands for."""
+def authorize(file: CredentialsFile, scopes: tuple[str, ...], clock: Clock) -> Authority:
+    """Return an access token of whoever the file stands for."""
     principal = _load(file)
     with _asking(principal.renewal, clock) as request:
-        return principal.authorize(request)
+        return principal.authorize(request, scopes)
 
 
 def account(file: CredentialsFile) -> str | None:
@@ -73,11 +73,12 @@ def impersonated_id_token(authority: Authority, target: Target, audience: str, c
         return iam.generate_id_token(request, authority, target, audience)
 
 
-def impersonate(authority: Authority, target: Target, clock: Clock) -> Authority:
-    """Return the right to call Google's APIs as `target`."""
+def impersonate(
+    authority: Authority, target: Target, scopes: tuple[str, ...], clock: Clock
+) -> Authority:
+    """Return an access token of `target`."""
     with BoundedRequest(clock, ANSWER_WITHIN) as request:
-        token = iam.generate_access_token(request, authority, target)
-    return Authority({"Authorization": f"Bearer {token}"}, f"serviceAccount:{target.email}")
+        return iam.generate_access_token(request, authority, target, scopes)
 
 
 def _load(file: CredentialsFile) -> Principal:

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Mapping
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -15,8 +18,6 @@ from google.auth import transport
 from proxy.identity.source import Authority, TokenSourceError
 from proxy.identity.target import Target
 from proxy.redact import first_words, redact_foreign
-
-CLOUD_PLATFORM = "https://www.googleapis.com/auth/cloud-platform"
 
 _OK, _BAD_REQUEST, _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND = 200, 400, 401, 403, 404
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
@@ -32,15 +33,34 @@ def generate_id_token(
     """
     # Cloud Run and IAP know the caller by its email, which is left out unless asked for.
     body = {"audience": audience, "includeEmail": True}
-    answer = _call(request, authority, target, "generateIdToken", body)
-    return _text(answer, "token")
+    return _text(_json(_call(request, authority, target, "generateIdToken", body)), "token")
 
 
-def generate_access_token(request: transport.Request, authority: Authority, target: Target) -> str:
+def generate_access_token(
+    request: transport.Request, authority: Authority, target: Target, scopes: tuple[str, ...]
+) -> Authority:
     """Return an access token of `target`; needs ``roles/iam.serviceAccountTokenCreator``."""
-    body = {"scope": [CLOUD_PLATFORM]}
-    answer = _call(request, authority, target, "generateAccessToken", body)
-    return _text(answer, "accessToken")
+    body = {"scope": list(scopes)}
+    response = _call(request, authority, target, "generateAccessToken", body)
+    answer = _json(response)
+    return Authority(
+        _text(answer, "accessToken"),
+        expires_in=_lifetime(answer.get("expireTime"), response.headers),
+        member=f"serviceAccount:{target.email}",
+    )
+
+
+def _lifetime(expires: object, headers: Mapping[str, str]) -> float | None:
+    """Return the seconds from the answer to ``expireTime``; None where one of them is unreadable.
+
+    Both are of Google's clock, so that this machine's does not matter (RFC 9110, 6.6.1).
+    """
+    try:
+        # RFC 3339, with up to nine digits of a second, which Python 3.11 reads.
+        until = datetime.fromisoformat(str(expires))
+        return (until - parsedate_to_datetime(headers["date"])).total_seconds()
+    except (ValueError, KeyError, TypeError):  # TypeError: one of them names no time zone.
+        return None
 
 
 def target_of(impersonation_url: str, delegates: tuple[str, ...] = ()) -> Target:
@@ -62,11 +82,11 @@ def _call(
     target: Target,
     method: str,
     body: dict[str, Any],
-) -> Any:
+) -> transport.Response:
     account = quote(target.email, safe="@")
     url = f"{target.endpoint}/v1/projects/-/serviceAccounts/{account}:{method}"
     delegates = [_resource(delegate) for delegate in target.delegates]
-    response = request(
+    response: transport.Response = request(
         url,
         method="POST",
         body=json.dumps(body | {"delegates": delegates}).encode(),
@@ -74,9 +94,13 @@ def _call(
     )
     if response.status != _OK:
         raise _refused(response, authority, target, method)
+    return response
+
+
+def _json(response: transport.Response) -> Any:
     try:
         return json.loads(response.data)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise _odd(response.data) from None
 
 

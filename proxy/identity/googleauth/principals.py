@@ -8,14 +8,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
-from google.auth import aws, external_account_authorized_user, identity_pool, pluggable, transport
+from google.auth import (
+    aws,
+    external_account_authorized_user,
+    identity_pool,
+    pluggable,
+    transport,
+)
 from google.oauth2 import credentials as user_credentials
 from google.oauth2 import service_account
 
 from proxy.identity.googleauth import iam
-from proxy.identity.source import Authority, TokenSourceError
+from proxy.identity.source import CLOUD_PLATFORM, Authority, TokenSourceError
 from proxy.identity.target import Target
 from proxy.redact import redact_foreign
 
@@ -53,12 +60,12 @@ class Principal(ABC):
     def id_token(self, audience: str, request: transport.Request) -> str:
         """Return an ID token."""
 
-    def authorize(self, request: transport.Request) -> Authority:
-        """Return the right to call Google's APIs as this principal."""
-        return self._authorize(request).counted_on(self.quota_project)
+    def authorize(self, request: transport.Request, scopes: tuple[str, ...]) -> Authority:
+        """Return an access token of this principal."""
+        return self._authorize(request, scopes).counted_on(self.quota_project)
 
     @abstractmethod
-    def _authorize(self, request: transport.Request) -> Authority: ...
+    def _authorize(self, request: transport.Request, scopes: tuple[str, ...]) -> Authority: ...
 
 
 class ServiceAccountKey(Principal):
@@ -84,15 +91,15 @@ class ServiceAccountKey(Principal):
         signing.refresh(request)
         return str(signing.token)
 
-    def _authorize(self, request: transport.Request) -> Authority:
+    def _authorize(self, request: transport.Request, scopes: tuple[str, ...]) -> Authority:
         """Exchange a signed assertion for an access token."""
         signing = _with_key(
             lambda: service_account.Credentials.from_service_account_info(  # type: ignore[no-untyped-call] # google-auth is partly typed
-                self._info, scopes=[iam.CLOUD_PLATFORM]
+                self._info, scopes=scopes
             )
         )
         signing.refresh(request)
-        return Authority(_bearer(signing.token), f"serviceAccount:{self.email}")
+        return _authority(signing, f"serviceAccount:{self.email}")
 
 
 class GcloudUser(Principal):
@@ -115,10 +122,11 @@ class GcloudUser(Principal):
             )
         return token
 
-    def _authorize(self, request: transport.Request) -> Authority:
-        """Refresh the login."""
-        headers = _bearer(self._refreshed(request).token)
-        return Authority(headers, f"user:{self._info.get('account') or 'YOUR_EMAIL'}")
+    def _authorize(self, request: transport.Request, scopes: tuple[str, ...]) -> Authority:
+        """Refresh the login, which has the scopes that it was made with."""
+        del scopes
+        member = f"user:{self._info.get('account') or 'YOUR_EMAIL'}"
+        return _authority(self._refreshed(request), member, fixed_scopes=True)
 
     def _refreshed(self, request: transport.Request) -> Any:
         login: Any = user_credentials.Credentials.from_authorized_user_info(dict(self._info))  # type: ignore[no-untyped-call] # google-auth is partly typed
@@ -158,13 +166,11 @@ class Federated(Principal):
             "--service-account=ACCOUNT`, or set credentials: {impersonate: ACCOUNT}.",
         )
 
-    def _authorize(self, request: transport.Request) -> Authority:
+    def _authorize(self, request: transport.Request, scopes: tuple[str, ...]) -> Authority:
         """Exchange the workload's own token at Google's Security Token Service."""
-        federated = self._kind().from_info(self._info, scopes=[iam.CLOUD_PLATFORM])
+        federated = self._kind().from_info(self._info, scopes=list(scopes))
         federated.refresh(request)
-        return Authority(
-            _bearer(federated.token), self._member, role="roles/iam.workloadIdentityUser"
-        )
+        return _authority(federated, self._member, role="roles/iam.workloadIdentityUser")
 
     def _kind(self) -> Any:
         if self._info["subject_token_type"] == _AWS:
@@ -191,11 +197,12 @@ class WorkforceUser(Principal):
             hint="Set credentials: {impersonate: ACCOUNT, source: gcloud}.",
         )
 
-    def _authorize(self, request: transport.Request) -> Authority:
-        """Refresh the login."""
+    def _authorize(self, request: transport.Request, scopes: tuple[str, ...]) -> Authority:
+        """Refresh the login, which has the scopes that it was made with."""
+        del scopes
         login: Any = external_account_authorized_user.Credentials.from_info(dict(self._info))  # type: ignore[no-untyped-call] # google-auth is partly typed
         login.refresh(request)
-        return Authority(_bearer(login.token), "principal://YOUR_PRINCIPAL")
+        return _authority(login, "principal://YOUR_PRINCIPAL", fixed_scopes=True)
 
 
 class ImpersonatedAccount(Principal):
@@ -211,14 +218,13 @@ class ImpersonatedAccount(Principal):
         """Ask for the account's ID token on behalf of the source."""
         return iam.generate_id_token(request, self._acting(request), self._target, audience)
 
-    def _authorize(self, request: transport.Request) -> Authority:
+    def _authorize(self, request: transport.Request, scopes: tuple[str, ...]) -> Authority:
         """Ask for the account's access token on behalf of the source."""
-        token = iam.generate_access_token(request, self._acting(request), self._target)
-        return Authority(_bearer(token), f"serviceAccount:{self.email}")
+        return iam.generate_access_token(request, self._acting(request), self._target, scopes)
 
     def _acting(self, request: transport.Request) -> Authority:
         # gcloud writes the project beside the account, not into the source inside.
-        return self._source.authorize(request).counted_on(self.quota_project)
+        return self._source.authorize(request, CLOUD_PLATFORM).counted_on(self.quota_project)
 
 
 def principal_of(info: Info, token_endpoint: str, quota_project: str = "") -> Principal:
@@ -287,5 +293,10 @@ def _with_key(build: Callable[[], Any]) -> Any:
         ) from None
 
 
-def _bearer(token: object) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token}"}
+def _authority(refreshed: Any, member: str, **more: Any) -> Authority:
+    """Return the access token that google-auth's credentials hold after a refresh."""
+    # Their expiry is naive, in UTC; None where the answer named none.
+    expiry = refreshed.expiry
+    left = None if expiry is None else expiry.replace(tzinfo=UTC) - datetime.now(UTC)
+    seconds = None if left is None else left.total_seconds()
+    return Authority(str(refreshed.token), expires_in=seconds, member=member, **more)

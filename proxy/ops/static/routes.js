@@ -151,11 +151,16 @@ function configuration(route) {
     ["Matches", route.matches + (route.strip_path ? " (prefix removed)" : "")],
     ["Listens on", route.listen.join(", ")],
     ["Upstream", route.upstream],
-    ["Audience", authenticated ? route.audience ?? "unresolved" : null],
-    ["Authentication", authenticated ? `ID token in ${route.header}` : "none"],
+    ["Audience", route.auth === "id_token" ? route.audience ?? "unresolved" : null],
+    ["Scopes", route.scopes?.join(" ") ?? null],
+    ["Authentication", authenticated ? `${tokenKind(route)} in ${route.header}` : "none"],
     ["Credentials", authenticated ? route.credentials : null],
     ["Protocol", route.protocol === "auto" ? "as the caller" : route.protocol],
   ];
+}
+
+function tokenKind(route) {
+  return route.auth === "access_token" ? "access token" : "ID token";
 }
 
 function totals(route) {

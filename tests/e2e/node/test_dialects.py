@@ -115,7 +115,7 @@ async def test_every_client_is_told_by_the_command_that_there_is_no_token(
 
     said = found["token_unavailable"]
     assert said["reason"] == "token_unavailable"
-    assert said["message"].startswith("No ID token could be obtained")
+    assert said["message"].startswith("No token could be obtained")
     assert service.requests == []
 
 

@@ -33,7 +33,7 @@ def test_what_has_an_effect_is_not_ignored() -> None:
 def test_keys_about_id_tokens_are_ignored_where_none_is_sent() -> None:
     keys = f'upstream: "{LOCAL}", audience: https://x.example, credentials: metadata'
 
-    why = "route a sends no ID token (auth: none)"
+    why = "route a sends no token (auth: none)"
     assert ignored(one_route(keys)) == [
         f"routes.a.audience: {why}",
         f"routes.a.credentials: {why}",
@@ -45,7 +45,7 @@ def test_a_flag_without_effect_is_told_by_its_name() -> None:
     overrides = {"audience": Override("--audience", "https://x.example")}
 
     (found,) = ConfigSource(url=LOCAL).read({}, overrides).ignored
-    assert str(found) == "--audience: route default sends no ID token (auth: none)"
+    assert str(found) == "--audience: route default sends no token (auth: none)"
 
 
 @pytest.mark.parametrize(

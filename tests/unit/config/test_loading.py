@@ -322,7 +322,10 @@ def test_no_default_stands_for_what_a_route_matches_or_calls(key: str) -> None:
         ),
         (
             "auth: no",
-            "routes.a.auth: 'no' is not one of auto, id_token, none; did you mean 'none'?",
+            (
+                "routes.a.auth: 'no' is not one of auto, id_token, access_token, none; "
+                "did you mean 'none'?"
+            ),
         ),
         (
             "allow_origins: [~]",

@@ -127,7 +127,7 @@ def test_problems_are_told_with_the_flag_or_variable() -> None:
 
     address = "is not an address; write localhost:8081, 8081, [::1]:8081 or unix:/run/proxy.sock"
     assert lines == [
-        "--auth: 'maybe' is not one of auto, id_token, none",
+        "--auth: 'maybe' is not one of auto, id_token, access_token, none",
         f"--listen: 'x' {address}",
         "--log-level: 'loud' is not one of debug, info, warning, error",
         "--workers: 'many' is not a whole number; write one such as 10",

@@ -86,7 +86,10 @@ def test_a_default_auth_is_refused_where_it_would_send_a_token_openly() -> None:
 
 
 def test_a_word_that_is_no_auth_is_told_alone() -> None:
-    message = "routes.a.auth: 'token' is not one of auto, id_token, none; did you mean 'id_token'?"
+    message = (
+        "routes.a.auth: 'token' is not one of auto, id_token, access_token, none; "
+        "did you mean 'id_token'?"
+    )
     assert told_of_route("upstream: 'http://app.internal', auth: token") == [message]
 
 
@@ -269,7 +272,7 @@ def test_the_identity_header_cannot_be_touched(header: str, name: str, auth: str
     keys = f"header: {header}, auth: {auth}, set_headers: {{X-A: b, {name}: c}}, "
     keys += f"remove_headers: [Cookie, {name}]"
 
-    said = f"{name} carries the ID token and is the proxy's own; leave it out"
+    said = f"{name} carries the token and is the proxy's own; leave it out"
     assert told_of_route(keys) == [
         f"routes.a.set_headers: {said}",
         f"routes.a.remove_headers[1]: {said}",
@@ -287,7 +290,7 @@ def test_an_identity_header_in_defaults_is_found_in_the_route_that_uses_it() -> 
     text = one_route("header: Authorization", top="defaults: {set_headers: {authorization: x}}")
     assert told(text) == [
         (
-            "f:1:26: routes.a.set_headers: authorization carries the ID token "
+            "f:1:26: routes.a.set_headers: authorization carries the token "
             "and is the proxy's own; leave it out"
         )
     ]

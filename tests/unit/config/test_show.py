@@ -53,8 +53,8 @@ def test_the_table_is_aligned_and_shows_what_each_route_does() -> None:
             "LISTENS",
             "MATCHES",
             "UPSTREAM",
-            "AUDIENCE",
-            "ID TOKEN IN",
+            "TOKEN FOR",
+            "TOKEN IN",
             "CREDENTIALS",
             "PROTOCOL",
         ],
@@ -114,6 +114,7 @@ def test_a_program_gets_the_same_as_data() -> None:
             }
         ],
         "auth": "id_token",
+        "scopes": None,
         "header": "X-Serverless-Authorization",
         "credentials": "impersonate: a@b.c",
         "protocol": "h2",

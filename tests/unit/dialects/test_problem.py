@@ -48,7 +48,7 @@ def test_only_a_refused_method_is_told_which_are_supported(reason: str) -> None:
 def test_what_happened_and_what_helps_are_two_sentences(detail: str, hint: str, text: str) -> None:
     error = TokenUnavailable(detail, hint=hint)
 
-    assert sentence(error) == f"No ID token could be obtained: {text} [token_unavailable]"
+    assert sentence(error) == f"No token could be obtained: {text} [token_unavailable]"
 
 
 def test_a_trpc_client_that_was_not_recognised_finds_its_error_in_it() -> None:

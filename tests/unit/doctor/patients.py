@@ -8,7 +8,7 @@ from proxy.config.model import Route
 from proxy.doctor.answers import Answer
 from proxy.doctor.call import Call
 from proxy.doctor.request import Question
-from proxy.identity.token import IdToken
+from proxy.identity.token import Token
 from tests.unit.config.reading import route as read_route
 
 NOW = 1_800_000_000.0
@@ -25,7 +25,7 @@ def patient(keys: str = "", upstream: str = URL) -> Route:
     return read_route(f"upstream: {upstream}" + (f", {keys}" if keys else ""))
 
 
-def token(route: Route, **claims: Any) -> IdToken:
+def token(route: Route, **claims: Any) -> Token:
     """Return a token for the route that was issued a minute ago."""
     said = {
         "aud": route.first.audience,
@@ -34,7 +34,7 @@ def token(route: Route, **claims: Any) -> IdToken:
         "email": CALLER,
         **claims,
     }
-    return IdToken("secret", route.first.audience or "", said["exp"], said["email"], said)
+    return Token(value="secret", expires_at=said["exp"], email=said["email"], claims=said)
 
 
 def answer(status: int, body: str = "", **fields: str) -> Answer:

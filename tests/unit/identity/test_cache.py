@@ -10,7 +10,7 @@ import pytest
 from proxy.errors import TokenTimedOut, TokenUnavailable
 from proxy.identity.cache import REFUSALS, Outcome, State
 from proxy.identity.fetch import FETCH_LIMIT
-from proxy.identity.token import IdToken
+from proxy.identity.token import Token
 from tests.fakes.steering import HOUR, Rig, Source, jwt, settle
 
 MINUTE = 60.0
@@ -428,7 +428,7 @@ async def test_a_clock_that_was_set_back_makes_the_token_be_asked_for_anew(rig: 
 # --- refused by the platform
 
 
-async def another(rig: Rig, refused: IdToken, patience: float = 10.0) -> asyncio.Task[str | None]:
+async def another(rig: Rig, refused: Token, patience: float = 10.0) -> asyncio.Task[str | None]:
     """Start a caller whose token was refused; the result is the value of another one."""
 
     async def value() -> str | None:
@@ -440,7 +440,7 @@ async def another(rig: Rig, refused: IdToken, patience: float = 10.0) -> asyncio
     return task
 
 
-async def held(rig: Rig) -> IdToken:
+async def held(rig: Rig) -> Token:
     """Bring the cache into the state good; return the token."""
     await rig.good()
     token = rig.cache.current("orders")

@@ -10,7 +10,7 @@ import pytest
 
 from proxy.config.model import Limits, Timeouts
 from proxy.errors import Overloaded
-from proxy.identity.token import IdToken
+from proxy.identity.token import Token
 from proxy.plane.acquire import Pursuit, rest
 from proxy.plane.destination import Destination
 from proxy.plane.gate import Gate
@@ -18,8 +18,8 @@ from proxy.plane.pools import Connector
 from proxy.plane.prepared import PreparedRoute
 from proxy.retry import Attempt
 
-REFUSED = IdToken("refused", "https://a.test", 0.0, None, {})
-ANOTHER = IdToken("another", "https://a.test", 0.0, None, {})
+REFUSED = Token(value="refused", expires_at=0.0, email=None)
+ANOTHER = Token(value="another", expires_at=0.0, email=None)
 
 
 class Cache:
@@ -28,11 +28,11 @@ class Cache:
     def __init__(self) -> None:
         self.asked: list[tuple[object, ...]] = []
 
-    async def get(self, *question: object) -> IdToken:
+    async def get(self, *question: object) -> Token:
         self.asked.append(question)
         return REFUSED
 
-    async def another(self, *question: object) -> IdToken:
+    async def another(self, *question: object) -> Token:
         self.asked.append(question)
         return ANOTHER
 

@@ -8,23 +8,23 @@ import pytest
 
 from proxy.config.model import IdentityHeader, Protocol, Upstream
 from proxy.identity.cache import TokenCache
-from proxy.identity.token import IdToken
+from proxy.identity.token import Token
 from proxy.plane.destination import Destination
 from proxy.plane.head import NOBODY
 from proxy.plane.pools import Pools
 
 
-def token(value: str) -> IdToken:
-    return IdToken(value, "https://a.test", 0.0, None, {})
+def token(value: str) -> Token:
+    return Token(value=value, expires_at=0.0, email=None)
 
 
 class Cache:
     """Stands for a token cache whose token the test sets."""
 
     def __init__(self) -> None:
-        self.now: IdToken | None = None
+        self.now: Token | None = None
 
-    def current(self, route: str) -> IdToken | None:
+    def current(self, route: str) -> Token | None:
         assert route == "orders"
         return self.now
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
-from proxy.config.model import Address, Destination, Route, Service, Upstream
-from proxy.identity.token import IdToken
+from proxy.config.model import Address, Auth, Destination, Route, Service, Upstream
+from proxy.identity.token import Token
 from proxy.plane.front_end import explain, refusal_of, service_of
 from proxy.plane.head import ResponseHead, block
 
@@ -46,8 +48,8 @@ def route(host: str | None = URL, service: Service | None = None) -> Route:
     )
 
 
-def token(email: str | None) -> IdToken:
-    return IdToken("secret", f"https://{URL}", 0.0, email, {})
+def token(email: str | None) -> Token:
+    return Token(value="secret", expires_at=0.0, email=email)
 
 
 def test_a_401_is_explained_by_the_audience() -> None:
@@ -87,7 +89,7 @@ def test_a_403_is_explained_by_the_role_and_the_command_that_grants_it(
 
 
 @pytest.mark.parametrize("known", [None, token(None)])
-def test_an_account_that_is_not_known_is_paraphrased(known: IdToken | None) -> None:
+def test_an_account_that_is_not_known_is_paraphrased(known: Token | None) -> None:
     text, _ = explain(403, route(), known)
 
     assert "the account of these credentials may lack" in text
@@ -114,3 +116,20 @@ def test_a_service_is_named_as_far_as_its_url_tells(
 @pytest.mark.parametrize(("region", "named"), [("us-east1", "us-east1"), ("", "REGION")])
 def test_a_service_that_is_configured_by_name_is_called_by_it(region: str, named: str) -> None:
     assert service_of(route(service=Service("billing", region))) == ("billing", named)
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "advice"),
+    [
+        (401, "answered 401 to an access token of a@b.c.", "clock"),
+        (403, "answered 403 to an access token of a@b.c for s1 s2.", "`scopes`"),
+        (404, "answered 404 to an access token of a@b.c, with a page.", "`upstream`"),
+    ],
+)
+def test_refusals_of_an_api_are_no_matter_of_cloud_run(status: int, said: str, advice: str) -> None:
+    api = dataclasses.replace(route(), auth=Auth.ACCESS_TOKEN, scopes=("s1", "s2"))
+
+    text, hint = explain(status, api, token("a@b.c"))
+    assert said in text
+    assert advice in hint
+    assert "run.invoker" not in text + hint
