@@ -95,7 +95,7 @@ class Refusal:
         self._language = language
 
     def start(self, *, ended: bool) -> None:  # noqa: ARG002 (the interface)
-        """Answer at once."""
+        """Answer at once, whatever of the request is still to come."""
         write_error(
             self._down,
             self._error,
@@ -106,10 +106,10 @@ class Refusal:
         )
 
     def request_data(self, data: bytes) -> None:
-        """Ignore it."""
+        """Throw it away: the answer does not depend on it."""
 
     def request_end(self, trailers: bytes) -> None:
-        """Ignore it."""
+        """Nothing to do: the codec knows that the request is whole."""
 
     def request_flush(self) -> None:
         """Nothing is pending."""

@@ -73,7 +73,7 @@ class RequestSink(Protocol):
         """Begin; `ended` where the request has no body.  May answer before it returns."""
 
     def request_data(self, data: bytes) -> None:
-        """Part of the body."""
+        """Part of the body, as it came; `request_flush` lets it leave."""
 
     def request_end(self, trailers: bytes) -> None:
         """The request is whole.  In a tunnel: the caller half-closed."""
@@ -82,7 +82,7 @@ class RequestSink(Protocol):
         """What was delivered so far shall leave."""
 
     def gone(self) -> None:
-        """The caller went away."""
+        """The caller went away: nothing can be delivered to it any more."""
 
     def broken(self, error: ProxyError) -> None:
         """The rest of the request is malformed or too large."""
@@ -162,7 +162,7 @@ class ResponseSink(Protocol):
         """
 
     def response_data(self, data: bytes) -> None:
-        """Part of the body."""
+        """Part of the body, as it came; `response_flush` lets it leave."""
 
     def response_end(self, trailers: bytes) -> None:
         """The response is whole.  In a tunnel: the upstream half-closed."""
@@ -171,7 +171,7 @@ class ResponseSink(Protocol):
         """What was delivered so far shall leave."""
 
     def failed(self, error: ProxyError) -> None:
-        """The attempt failed."""
+        """The attempt failed; nothing more of it is delivered."""
 
     def pause_request(self) -> None:
         """The upstream reads more slowly than the caller sends."""

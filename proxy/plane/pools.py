@@ -30,7 +30,10 @@ class Connector(Interface):
     async def acquire(
         self, timeout: float, applicant: Applicant, *, fresh: bool = False
     ) -> UpstreamCodec:
-        """Return one; see `Pool.acquire`."""
+        """Return one, waiting for a place and a dial for at most `timeout` seconds each.
+
+        `fresh` asks for one that nobody has used.  Raises the `ProxyError` that says why not.
+        """
 
     def completed(self, applicant: Applicant) -> None:
         """Note that a request that waits in `acquire` is whole now."""
@@ -135,7 +138,7 @@ class _Either:
 
 @final
 class _OnlyHttp2:
-    """HTTP/2 or nothing."""
+    """For gRPC: HTTP/2, or an error that says why it cannot be had."""
 
     __slots__ = ("_streams",)
 
@@ -185,4 +188,4 @@ class _NoGrpc:
         )
 
     def completed(self, applicant: Applicant) -> None:
-        """Nobody waits here."""
+        """Nothing to do: nobody ever waits for what is refused."""

@@ -116,7 +116,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         self._tcp.close()
 
     def abort(self) -> None:
-        """Close at once."""
+        """Close without close_notify, so that the far end sees a cut."""
         self._closed = True
         self._tcp.abort()
 
@@ -173,7 +173,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
     # --- the TCP transport's side --------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin the handshake."""
+        """Take the TCP transport and send the first handshake message."""
         self._tcp = cast("asyncio.Transport", transport)
         self._shake_hands()
 

@@ -112,7 +112,7 @@ class Http1Downstream(Turns, asyncio.Protocol):
         self._host.opened(self)
 
     def data_received(self, data: bytes) -> None:
-        """Take one segment."""
+        """Take a segment; what ends within a request's head or framing is kept for the next."""
         size = len(data)
         if self._partial:
             data = self._partial + data
@@ -309,11 +309,11 @@ class Http1Downstream(Turns, asyncio.Protocol):
         self.shut()
 
     def pause_request(self) -> None:
-        """Stop reading."""
+        """Read no more of the caller, so that TCP's window stops it (RFC 9293, 3.8.6)."""
         self._pause()
 
     def resume_request(self) -> None:
-        """Go on reading."""
+        """Read on, what came meanwhile first."""
         self._resume()
 
     # --- the listener's side -------------------------------------------------------------

@@ -78,4 +78,4 @@ class Turns(ABC):
 
     @abstractmethod
     def _take(self, data: bytes) -> None:
-        """Consume what has come."""
+        """Handle what has come, as far as one turn allows, and keep the rest."""

@@ -208,13 +208,13 @@ class Http1Upstream(Turns, asyncio.BufferedProtocol):
         out.clear()
 
     def pause_response(self) -> None:
-        """Stop reading."""
+        """Read no more, and tell the pool, which may cut what stalls where others wait."""
         self._pause()
         if not (self.is_tunnel or self.is_closed):
             self._pool.stalled(self)
 
     def resume_response(self) -> None:
-        """Go on reading."""
+        """Read on, what came meanwhile first."""
         self._resume()
         self._pool.resumed(self)
 
@@ -256,7 +256,7 @@ class Http1Upstream(Turns, asyncio.BufferedProtocol):
     # --- the transport's side ------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin idle."""
+        """Take the transport; the pool gives the connection its first exchange."""
         self._transport = cast("asyncio.Transport", transport)
         poll = select.poll()
         poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)

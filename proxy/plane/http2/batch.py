@@ -14,7 +14,7 @@ class Writer(Protocol):
     """A connection with something to write."""
 
     def write_out(self) -> None:
-        """Write it."""
+        """Write all that waits on the connection, in one call of its transport."""
 
 
 class Batch:

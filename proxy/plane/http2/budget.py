@@ -11,7 +11,7 @@ class Budget:
     __slots__ = ("_at", "_burst", "_clock", "_rate", "balance")
 
     def __init__(self, burst: float, rate: float, clock: Clock) -> None:
-        """`rate` is per second."""
+        """`burst` can be spent at once; `rate` is what comes back in a second."""
         self._burst = burst
         self._rate = rate
         self._clock = clock

@@ -19,7 +19,7 @@ from typing import Final, Generic, TypeVar
 from proxy.plane.http2 import frames
 from proxy.plane.http2.decoder import CompressionError, Decoder, DecompressionBomb
 from proxy.plane.http2.encoder import NOTHING, Encoder
-from proxy.plane.http2.fields import Fields
+from proxy.plane.http2.fields import Fields, is_informational
 from proxy.plane.http2.frames import (
     ACK,
     CONTINUATION,
@@ -34,6 +34,8 @@ from proxy.plane.http2.frames import (
     SETTINGS,
     WEIGHTED,
     WINDOW_UPDATE,
+    without_padding,
+    word_of,
 )
 from proxy.plane.http2.share import TURN_WORK
 from proxy.plane.http2.standard import (
@@ -189,6 +191,7 @@ class Connection(ABC, Generic[S]):
             first, flags, stream = frames.read_head(data, at)
             length = first >> 8
             if length > FRAME_BYTES:
+                # RFC 9113, 4.2: we never announce that we take more, so nobody may send it.
                 raise ConnectionFault(Code.FRAME_SIZE_ERROR, "A frame is larger than we allow.")
             begin = at + HEAD_BYTES
             end = begin + length
@@ -199,7 +202,7 @@ class Connection(ABC, Generic[S]):
             self.work += _FRAME_WORK
             self._at = at = end
             kind = first & 0xFF
-            stream &= LAST_STREAM
+            stream &= LAST_STREAM  # RFC 9113, 4.1: the bit before the number is ignored.
             if self._only != _ANY_FRAME:
                 self._check_order(kind, flags, stream)
             if kind == DATA:
@@ -235,6 +238,8 @@ class Connection(ABC, Generic[S]):
         if self._client:
             self._out.append(PREFACE)
         self._out.append(frames.settings(settings))
+        # RFC 9113, 6.9.2: settings change the windows of streams alone.  With the 64 KiB that the
+        # connection begins with, one upload would stop all other streams at each round trip.
         self._out.append(frames.window_update(0, CONNECTION_WINDOW - WINDOW))
 
     def send_head(
@@ -276,7 +281,7 @@ class Connection(ABC, Generic[S]):
         self._out.append(frames.goaway(last, code, text))
 
     def grant(self, stream: StreamState, increment: int) -> None:
-        """Take more bytes of a stream."""
+        """Let the peer send `increment` more bytes on a stream (RFC 9113, 6.9)."""
         stream.window_in += increment
         self._out.append(frames.window_update(stream.id, increment))
 
@@ -300,7 +305,11 @@ class Connection(ABC, Generic[S]):
             self._remember(stream.id, reset=reset)
 
     def is_idle(self, stream: int) -> bool:
-        """Tell whether a stream of this number was never opened."""
+        """Tell whether a stream of this number was never opened.
+
+        Those that the client opens have odd numbers (RFC 9113, 5.1.1); nobody opens the others,
+        since pushing is off.
+        """
         return stream > self.highest or not stream & 1
 
     def _remember(self, stream: int, *, reset: bool) -> None:
@@ -341,15 +350,17 @@ class Connection(ABC, Generic[S]):
 
     def _take_data(self, flags: int, number: int, payload: bytes) -> None:
         size = len(payload)
-        if number == 0:
+        if number == 0:  # RFC 9113, 6.1.
             raise ConnectionFault(Code.PROTOCOL_ERROR, "DATA comes on stream 0.")
         if flags & PADDED:
-            payload = _without_padding(payload)
+            payload = without_padding(payload)
         ended = flags & END_STREAM != 0
         if not payload and not ended:
+            # It costs no window, so nothing but the toll bounds how many come (CVE-2019-9518).
             self.tolls.charge(TALK)
         # What is late counts, too, and so does padding (RFC 9113, 6.1 and 6.9).
         self._window_in -= size
+        # Half of it is left while the update travels; one for each frame would double the frames.
         if self._window_in <= CONNECTION_WINDOW >> 1:
             self._out.append(frames.window_update(0, CONNECTION_WINDOW - self._window_in))
             self._window_in = CONNECTION_WINDOW
@@ -358,6 +369,8 @@ class Connection(ABC, Generic[S]):
             self._check_late(number)
             return
         stream.window_in -= size
+        # RFC 9113, 5.1 (half-closed), 8.1 (the head comes first) and 6.9.1: each is the stream's
+        # own fault, and the others go on.
         if stream.remote_ended:
             stream.fault(Code.STREAM_CLOSED, "DATA came after the end of the stream.")
         elif not stream.has_head:
@@ -370,7 +383,7 @@ class Connection(ABC, Generic[S]):
     def _take_headers(self, flags: int, stream: int, payload: bytes) -> None:
         _need_stream(stream)
         if flags & PADDED:
-            payload = _without_padding(payload)
+            payload = without_padding(payload)
         if flags & WEIGHTED:
             # RFC 9113, 5.3.2: priorities are deprecated.
             if len(payload) < frames.PRIORITY_BYTES:
@@ -380,6 +393,7 @@ class Connection(ABC, Generic[S]):
         if flags & END_HEADERS:
             self._take_block(stream, payload, ended=ended)
             return
+        # RFC 9113, 6.2 and 6.10: nothing else may come before the block is whole, on any stream.
         self._only = CONTINUATION
         self._block = []
         self._block_bytes = 0
@@ -397,6 +411,8 @@ class Connection(ABC, Generic[S]):
             self._take_block(stream, block, ended=self._block_ended)
 
     def _add_to_block(self, payload: bytes) -> None:
+        # Nothing answers a block before it is whole, so one that never ends is bounded here, by
+        # bytes and, since frames may be empty, by frames (CVE-2024-27316).
         self._block.append(payload)
         self._block_bytes += len(payload)
         too_long = self._block_bytes > self.decoder.limit * _BLOCK_SHARE
@@ -404,9 +420,10 @@ class Connection(ABC, Generic[S]):
             raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "A header block does not end.")
 
     def _take_block(self, number: int, block: bytes, *, ended: bool) -> None:
-        """Take a whole block; it is decoded whatever its stream is, so that the table stays right.
+        """Take a whole block; a stream that the peer may open begins with it.
 
-        A stream that the peer may open begins with it.
+        It is decoded whatever its stream is: the table that blocks are compressed with belongs to
+        the connection (RFC 9113, 4.3), and without this one all later ones would mean other fields.
         """
         size = len(block)
         if size > self.decoder.longest:
@@ -427,7 +444,8 @@ class Connection(ABC, Generic[S]):
         if stream.remote_ended:
             stream.fault(Code.STREAM_CLOSED, "HEADERS came after the end of the stream.")
         elif not stream.has_head:
-            stream.has_head = not (self._client and _is_informational(fields))
+            # RFC 9113, 8.1: any number of 1xx, then the head, then trailers, which end the stream.
+            stream.has_head = not (self._client and is_informational(fields))
             stream.take_head(fields, ended=ended)
         elif ended:
             stream.take_trailers(fields)
@@ -445,6 +463,7 @@ class Connection(ABC, Generic[S]):
             return None
         if self._client or not number & 1:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "A stream is opened that cannot be.")
+        # RFC 9113, 5.1.1: lower ones that were idle are closed by this.
         self.highest = number
         stream = self._accept(number)
         if stream is None:
@@ -476,7 +495,7 @@ class Connection(ABC, Generic[S]):
 
     def _take_window_update(self, number: int, payload: bytes) -> None:
         self.tolls.charge_update()
-        increment = _word_of(payload) & LARGEST_WINDOW
+        increment = word_of(payload) & LARGEST_WINDOW  # RFC 9113, 6.9: the first bit is reserved.
         if number:
             self._open_stream_window(number, increment)
             return
@@ -492,6 +511,7 @@ class Connection(ABC, Generic[S]):
         if stream is None:
             if self.is_idle(number):
                 raise ConnectionFault(Code.PROTOCOL_ERROR, "WINDOW_UPDATE on an idle stream.")
+            # RFC 9113, 5.1: it may have been sent before the peer knew of the end.
             return
         stream.window_out += increment
         if increment == 0:
@@ -508,11 +528,12 @@ class Connection(ABC, Generic[S]):
         if flags & ACK:
             self._on_pong(payload)
             return
+        # Each makes us write one, whether it is read or not (CVE-2019-9512).
         self.tolls.charge(TALK)
         self._out.append(frames.ping(payload, ack=True))
 
     def _take_reset(self, number: int, payload: bytes) -> None:
-        code = _word_of(payload)
+        code = word_of(payload)
         _need_stream(number)
         stream = self.streams.get(number)
         if stream is not None:
@@ -524,6 +545,7 @@ class Connection(ABC, Generic[S]):
 
     def _take_goaway(self, number: int, payload: bytes) -> None:
         _need_connection(number)
+        # What follows the two numbers is text for people, and nobody's to read.
         if len(payload) < 8:  # noqa: PLR2004 (RFC 9113, 6.8)
             raise ConnectionFault(Code.FRAME_SIZE_ERROR, "A GOAWAY has not 8 bytes.")
         last, code = frames.read_two_words(payload)
@@ -542,6 +564,7 @@ class Connection(ABC, Generic[S]):
         if len(payload) > _MOST_SETTINGS * frames.SETTING_BYTES:
             raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "A flood of settings.")
         initial = self.initial_window
+        # RFC 9113, 6.5.3: in their order, with no other frame between.
         for name, value in frames.read_settings(payload):
             self._set(name, value)
         if self.initial_window != initial:
@@ -569,7 +592,11 @@ class Connection(ABC, Generic[S]):
             self._on_stream_limit(value)
 
     def _move_windows(self, change: int) -> None:
-        """Move every stream's window with the initial one (RFC 9113, 6.9.2)."""
+        """Move every stream's window with the initial one (RFC 9113, 6.9.2).
+
+        What has been sent already stays sent, so a window can become negative; DATA waits then
+        until updates have brought it above 0.
+        """
         for stream in list(self.streams.values()):
             stream.window_out += change
             if stream.window_out > LARGEST_WINDOW:
@@ -604,37 +631,11 @@ class Connection(ABC, Generic[S]):
         """Open no more streams; those above `last` were not and will not be processed."""
 
 
-def _is_informational(fields: Fields) -> bool:
-    """Tell whether a head is a 1xx; what is malformed otherwise is whoever takes it's to judge."""
-    items = fields.items
-    if not items:
-        return False
-    first = items[0]
-    return first.name == b":status" and first.value[:1] == b"1"
-
-
-def _without_padding(payload: bytes) -> bytes:
-    """Return the payload without its padding (RFC 9113, 6.1)."""
-    if not payload:
-        raise ConnectionFault(Code.FRAME_SIZE_ERROR, "A padded frame has no length of padding.")
-    if payload[0] >= len(payload):
-        raise ConnectionFault(Code.PROTOCOL_ERROR, "The padding is longer than its frame.")
-    return payload[1 : len(payload) - payload[0]]
-
-
 def _check_priority(stream: int, payload: bytes) -> None:
     """Check the form of a PRIORITY, which is all that is left of it (RFC 9113, 6.3)."""
     _need_stream(stream)
     if len(payload) != frames.PRIORITY_BYTES:
         raise ConnectionFault(Code.FRAME_SIZE_ERROR, "A PRIORITY has not 5 bytes.")
-
-
-def _word_of(payload: bytes) -> int:
-    """Return the number that a payload is."""
-    if len(payload) != 4:  # noqa: PLR2004 (bytes of a number)
-        raise ConnectionFault(Code.FRAME_SIZE_ERROR, "A frame has not the size of its kind.")
-    word: int = frames.read_word(payload)[0]
-    return word
 
 
 def _need_stream(stream: int) -> None:

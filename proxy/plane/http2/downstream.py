@@ -179,7 +179,7 @@ class AnsweringStream(Stream):
     # --- the exchange's side -------------------------------------------------------------
 
     def write_informational(self, head: ResponseHead) -> None:
-        """Send a 1xx."""
+        """Send a 1xx at once: the caller may wait for it with its body."""
         if not self.is_closed:
             lines = b"\r\n:status: %d%b" % (head.status, head.fields)
             self.endpoint.send_head(self, lines)
@@ -222,11 +222,11 @@ class AnsweringStream(Stream):
         self.abort()
 
     def pause_request(self) -> None:
-        """Grant no more window."""
+        """Stop the caller on this stream, once its window is used up."""
         self.pause_receiving()
 
     def resume_request(self) -> None:
-        """Grant it again."""
+        """Let the caller send again."""
         self.resume_receiving()
 
 
@@ -261,7 +261,7 @@ class Http2Downstream(Endpoint[AnsweringStream], asyncio.Protocol):
     # --- the transport's side ------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Greet the caller."""
+        """Send our settings first of all (RFC 9113, 3.4)."""
         self._transport = cast("asyncio.Transport", transport)
         self.deadline = self._idle_until = self.sweeper.clock() + IDLE_TIMEOUT
         self.sweeper.add(self)
@@ -269,7 +269,7 @@ class Http2Downstream(Endpoint[AnsweringStream], asyncio.Protocol):
         self.begin({MAX_CONCURRENT_STREAMS: MOST_STREAMS})
 
     def data_received(self, data: bytes) -> None:
-        """Take one segment."""
+        """Take a segment, now or in the next turn where this one's share is used up."""
         if self.is_closed:
             self._drop_late(len(data))
             return
@@ -362,7 +362,7 @@ class Http2Downstream(Endpoint[AnsweringStream], asyncio.Protocol):
         self._close(fault.code, f"{fault}")
 
     def drop(self) -> None:
-        """Close at once."""
+        """Close without a word: the caller reads nothing any more."""
         self.is_closed = True
         self._transport.abort()
 

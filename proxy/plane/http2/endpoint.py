@@ -162,6 +162,7 @@ class Stream(StreamState):
                 self._on_sent_end()
 
     def _emit_end(self) -> None:
+        # An empty DATA frame takes no window (RFC 9113, 6.9.1), so the end never has to wait.
         if self._trailers:
             self.endpoint.send_head(self, self._trailers, ended=True)
         else:
@@ -175,7 +176,7 @@ class Stream(StreamState):
             self._on_half_closed()
 
     def reset(self, code: Code) -> None:
-        """End the stream at once."""
+        """End the stream at once, whatever waits to be sent on it (RFC 9113, 5.4.2)."""
         if self.is_closed:
             return
         self._queue.clear()
@@ -215,7 +216,10 @@ class Stream(StreamState):
         self._deliver_end(trailers)
 
     def pause_receiving(self) -> None:
-        """Let the peer use up its window, and grant no more."""
+        """Let the peer use up its window, and grant no more: the only way to stop one stream.
+
+        Reading less would stop all streams of the connection.
+        """
         self._paused = True
 
     def resume_receiving(self) -> None:
@@ -225,7 +229,11 @@ class Stream(StreamState):
             self._replenish()
 
     def _replenish(self) -> None:
-        """Grant window: half of it is used up."""
+        """Grant window: half of it is used up.
+
+        It doubles while the peer keeps filling it, so that a fast upload over a long way is not
+        held to 64 KiB for each round trip, and a stream that sends little holds little.
+        """
         if not self._proven:
             self._proven = True
         elif self._grant < LARGEST_GRANT:
@@ -253,7 +261,7 @@ class Stream(StreamState):
 
     @abstractmethod
     def _deliver_end(self, trailers: bytes) -> None:
-        """Pass on the end."""
+        """Pass on the end of the message, with its trailers, a field block."""
 
     @abstractmethod
     def _on_half_closed(self) -> None:
@@ -261,11 +269,11 @@ class Stream(StreamState):
 
     @abstractmethod
     def _on_slow(self) -> None:
-        """Ask for a pause."""
+        """Ask the other side to deliver no more: `HIGH_WATER` bytes wait to be sent."""
 
     @abstractmethod
     def _on_caught_up(self) -> None:
-        """Ask to go on."""
+        """Ask the other side to go on: no more than `LOW_WATER` bytes wait."""
 
 
 T = TypeVar("T", bound=Stream)
@@ -280,7 +288,7 @@ class Endpoint(Connection[T], Generic[T]):
     )  # fmt: skip
 
     def __init__(self, head_limit: int, sweeper: Sweeper, tolls: Tolls, *, client: bool) -> None:
-        """`head_limit` bounds heads (bytes)."""
+        """`head_limit` bounds the heads that come, in bytes as HTTP/1.1 would write them."""
         super().__init__(head_limit, tolls, client=client)
         self.head_limit = head_limit
         self.sweeper = sweeper
@@ -379,7 +387,7 @@ class Endpoint(Connection[T], Generic[T]):
             self._transport.pause_reading()
 
     def take_turn(self) -> None:
-        """Take what waits."""
+        """Take what waits for this turn, and read on once nothing is left."""
         if self._waits_for_turn and not self.is_closed:
             self._waits_for_turn = False
             self.take_segment(b"")
@@ -387,7 +395,7 @@ class Endpoint(Connection[T], Generic[T]):
                 self._let_come()
 
     def _let_come(self) -> None:
-        """Read on."""
+        """Read on where `_hold_back` has stopped it."""
         if self._holds_back and not self._is_last:
             self._holds_back = False
             self._transport.resume_reading()

@@ -116,3 +116,13 @@ class Fields:
             return True
         self.oversize = True
         return False
+
+
+def is_informational(fields: Fields) -> bool:
+    """Tell whether a block is a head with a 1xx; whoever takes it judges whether it is valid."""
+    items = fields.items
+    if not items:
+        return False
+    # RFC 9113, 8.3: pseudo-headers come first, and a response has no other.
+    first = items[0]
+    return first.name == b":status" and first.value[:1] == b"1"

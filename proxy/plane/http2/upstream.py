@@ -86,7 +86,7 @@ class AskingStream(Stream):
 
     @property
     def wrote(self) -> bool:
-        """Whether any byte left."""
+        """Whether any byte left: a stream gets its number when its head does."""
         return self.id != 0
 
     # --- the exchange's side -------------------------------------------------------------
@@ -119,7 +119,7 @@ class AskingStream(Stream):
         super().flush()
 
     def send_end(self, trailers: bytes) -> None:
-        """End the request."""
+        """End the request with the next frame that the windows let leave."""
         self._ended = True
         self._trailers = trailers
         self.flush()
@@ -137,11 +137,11 @@ class AskingStream(Stream):
         self.cancel()
 
     def pause_response(self) -> None:
-        """Grant no more window."""
+        """Stop the upstream on this stream, once its window is used up."""
         self.pause_receiving()
 
     def resume_response(self) -> None:
-        """Grant it again."""
+        """Let the upstream send again."""
         self.resume_receiving()
 
     # --- the connection's side -----------------------------------------------------------
@@ -230,7 +230,7 @@ class AskingStream(Stream):
             sink.response_end(trailers)
 
     def _on_half_closed(self) -> None:
-        """Wait for the response."""
+        """Nothing to do: `timeouts.response` bounds the wait for the answer."""
 
     def _on_slow(self) -> None:
         if self._sink is not None:
@@ -304,7 +304,7 @@ class Http2Upstream(Endpoint[AskingStream], asyncio.BufferedProtocol):
         return self.active < self.most_streams and not self.is_leaving
 
     def open(self) -> AskingStream:
-        """Take a place."""
+        """Return a stream that has a place; its number comes when its head leaves."""
         self.active += 1
         if self.active == 1:
             self._listen()
@@ -364,7 +364,7 @@ class Http2Upstream(Endpoint[AskingStream], asyncio.BufferedProtocol):
         self._hear(_BUFFER[:nbytes].tobytes())
 
     def _hear(self, data: bytes) -> None:
-        """Take one segment."""
+        """Take a segment; the first tells whether HTTP/2 is spoken at all."""
         if self.is_closed:
             return
         self.heard_at = self.sweeper.clock()
@@ -443,7 +443,7 @@ class Http2Upstream(Endpoint[AskingStream], asyncio.BufferedProtocol):
             self._say_goodbye(fault.code, f"{fault}")
 
     def drop(self) -> None:
-        """Close at once."""
+        """Close without a word, which the upstream would not read or not understand."""
         self._end(UpstreamReset("The upstream does not read."))
         self._transport.abort()
 
