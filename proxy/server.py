@@ -265,6 +265,7 @@ class Server:
                     sockets = await self._sockets.take(address)
                     if all(is_on_loopback(address_of(sock)) for sock in sockets):
                         host.loopback_name = address.host.encode()
+                    host.on_path = any(address_of(sock).path for sock in sockets)
                     listeners[address] = await open_listener(address, sockets, host.connection)
         except BaseException:
             self._close(listeners)

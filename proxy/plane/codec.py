@@ -205,6 +205,8 @@ class Host(Protocol):
     """What they take together of a turn of the loop."""
     sweeper: Sweeper
 
+    on_path: bool
+    """Whether callers come through a Unix socket, and may have no host to name."""
     draining: bool
     """Whether connections shall end with their next response."""
 

@@ -65,6 +65,16 @@ def is_host_field(value: bytes) -> bool:
     return is_authority(value) or _NO_HOST.fullmatch(value) is not None
 
 
+def host_or_none(value: bytes) -> bytes:
+    """Return an authority, empty where the value is none or has been made of a path.
+
+    It is for listeners that are Unix sockets: their callers have only a path to name, and put it
+    where a host belongs, as it is or percent-encoded, or leave that empty.  No host has a percent
+    sign, although RFC 3986, 3.2.2 allows it.
+    """
+    return value if is_authority(value) and b"%" not in value else b""
+
+
 def are_same(one: bytes, other: bytes, scheme: bytes) -> bool:
     """Tell whether two authorities name the same port of the same host (RFC 9110, 4.2.3)."""
     return _normal(one, scheme) == _normal(other, scheme)

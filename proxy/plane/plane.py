@@ -170,6 +170,8 @@ class ListenerHost:
         self.loopback_name: bytes | None = None
         """The host that it is configured with where only this machine can connect, its browsers
         included; else None."""
+        self.on_path = False
+        """Whether it is a Unix socket, whose callers may name its path in place of a host."""
         plane.opened(self)
 
     def connection(self) -> Detector:
@@ -236,6 +238,7 @@ class _Crowded:
     def __init__(self, host: ListenerHost, plane: Plane) -> None:
         self._plane = plane
         self.head_limit = host.head_limit
+        self.on_path = host.on_path
         self.sweeper = host.sweeper
         self.allowance = host.allowance
         self.share = host.share

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,35 @@ async def test_no_call_fails_and_a_stream_goes_on(proxies: Proxies, peers: Path)
     assert seen["failures"] == []
     assert seen["calls"] == CALLS
     assert seen["messages"] > 0
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("authority", ["", "%2Frun%2Fproxy.sock", "/run/proxy.sock"])
+async def test_a_unix_socket_is_called_whatever_stands_for_its_name(
+    proxies: Proxies, peers: Path, tmp_path: Path, authority: str
+) -> None:
+    """By itself the library says ``localhost``."""
+    pipe = asyncio.subprocess.PIPE
+    service = await asyncio.create_subprocess_exec(peers, "serve", stdin=pipe, stdout=pipe)
+    assert service.stdin is not None
+    assert service.stdout is not None
+    try:
+        port = int(await service.stdout.readline())
+        routes = {
+            "default": {"upstream": f"http://127.0.0.1:{port}"},
+            "other": {"upstream": "http://127.0.0.1:9", "host": ["*.sock"]},
+        }
+        listen = f"unix:{tmp_path}/proxy.sock"
+        await proxies.run(json.dumps({"listen": listen, "admin": "off", "routes": routes}))
+        env = os.environ | {"AUTHORITY": authority}
+        caller = await asyncio.create_subprocess_exec(
+            peers, "call", listen, "3", "0.1", stdout=pipe, env=env
+        )
+        async with asyncio.timeout(60):
+            said, _ = await caller.communicate()
+    finally:
+        service.stdin.close()
+        await service.wait()
+
+    seen = json.loads(said)
+    assert (seen["calls"], seen["failures"]) == (3, [])

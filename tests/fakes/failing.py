@@ -30,6 +30,7 @@ class _Host:
         self.language = ErrorFormat.AUTO
         ordinary = ListenerHost(plane)
         self.draining = False
+        self.on_path = False
         self.head_limit = ordinary.head_limit
         self.sweeper = ordinary.sweeper
         self.allowance = ordinary.allowance

@@ -70,7 +70,7 @@ class Http1Downstream(Turns, asyncio.Protocol):
         super().__init__()
         # For the life of the connection
         self._host = host
-        self._recall = Recall()
+        self._recall = Recall(on_path=host.on_path)
         self._searched = 0
         """Bytes of an incomplete head that hold no end."""
         self._taking = False

@@ -38,6 +38,7 @@ from proxy.plane.message import (
     are_same,
     check_method,
     count,
+    host_or_none,
     is_authority,
     is_host_field,
 )
@@ -118,9 +119,11 @@ class Recall:
     method.
     """
 
-    __slots__ = ("_block", "_head", "_known")
+    __slots__ = ("_block", "_head", "_known", "_on_path")
 
-    def __init__(self) -> None:
+    def __init__(self, *, on_path: bool = False) -> None:
+        """`on_path` is `parse_request`'s."""
+        self._on_path = on_path
         self._head = b""
         """The last head that was parsed, if it was short."""
         self._block = b""
@@ -144,7 +147,7 @@ class Recall:
         return self._learn(head)
 
     def _learn(self, head: bytes) -> RequestHead:
-        result = parse_request(head)
+        result = parse_request(head, on_path=self._on_path)
         end = head.index(b"\r\n")
         # What an absolute target says comes before the fields; CONNECT has no target to vary.
         if len(head) - end <= _LONGEST_BLOCK and _REPEATED_LINE.fullmatch(head, 0, end):
@@ -154,8 +157,10 @@ class Recall:
         return result
 
 
-def parse_request(head: bytes) -> RequestHead:
+def parse_request(head: bytes, *, on_path: bool = False) -> RequestHead:
     """Return what the bytes of one request head say, its empty line included.
+
+    It came `on_path`, through a Unix socket, or through a port; see `message.host_or_none`.
 
     Raises:
         RequestMalformed: they are not exactly one head that has exactly one meaning.
@@ -173,7 +178,7 @@ def parse_request(head: bytes) -> RequestHead:
         result.version = b"1.0"
         result.keep_alive = False
     found = _look_up(result)
-    _set_target(result, found.get(b"host"))
+    _set_target(result, found.get(b"host"), on_path=on_path)
     result.notable = notable(method, result.authority, found)
     return result
 
@@ -262,9 +267,9 @@ def _set_connection(head: RequestHead, connection: bytes, upgrade: bytes) -> Non
     head.connection = b",".join([name for name in names if name not in _OBEYED])
 
 
-def _set_target(head: RequestHead, host: bytes | None) -> None:
+def _set_target(head: RequestHead, host: bytes | None, *, on_path: bool) -> None:
     """Bring the target into origin form and find the authority (RFC 9112, 3.2 and 3.3)."""
-    _check_host(head, host)
+    _check_host(head, host, on_path=on_path)
     target = head.target
     if b"#" in target:
         raise RequestMalformed("The request target has a fragment.")
@@ -272,25 +277,30 @@ def _set_target(head: RequestHead, host: bytes | None) -> None:
         # RFC 9110, 9.3.6: what follows is for the tunnel that is not opened, and no request.
         head.keep_alive = False
     elif not target.startswith(b"/") and not (target == b"*" and head.method == b"OPTIONS"):
-        _set_absolute(head, target, host)
+        _set_absolute(head, target, on_path=on_path)
 
 
-def _check_host(head: RequestHead, host: bytes | None) -> None:
+def _check_host(head: RequestHead, host: bytes | None, *, on_path: bool) -> None:
     if host is None:
         if head.version == b"1.1":
             raise RequestMalformed("An HTTP/1.1 request needs a Host field.")
+    elif on_path:
+        head.authority = host_or_none(host)
     elif not is_host_field(host):
         raise RequestMalformed("The Host field is not a host with an optional port.")
     else:
         head.authority = host
 
 
-def _set_absolute(head: RequestHead, target: bytes, host: bytes | None) -> None:
+def _set_absolute(head: RequestHead, target: bytes, *, on_path: bool) -> None:
     absolute = _ABSOLUTE.fullmatch(target)
     if absolute is None:
         raise RequestMalformed("The request target is neither a path nor an http URL.")
     scheme, authority, rest = absolute.groups()
-    if not is_authority(authority):
+    host = head.authority
+    if on_path:
+        authority = host_or_none(authority) or host
+    elif not is_authority(authority):
         raise RequestMalformed("The URL in the request line has no valid host.")
     # RFC 9112, 3.2.2 lets a proxy ignore Host here. We refuse a contradiction: what was meant
     # cannot be known, and nothing that speaks through HTTP_PROXY sends one.

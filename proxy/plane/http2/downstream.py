@@ -80,7 +80,7 @@ class AnsweringStream(Stream):
         host = self._connection.host
         self.remote_ended = ended
         try:
-            head = read_request(fields, ended=ended)
+            head = read_request(fields, ended=ended, on_path=host.on_path)
         except ProxyError as error:
             self.endpoint.tolls.charge(REFUSED_HEAD + fields.work)
             if not isinstance(error, HeadersTooLarge):

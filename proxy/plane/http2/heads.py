@@ -19,6 +19,7 @@ from proxy.plane.message import (
     are_same,
     check_method,
     count,
+    host_or_none,
     is_authority,
     is_path,
     is_scheme,
@@ -44,8 +45,10 @@ class _Parts:
         self.cookies: list[bytes] = []
 
 
-def read_request(fields: Fields, *, ended: bool) -> RequestHead:
+def read_request(fields: Fields, *, ended: bool, on_path: bool = False) -> RequestHead:
     """Return the head of a request; `ended` where no body follows.
+
+    It came `on_path`, through a Unix socket, or through a port; see `message.host_or_none`.
 
     Raises:
         RequestMalformed: it is not exactly one request with exactly one meaning.
@@ -58,7 +61,7 @@ def read_request(fields: Fields, *, ended: bool) -> RequestHead:
         return head
     if fields.oversize:
         raise HeadersTooLarge("The request head is larger than any route takes.")
-    head = _request(_sort(fields.items), ended=ended)
+    head = _request(_sort(fields.items), ended=ended, on_path=on_path)
     head.raw_size += fields.size
     head.never_indexed = fields.never_indexed
     fields.meanings[key] = head
@@ -168,7 +171,7 @@ def _take_noted(parts: _Parts, field: Field) -> None:
     parts.lines.append(field.line)
 
 
-def _request(parts: _Parts, *, ended: bool) -> RequestHead:
+def _request(parts: _Parts, *, ended: bool, on_path: bool) -> RequestHead:
     pseudo, noted, lines = parts.pseudo, parts.noted, parts.lines
     method = pseudo.get(b":method", b"")
     check_method(method)
@@ -180,7 +183,7 @@ def _request(parts: _Parts, *, ended: bool) -> RequestHead:
     head = RequestHead(method, _target(method, pseudo), b"".join(lines))
     head.version = b"2"
     head.raw_size = len(method) + len(head.target)
-    head.authority = _authority(pseudo, noted)
+    head.authority = _authority(pseudo, noted, on_path=on_path)
     head.length = _length(noted.get(b"content-length"), ended=ended)
     head.has_trailers_te = b"te" in noted
     head.expects_continue = b"expect" in noted
@@ -204,9 +207,14 @@ def _target(method: bytes, pseudo: dict[bytes, bytes]) -> bytes:
     return target
 
 
-def _authority(pseudo: dict[bytes, bytes], noted: dict[bytes, bytes]) -> bytes:
+def _authority(pseudo: dict[bytes, bytes], noted: dict[bytes, bytes], *, on_path: bool) -> bytes:
     """Return the authority, which two fields may name but not differently."""
     named, host = pseudo.get(b":authority"), noted.get(b"host")
+    if on_path:
+        named = host_or_none(named or b"") or None
+        host = host_or_none(host or b"") or None
+        if named is None and host is None:
+            return b""
     authority = host if named is None else named
     if authority is None or not is_authority(authority):
         raise RequestMalformed("The request names no valid :authority.")

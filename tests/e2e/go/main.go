@@ -1,7 +1,8 @@
 // A gRPC service and its caller in Go, whose library pings for each DATA to measure bandwidth.
 //
 //	serve                          prints the port, echoes every message until standard input ends
-//	call ADDRESS CALLS SECONDS     calls one after the other, then streams; prints what failed as JSON
+//	call ADDRESS CALLS SECONDS     calls one after the other, then streams; prints what failed as JSON.
+//	                               ADDRESS may be unix:PATH; AUTHORITY in the environment is named then
 package main
 
 import (
@@ -12,6 +13,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -62,9 +64,17 @@ type outcome struct {
 }
 
 func call(address string, calls int, seconds float64) error {
-	connection, err := grpc.NewClient("passthrough:///"+address,
+	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.ForceCodec(raw{})))
+		grpc.WithDefaultCallOptions(grpc.ForceCodec(raw{})),
+	}
+	if authority := os.Getenv("AUTHORITY"); authority != "" {
+		options = append(options, grpc.WithAuthority(authority))
+	}
+	if !strings.HasPrefix(address, "unix:") {
+		address = "passthrough:///" + address
+	}
+	connection, err := grpc.NewClient(address, options...)
 	if err != nil {
 		return err
 	}

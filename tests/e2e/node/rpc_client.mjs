@@ -3,6 +3,7 @@
 //
 //   node rpc_client.mjs URL CLIENT SCENARIO...
 //
+// For grpc-js URL may be unix:PATH, and AUTHORITY in the environment is what it names then.
 // CLIENT is grpc-js, grpc, connect (over HTTP/2), connect-http1 or grpc-web.
 import * as grpc from "@grpc/grpc-js";
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
@@ -33,7 +34,9 @@ function grpcJs() {
     ]),
   );
   const Client = grpc.makeGenericClientConstructor(methods, Peer.typeName);
-  const client = new Client(new URL(url).host, grpc.credentials.createInsecure(), {
+  const authority = process.env.AUTHORITY;
+  const client = new Client(url.startsWith("unix:") ? url : new URL(url).host, grpc.credentials.createInsecure(), {
+    ...(authority === undefined ? {} : { "grpc.default_authority": authority }),
     "grpc.max_receive_message_length": -1,
     "grpc.max_send_message_length": -1,
   });

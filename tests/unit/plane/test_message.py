@@ -9,6 +9,7 @@ from proxy.plane.message import (
     are_same,
     check_method,
     count,
+    host_or_none,
     is_authority,
     is_host_field,
     is_path,
@@ -50,6 +51,18 @@ def test_a_host_with_an_optional_port_is_an_authority(value: bytes) -> None:
 )  # fmt: skip
 def test_anything_else_is_none(value: bytes) -> None:
     assert not is_authority(value)
+
+
+@pytest.mark.parametrize("value", [b"a", b"a.b:80", b"[::1]:8080", b"a_b", b"localhost"])
+def test_a_host_is_one_where_none_need_be_named(value: bytes) -> None:
+    assert host_or_none(value) == value
+
+
+@pytest.mark.parametrize(
+    "value", [b"", b":80", b"/a", b"%2Fa", b"a%2fb:80", b"%61", b"unix:/a", b"a b", b"[::1"]
+)
+def test_what_is_none_is_left_out(value: bytes) -> None:
+    assert host_or_none(value) == b""
 
 
 def test_a_field_may_say_that_there_is_no_host() -> None:

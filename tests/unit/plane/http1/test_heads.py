@@ -227,9 +227,9 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """The heads that llhttp was given."""
     seen: list[bytes] = []
 
-    def parse(head: bytes) -> RequestHead:
+    def parse(head: bytes, *, on_path: bool) -> RequestHead:
         seen.append(head)
-        return parse_request(head)
+        return parse_request(head, on_path=on_path)
 
     monkeypatch.setattr(heads, "parse_request", parse)
     return seen
