@@ -14,7 +14,6 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import NoReturn, TextIO
 
 from proxy import PROGRAM, __version__, build
@@ -26,6 +25,7 @@ from proxy.config.model import Address, Admin, Config
 from proxy.config.overrides import gather
 from proxy.config.problems import ConfigError, ConfigUnreadable, Problem, nearest
 from proxy.config.values import METHOD, audience, period
+from proxy.frozen import frozen
 
 USAGE, UNAVAILABLE, SOFTWARE = 64, 69, 70
 SERVICES_WITHIN = 1.0
@@ -33,7 +33,7 @@ SERVICES_WITHIN = 1.0
 INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it.
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Command:
     """One command: `flags` adds its flags to a parser, `run` returns the exit code."""
 

@@ -11,12 +11,12 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from proxy import PROGRAM
 from proxy.clock import Clock
 from proxy.config.model import Address
+from proxy.frozen import frozen
 from proxy.redact import redact_foreign
 
 PAUSE = 0.1
@@ -35,7 +35,7 @@ _LOOPBACK = ("127.0.0.1", "::1")
 """What localhost is, without asking a resolver, as the listener does."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Reply:
     """What the listener said, or why it said nothing."""
 

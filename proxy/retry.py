@@ -6,7 +6,6 @@ Pure: sees an error or a status, a method and a history; never sleeps, never loo
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import ClassVar
 
 from proxy.config.model import Retries
@@ -19,6 +18,7 @@ from proxy.errors import (
     UpstreamTimedOut,
     UpstreamTlsFailed,
 )
+from proxy.frozen import frozen
 
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))
 """RFC 9110, 9.2.2: repeating these has the same effect as sending them once (TRACE is refused)."""
@@ -41,7 +41,7 @@ _CAUSES: tuple[tuple[type[ProxyError], str], ...] = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Attempt:
     """What is known of an attempt when it has failed."""
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import MutableMapping, Sequence
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 from proxy.config.addresses import is_loopback
 from proxy.config.model import Address, Config
+from proxy.frozen import frozen
 from proxy.plane import listen
 from proxy.plane.listen import ListenFailed, Sockets
 
@@ -37,7 +37,7 @@ class SocketSource(Protocol):
         """Remove what stands for the listener in the file system; it is closed next."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Inherited:
     """A socket that the process was started with."""
 

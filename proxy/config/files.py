@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from proxy.config.kinds import Reader, ScalarKind, Schema, or_variable
 from proxy.config.misplaced import no_file_name
 from proxy.config.tree import ScalarNode
+from proxy.frozen import frozen
 
 # Editors on Windows write the first, PowerShell's > and Out-File the second.
 _MARKS = (
@@ -28,7 +28,7 @@ def encoding_of(data: bytes) -> str:
     return next((codec for mark, codec in _MARKS if data.startswith(mark)), "utf-8")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class File(ScalarKind):
     """A file that must be readable, and fit for its purpose."""
 

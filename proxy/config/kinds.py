@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from proxy.config.expand import expand
 from proxy.config.problems import Place, Problem, nearest, problem_at, quoted
 from proxy.config.tree import Entry, ListNode, MapNode, Node, ScalarNode
 from proxy.config.values import TOKEN, field_key, header_name
+from proxy.frozen import frozen
 
 Schema = dict[str, Any]
 
@@ -120,9 +121,7 @@ class ScalarKind(Kind):
         """Return the value of `text`; raises `ValueError`."""
 
 
-# Kinds are constants that nobody compares or prints; the methods for that take a third of the time
-# in which their classes are made, at each start.
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@frozen
 class Word(ScalarKind):
     """A value that one function reads."""
 
@@ -155,7 +154,7 @@ class Word(ScalarKind):
         return self.write(value)
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@frozen
 class Choice(ScalarKind):
     """One of a few words."""
 
@@ -191,7 +190,7 @@ def _any_case(text: str) -> str:
     return "".join(f"[{c.upper()}{c.lower()}]" if c.isalpha() else re.escape(c) for c in text)
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@frozen
 class Flag(ScalarKind):
     """``true`` or ``false``."""
 
@@ -212,7 +211,7 @@ class Flag(ScalarKind):
         return or_variable({"type": "boolean"})
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@frozen
 class Count(ScalarKind):
     """A whole number."""
 
@@ -244,7 +243,7 @@ class Count(ScalarKind):
         return or_variable({"type": "integer", **bounds})
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@frozen
 class ListOf(Kind):
     """Several values of one kind, each once."""
 
@@ -302,7 +301,7 @@ class ListOf(Kind):
 ABSENT = object()
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@frozen
 class Key:
     """One key: its name, how its value is written, its default and its meaning."""
 
@@ -337,7 +336,7 @@ def join(path: str, key: str) -> str:
     return f"{path}.{key}" if path else key
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@frozen
 class Section(Kind):
     """A mapping with known keys."""
 
@@ -401,7 +400,7 @@ class Section(Kind):
         return {"type": "object", "additionalProperties": False, "properties": properties}
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@frozen
 class HeaderValues(Kind):
     """Header names, each with the value to set."""
 
@@ -455,7 +454,7 @@ def _refusal(name: str, entry: Entry, first: dict[str, Entry]) -> str:
     return f"{name} is another spelling of the header at {earlier.place}; remove one"
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@frozen
 class WordOrSection(Kind):
     """A word, or a mapping that says more."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,13 @@ from proxy.config.overrides import Override, apply, flag_name
 from proxy.config.problems import ConfigError, ConfigUnreadable, Place, Problem
 from proxy.config.resolve import Written, make_route
 from proxy.config.tree import Entry, MapNode, ScalarNode
+from proxy.frozen import frozen
 
 PLACES = (Path("config/proxy.yaml"), Path("/etc/cloud-run-auth-proxy/config.yaml"))
 """The files that are tried, in this order, where none is named."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ConfigSource:
     """A URL, a text or a file; SIGHUP reads it again."""
 

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
+
+from proxy.frozen import frozen
 
 OFF = math.inf
 
@@ -34,7 +36,7 @@ def doc(text: str, **more: Any) -> dict[str, Any]:
     return {"help": text, **more}
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@frozen
 class Address:
     """Where a listener listens: a TCP host and port (0 = any free one), or a Unix socket path."""
 
@@ -48,7 +50,7 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Upstream:
     """A service that is called: ``scheme://host[:port][base]``."""
 
@@ -80,7 +82,7 @@ class Upstream:
         return self.origin + self.base
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Service:
     """A Cloud Run service by name; missing parts come from the metadata server."""
 
@@ -92,7 +94,7 @@ class Service:
         return ".".join(part for part in (self.name, self.region, self.project_number) if part)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Destination:
     """One address that a route leads to, with what its token is for."""
 
@@ -148,29 +150,29 @@ class ErrorFormat(Enum):
 # scopes.
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AutoCredentials:
     """Application default credentials in Google's order, then the metadata server."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class MetadataCredentials:
     """The metadata server of Cloud Run, GCE or GKE."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GcloudCredentials:
     """The user who is logged in with gcloud; the token's audience cannot be chosen."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ServiceAccountFile:
     """A service account's key file."""
 
     path: Path = field(metadata=doc("a service account's key file, as JSON", kind="readable"))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Impersonate:
     """Another service account, through the IAM Credentials API."""
 
@@ -193,7 +195,7 @@ class Impersonate:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TokenFile:
     """A file that somebody else keeps an ID token in; re-read when it changes."""
 
@@ -212,7 +214,7 @@ Credentials = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CredentialsKind:
     """One kind of credentials: the class that holds them, and what they cannot be used for."""
 
@@ -241,7 +243,7 @@ opened stands in `identity.caches`, how `doctor` examines some of them in `docto
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Timeouts:
     """Deadlines of one exchange."""
 
@@ -267,7 +269,7 @@ RETRY_CAUSES = ("connect_failed", "reset", "timeout")
 """Classes of failure that ``retries.on`` may name beside status codes from 400 to 599."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Retries:
     """When an attempt is repeated."""
 
@@ -297,7 +299,7 @@ class Retries:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Limits:
     """Bounds of one route; 0 = none."""
 
@@ -326,7 +328,7 @@ class Limits:
     body_bytes: int = field(default=0, metadata=doc("request body", kind="size"))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Route:
     """What is matched, where it goes and how it is treated, resolved as far as the file allows."""
 
@@ -514,7 +516,7 @@ class Route:
             yield replace(self, destinations=(destination,))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Admin:
     """The admin listener."""
 
@@ -526,7 +528,7 @@ class Admin:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Log:
     """What is logged, and how."""
 
@@ -552,7 +554,7 @@ class Log:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Ignored:
     """Something in the configuration or the environment that has no effect."""
 
@@ -564,7 +566,7 @@ class Ignored:
         return f"{self.what}: {self.why}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Config:
     """A whole valid configuration."""
 

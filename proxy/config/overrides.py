@@ -7,11 +7,11 @@ in the file: its place is the flag's or the variable's name.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from proxy.config.kinds import Reader
 from proxy.config.problems import Place
 from proxy.config.tree import Entry, ListNode, MapNode, Node, ScalarNode
+from proxy.frozen import frozen
 
 NAMES = ("listen", "audience", "admin", "auth", "header", "workers", "log_format", "log_level")
 """Everything that a flag can set; ``log_level`` is ``--log-level`` and ``AUTH_PROXY_LOG_LEVEL``."""
@@ -19,7 +19,7 @@ NAMES = ("listen", "audience", "admin", "auth", "header", "workers", "log_format
 _OF_ROUTES = ("auth", "header", "audience")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Override:
     """A value from outside the document."""
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from proxy.config.misplaced import looks_like, shown, shown_file
+from proxy.frozen import frozen
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@frozen
 class Place:
     """Where a value was written.
 
@@ -25,7 +25,7 @@ class Place:
         return f"{self.source}:{self.line}:{self.column}" if self.line else self.source
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Problem:
     """One mistake, and how it is mended."""
 

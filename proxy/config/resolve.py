@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from proxy.config.addresses import is_host_of, is_loopback, service_upstream
@@ -21,6 +21,7 @@ from proxy.config.model import (
 from proxy.config.problems import Place
 from proxy.config.tree import Entry, ListNode, MapNode
 from proxy.config.values import field_key
+from proxy.frozen import frozen
 
 GOOGLE_APIS = "*.googleapis.com"
 """The hosts of Google's APIs: https://cloud.google.com/apis/docs/overview, regional and private
@@ -33,7 +34,7 @@ _SERVICES = "service.run.app"  # Stands for the host of a service that is not re
 _REVISION_TAG = re.compile(r"^[a-z0-9-]+?---(?=[^.])")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Written:
     """A route with the places of its keys."""
 

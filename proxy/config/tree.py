@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 from proxy.config.problems import Place
+from proxy.frozen import frozen
 
 # YAML 1.2, 10.3.2: how an unquoted word is typed.
 _TYPES: tuple[tuple[re.Pattern[str], Literal["null", "boolean", "number"]], ...] = (
@@ -26,7 +26,7 @@ _TYPES: tuple[tuple[re.Pattern[str], Literal["null", "boolean", "number"]], ...]
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ScalarNode:
     """One word or text as it was written, before variables are expanded."""
 
@@ -50,7 +50,7 @@ class ScalarNode:
         return "string"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ListNode:
     """A sequence."""
 
@@ -58,7 +58,7 @@ class ListNode:
     place: Place
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Entry:
     """A key with its place, and its value."""
 
@@ -66,7 +66,7 @@ class Entry:
     value: Node
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class MapNode:
     """A mapping: keys are plain text, in the order of the file."""
 

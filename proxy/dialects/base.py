@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
 from proxy.config.model import ErrorFormat
 from proxy.errors import MethodNotAllowed, ProxyError, UpstreamLoops
+from proxy.frozen import frozen
 
 REASON_FIELD = "x-auth-proxy-error"
 """On every answer that the proxy makes itself: its value is the reason."""
@@ -41,7 +42,7 @@ class Request(Protocol):
         """Return the request's body where it was read whole and is small, else nothing."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ErrorAnswer:
     """A response without a wire format."""
 

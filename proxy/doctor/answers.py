@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 
+from proxy.frozen import frozen
 from proxy.plane.front_end import DESCRIPTION
 from proxy.redact import redact_foreign
 
@@ -44,7 +45,7 @@ _LOWEST_ERROR = 400
 _NAME = 40  # Characters of a server's name that are shown.
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Answer:
     """A response's head, and the beginning of its body."""
 

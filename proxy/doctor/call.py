@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from proxy.config.model import Route
 from proxy.doctor.answers import Answer
@@ -12,6 +11,7 @@ from proxy.doctor.clock import skew_of
 from proxy.doctor.request import Question
 from proxy.doctor.smells import is_cloud_run
 from proxy.doctor.words import again
+from proxy.frozen import frozen
 from proxy.identity.token import Token
 from proxy.plane.front_end import service_of
 
@@ -23,7 +23,7 @@ _KINDS = (
 """https://cloud.google.com/run/docs/container-contract#env-vars"""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Workload:
     """What this process runs in on Cloud Run."""
 
@@ -40,7 +40,7 @@ def workload_of(environ: Mapping[str, str]) -> Workload | None:
     return None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Call:
     """A request, its answer, and as whom it was made."""
 

@@ -10,12 +10,12 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from proxy.doctor.findings import Reason
 from proxy.doctor.words import printable, span
+from proxy.frozen import frozen
 
 _NO_CHECK_TIME = 0x200000  # X509_V_FLAG_NO_CHECK_TIME, see x509_vfy.h; Python has no name for it.
 
@@ -25,7 +25,7 @@ Place = tuple[str, int]
 """An IP address and a port."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Certificate:
     """The leaf that an upstream shows."""
 
@@ -38,7 +38,7 @@ class Certificate:
     """Unix seconds."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Session:
     """A handshake that succeeded."""
 

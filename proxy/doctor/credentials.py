@@ -6,7 +6,6 @@ import asyncio
 import json
 import shlex
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from proxy.config.model import (
 )
 from proxy.doctor.findings import Advice, Finding, Outcome, Step, failed, skipped
 from proxy.doctor.words import advice_in, email, sentence
+from proxy.frozen import frozen
 from proxy.identity.adc import VARIABLE, well_known_file
 from proxy.identity.caches import TokenCaches
 from proxy.identity.files import CredentialsFile, read_small
@@ -40,7 +40,7 @@ _KINDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Origin:
     """The credentials that were found."""
 
@@ -57,7 +57,7 @@ class Origin:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Surroundings:
     """Where the doctor looks for credentials."""
 

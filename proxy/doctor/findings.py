@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import Literal
 
 from proxy.config.model import Route
+from proxy.frozen import frozen
 
 
 class Outcome(StrEnum):
@@ -98,7 +99,7 @@ Reason = Literal[
 """What can be wrong, by the step where it shows.  These names are stable: programs know them."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Advice:
     """Why a step failed, and what to do about it."""
 
@@ -111,7 +112,7 @@ class Advice:
     """One line for a shell.  Words in capitals are to be replaced."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Finding:
     """One step and what was found there."""
 
@@ -126,7 +127,7 @@ class Finding:
     """The same for machines, in JSON's types."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Report:
     """One route, examined."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
 from random import Random
 
 from proxy.clock import Clocks
@@ -15,6 +14,7 @@ from proxy.doctor.credentials import EMAIL_KEY, Surroundings, account_found, fin
 from proxy.doctor.findings import Advice, Finding, Outcome, Step, failed, skipped
 from proxy.doctor.words import advice_in, again, email, sentence, span
 from proxy.errors import ProxyError, TokenTimedOut
+from proxy.frozen import frozen
 from proxy.identity.cache import TokenCache
 from proxy.identity.caches import TokenCaches
 from proxy.identity.metadata import Metadata
@@ -26,7 +26,7 @@ PATIENCE = 30.0
 shorter than the route's own."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class World:
     """What every examination needs; shared by all routes."""
 
@@ -50,7 +50,7 @@ def open_world(environ: Mapping[str, str], source: str = "") -> World:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Identity:
     """The identity with which a route calls."""
 

@@ -10,7 +10,6 @@ import contextlib
 import errno
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from proxy.config.model import Route, Upstream
 from proxy.doctor.certificate import Place
@@ -18,13 +17,14 @@ from proxy.doctor.findings import Advice, Finding, Outcome, Reason, Step, failed
 from proxy.doctor.tls import handshake
 from proxy.doctor.words import span
 from proxy.errors import CHECK_NAME, UpstreamConnectTimedOut
+from proxy.frozen import frozen
 from proxy.resolver import Resolver
 
 ADDRESSES = 8
 """Addresses of a name that are tried, all at once; run.app has eight."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Way:
     """What was found on the way to the upstream."""
 

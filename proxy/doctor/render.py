@@ -8,13 +8,13 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from proxy import __version__
 from proxy.config import show
 from proxy.config.model import Auth, Route
 from proxy.doctor.findings import Advice, Finding, Outcome, Report
+from proxy.frozen import frozen
 
 MARKS = {
     Outcome.OK: "✓",
@@ -45,7 +45,7 @@ NARROWEST, WIDEST = 80, 100
 """Columns.  Sentences are wrapped; addresses and commands stay whole, to be copied."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Style:
     """What the terminal can show."""
 

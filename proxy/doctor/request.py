@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from dataclasses import dataclass
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -19,6 +18,7 @@ from proxy.doctor.answers import Answer
 from proxy.doctor.certificate import Place
 from proxy.doctor.findings import Reason
 from proxy.doctor.words import span
+from proxy.frozen import frozen
 from proxy.identity.token import Token
 from proxy.plane.trust import HTTP1, whole_context
 
@@ -31,7 +31,7 @@ BODY_WITHIN = 5.0
 _LOWEST_ERROR = 400
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Question:
     """What is asked of every route."""
 
@@ -39,7 +39,7 @@ class Question:
     path: str = "/"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Silence:
     """There was no answer."""
 
@@ -47,7 +47,7 @@ class Silence:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Target:
     """Where the request goes, and what it carries."""
 

@@ -7,7 +7,6 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from proxy import PROGRAM
 from proxy.config.misplaced import looks_like, shown
@@ -18,13 +17,14 @@ from proxy.doctor import running
 from proxy.doctor.identity import PATIENCE, World, open_world
 from proxy.doctor.words import sentence
 from proxy.errors import TokenTimedOut, TokenUnavailable
+from proxy.frozen import frozen
 from proxy.identity.source import FixedAudience, TokenSourceError
 from proxy.identity.token import Token
 
 FAILED = 1
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Order:
     """Which token is wanted."""
 

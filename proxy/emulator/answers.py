@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from urllib.parse import unquote
 
 from aiohttp import web
@@ -16,6 +15,7 @@ from aiohttp import web
 from proxy.emulator import tree
 from proxy.emulator.claims import Instance, ServiceAccount
 from proxy.emulator.keys import Keys
+from proxy.frozen import frozen
 
 FLAVOR = "Metadata-Flavor"
 SERVER = "Metadata Server for Serverless"
@@ -27,7 +27,7 @@ IdToken = Callable[[ServiceAccount, str, Instance | None], str]
 """Makes an ID token: account, audience, and the instance where ``format=full`` was asked."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Facts:
     """Everything an answer is made of."""
 

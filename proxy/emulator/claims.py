@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
+
+from proxy.frozen import frozen
 
 ISSUER = "https://accounts.google.com"
 
@@ -11,7 +12,7 @@ Claims = dict[str, Any]
 """The JSON object that a token carries (RFC 7519, 4)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class ServiceAccount:
     """The identity that a workload runs as."""
 
@@ -21,7 +22,7 @@ class ServiceAccount:
     scopes: tuple[str, ...] = ("https://www.googleapis.com/auth/cloud-platform",)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Instance:
     """Where a workload runs: what the metadata server tells about project and place."""
 

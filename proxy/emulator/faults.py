@@ -20,16 +20,17 @@ import asyncio
 import socket
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Protocol
 
 from aiohttp import web
 
 from proxy.emulator.answers import FLAVOR, HTML, SERVER
 from proxy.emulator.claims import Claims
+from proxy.frozen import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Exchange:
     """One request to the metadata server, and the means to answer it."""
 
@@ -48,7 +49,7 @@ class Fault(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Answer:
     """A fixed response: an error page, a body that is no token."""
 
@@ -69,7 +70,7 @@ class Answer:
         return web.Response(status=self.status, body=body, headers=headers)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Minted:
     """An ID token that is properly signed but not what was asked for.
 
@@ -86,7 +87,7 @@ class Minted:
         return exchange.mint(self.lifetime, dict(self.claims))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Held:
     """A response that waits until `until` is set, then goes on with `then`, by default well."""
 
@@ -99,7 +100,7 @@ class Held:
         return exchange.answer() if self.then is None else await self.then.respond(exchange)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Reset:
     """No response: the connection is reset, after `sent` has been written to it."""
 
@@ -113,7 +114,7 @@ class Reset:
         return web.Response()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NoFlavor:
     """The regular response without ``Metadata-Flavor``, as GKE's server has answered tokens."""
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from proxy.emulator.claims import Claims
 from proxy.emulator.verify import Refusal
+from proxy.frozen import frozen
 
 SERVERLESS = "x-serverless-authorization"
 AUTHORIZATION = "authorization"
@@ -22,7 +23,7 @@ FORBIDDEN = 403
 UNAUTHORIZED = 401
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Admitted:
     """A request that may pass."""
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -29,9 +28,10 @@ from proxy.emulator.keys import Keys
 from proxy.emulator.minting import ID_TOKEN_REMINT, LIFETIME, Mint
 from proxy.emulator.records import InFlight, Records
 from proxy.emulator.serving import LOOPBACK, Serving
+from proxy.frozen import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class MetadataRequest:
     """One request as it arrived."""
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import html
-from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
+
+from proxy.frozen import frozen
 
 # What Google's front end says of a token that it could not verify.
 INVALID_TOKEN = (
@@ -24,7 +25,7 @@ _HEADLINES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Page:
     """A response of the front itself."""
 

@@ -22,7 +22,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -39,6 +39,7 @@ from proxy.emulator.records import Records
 from proxy.emulator.serving import LOOPBACK, Serving
 from proxy.emulator.verify import Refusal, verify
 from proxy.emulator.wire import Head, Request
+from proxy.frozen import frozen
 
 NAMES = (LOOPBACK, "::1", "localhost")
 
@@ -46,7 +47,7 @@ INTERNAL_ONLY = Page(404)
 UNAUTHORIZED = 401
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ServiceRequest:
     """One request as it arrived at the front."""
 

@@ -11,11 +11,11 @@ import enum
 import json
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import NoReturn, TypeGuard
 
 from proxy.emulator.claims import ISSUER, Claims
 from proxy.emulator.keys import Keys, base64url
+from proxy.frozen import frozen
 
 ISSUERS = frozenset({ISSUER, "accounts.google.com"})
 
@@ -40,7 +40,7 @@ class Refusal(enum.Enum):
     NOT_INVOKER = "not_invoker"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Jwt:
     header: Claims
     claims: Claims

@@ -6,8 +6,9 @@ Just enough of RFC 9112 for a front that relays a message without touching it.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Protocol
+
+from proxy.frozen import frozen
 
 # RFC 9110, 5.6.2 and 5.5: a field name is a token; a value has no control characters but tabs.
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -30,7 +31,7 @@ class MalformedError(Exception):
     """The bytes are not one unambiguous message."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Head:
     """A start line and field lines as they came, without their line ends."""
 
@@ -66,7 +67,7 @@ def _is_field(line: bytes) -> bool:
     return bool(colon and _NAME.fullmatch(name) and not _CONTROL.search(value))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Request:
     """A request's head, read."""
 
@@ -95,7 +96,7 @@ class Request:
         return _announced(self.head) or Sized(0)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Response:
     """A response's head, read."""
 

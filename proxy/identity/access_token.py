@@ -7,8 +7,8 @@ Google's own hosts alone is decided by `config`, before anything is fetched.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
+from proxy.frozen import frozen
 from proxy.identity.source import Authority, TokenSourceError
 from proxy.identity.token import Token, check_time_left, finite_seconds
 from proxy.redact import first_words, redact_foreign
@@ -22,7 +22,7 @@ _MOST_BYTES = 8192
 those of identity federation up to 12 KB for the workload's own token but less for Google's."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Scopes:
     """What an access token is wanted for, as an audience is what an ID token is for."""
 
@@ -41,7 +41,7 @@ def kind_of(wanted: Wanted) -> str:
     return "access token" if isinstance(wanted, Scopes) else "ID token"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class AccessToken(Token):
     """One access token."""
 

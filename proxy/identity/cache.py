@@ -29,7 +29,6 @@ import asyncio
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import Enum, StrEnum
 from functools import partial
 from random import Random
@@ -37,6 +36,7 @@ from random import Random
 from proxy.clock import Clock, Clocks
 from proxy.deadlines import PatientTimer
 from proxy.errors import TokenTimedOut, TokenUnavailable
+from proxy.frozen import frozen
 from proxy.identity.access_token import Wanted
 from proxy.identity.fetch import Fetch, Later
 from proxy.identity.source import TokenSource, TokenSourceError, Watched
@@ -146,7 +146,7 @@ OnFetch = Callable[[str, str, float], object]
 """Told of each fetch that ended: the route that caused it, its `Outcome`, seconds."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Failure:
     """Why the last fetch brought no token."""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -25,6 +24,7 @@ from proxy.config.model import (
     TokenFile,
 )
 from proxy.deadlines import PatientTimer
+from proxy.frozen import frozen
 from proxy.identity.access_token import Wanted
 from proxy.identity.adc import AutoSource, well_known_file
 from proxy.identity.cache import OnFetch, TokenCache
@@ -42,7 +42,7 @@ FETCHES_AT_ONCE = 4
 """Per source.  Metadata servers limit their connections, and the IAM API its rate."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Opened:
     source: TokenSource
     gate: asyncio.Semaphore

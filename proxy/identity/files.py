@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from proxy.config.misplaced import no_file_name, shown_file
+from proxy.frozen import frozen
 from proxy.identity.source import TokenSourceError
 from proxy.identity.target import TOKEN_ENDPOINT
 
@@ -15,7 +16,7 @@ MOST_BYTES = 64 * 1024
 """A credentials file has 2 to 4 KiB, a token 1 to 2."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Stamp:
     """What changes when a file is written anew, or replaced by another."""
 
@@ -24,7 +25,7 @@ class Stamp:
     inode: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CredentialsFile:
     """A credentials file of Google's, as the configuration or the environment names it."""
 

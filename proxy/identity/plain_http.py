@@ -11,12 +11,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 
 from aiohappyeyeballs import start_connection
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from proxy.deadlines import Within
+from proxy.frozen import frozen
 from proxy.resolver import Resolver
 
 HEAD_BYTES = 16 * 1024
@@ -32,7 +32,7 @@ class Broken(Exception):
     """What came is not one complete HTTP response; the text says why, and quotes nothing."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Response:
     """A complete response."""
 

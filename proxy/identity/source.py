@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Protocol, runtime_checkable
+
+from proxy.frozen import frozen
 
 ANSWER_WITHIN = 15.0
 """Seconds that a source may take for one token.  Longer than the 10 s that callers wait by
@@ -87,7 +89,7 @@ class Watched(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Authority:
     """The right to call Google's APIs: an access token, and whose it is."""
 

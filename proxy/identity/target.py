@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Self
 
+from proxy.frozen import frozen
 from proxy.identity.source import QUOTA_VARIABLE
 
 IAM_ENDPOINT = "https://iamcredentials.googleapis.com"
 TOKEN_ENDPOINT = "https://oauth2.googleapis.com/token"  # noqa: S105 (an address)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Endpoints:
     """Where Google's services are; files of keys and federated workloads name their own."""
 
@@ -35,7 +35,7 @@ class Endpoints:
         return cls(iam.rstrip("/"), token, environ.get(QUOTA_VARIABLE, ""))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Target:
     """A service account to act as."""
 

@@ -12,10 +12,11 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
 from typing import Any, NoReturn
 
+from proxy.frozen import frozen
 from proxy.identity.source import TokenSourceError
 from proxy.redact import first_words, redact_foreign
 
@@ -28,7 +29,7 @@ and Google's clock and ours may differ a little."""
 _JWT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Token:
     """One token that was accepted; its text form never shows the value."""
 
@@ -42,7 +43,7 @@ class Token:
     """What it says of itself; nothing where it is opaque."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class IdToken(Token):
     """One ID token."""
 

@@ -11,7 +11,6 @@ import logging
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from typing import Final
@@ -20,6 +19,7 @@ from urllib.parse import parse_qs
 from proxy import PROGRAM
 from proxy.clock import Clocks
 from proxy.config.model import Address, Admin
+from proxy.frozen import frozen
 from proxy.ops import guard
 from proxy.ops.httpd import HttpServer, Request, Response
 from proxy.ops.lifecycle import Lifecycle, Truth
@@ -55,7 +55,7 @@ _TYPES: Final = {
 """The files of the page, with their content types."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class AdminView:
     """What the listener may see of the process, and the one thing it may ask for."""
 

@@ -9,10 +9,10 @@ import math
 from array import array
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from proxy.errors import REASONS
+from proxy.frozen import frozen
 from proxy.ops.numbers import Numbers
 from proxy.plane.stats import DURATION_BOUNDS, RouteStats
 
@@ -31,7 +31,7 @@ _GONE: Final = 499
 _REFUSALS: Final = frozenset({401, 403})
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Mark:
     """A route's totals at one moment."""
 
@@ -43,7 +43,7 @@ class Mark:
     """Durations, as in `Histogram.counts`."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Span:
     """What happened between two marks."""
 

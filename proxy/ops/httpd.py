@@ -24,6 +24,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser, par
 
 from proxy.clock import Clocks, http_date
 from proxy.config.model import Address
+from proxy.frozen import frozen
 from proxy.plane import listen
 from proxy.plane.leaving import send_fin
 from proxy.plane.listen import Listener, Sockets
@@ -65,7 +66,7 @@ class Request:
     """The caller's IP address; None on a Unix socket, whose peers have none."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Response:
     """What is answered; length and date are added."""
 

@@ -9,10 +9,10 @@ import asyncio
 import enum
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from proxy.clock import Clocks
+from proxy.frozen import frozen
 
 _log = logging.getLogger("proxy.lifecycle")
 
@@ -38,7 +38,7 @@ TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Truth:
     """The answer to a probe: yes or no, and why in a few words."""
 

@@ -11,11 +11,12 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, field, fields, replace
 from enum import Enum
 from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Any, Protocol
 
+from proxy.frozen import frozen
 from proxy.plane.stats import Connections, Failure, Histogram, RouteStats, Stats
 
 
@@ -35,7 +36,7 @@ class TokenMetrics:
         self.seconds.observe(seconds)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class TokenView:
     """A route's ID token as others may see it: everything but the token."""
 
@@ -102,7 +103,7 @@ def _own_pid() -> tuple[int, ...]:
     return (os.getpid(),)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Numbers:
     """The numbers of one process, or the sum over several, at one moment."""
 

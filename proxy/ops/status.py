@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, Final, Literal
 
 import proxy
@@ -16,6 +16,7 @@ from proxy.clock import Clocks
 from proxy.config import show
 from proxy.config.model import Auth, Config, Route
 from proxy.errors import REASONS, DownstreamGone
+from proxy.frozen import frozen
 from proxy.ops.history import SAMPLE_SECONDS, History, Span
 from proxy.ops.lifecycle import Lifecycle
 from proxy.ops.numbers import Numbers, TokenView
@@ -198,7 +199,7 @@ def _summed(
     return sums
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Condition:
     """A verdict on a route in one word and one sentence, for whoever looks at the page."""
 

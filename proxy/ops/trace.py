@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from proxy.frozen import frozen
 
 # W3C Trace Context, 3.2: version ff is invalid, version 00 has exactly four fields, and a higher
 # version may append more after another dash.
@@ -19,7 +20,7 @@ _CLOUD_TRACE = re.compile(
 _SPAN_LIMIT = 1 << 64
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Trace:
     """The trace and span that a request belongs to, in the hexadecimal form of Cloud Logging."""
 

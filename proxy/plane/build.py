@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from proxy.config.model import Address, Auth, Config, Route, Upstream
 from proxy.config.values import field_key
+from proxy.frozen import frozen
 from proxy.identity.access_token import Scopes
 from proxy.identity.caches import TokenCaches
 from proxy.identity.source import QUOTA_FIELD
@@ -27,7 +27,7 @@ from proxy.routing import RoutingTable, add_route
 _LOOKS = 100  # Dictionary look-ups in one turn of the loop: half a millisecond.
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _PoolKey:
     """What two configurations must agree in for connections to survive from one to the other."""
 
@@ -41,7 +41,7 @@ class _PoolKey:
     head_limit: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Built:
     """The routes of a configuration, ready to be put in force."""
 

@@ -11,11 +11,11 @@ import logging
 from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol, final
 
 from proxy.clock import Clock
 from proxy.errors import DownstreamGone, Fault, ProxyError
+from proxy.frozen import frozen
 from proxy.plane.head import RequestHead, values
 
 log = logging.getLogger("proxy.access")
@@ -53,7 +53,7 @@ class Histogram:
         return sum(self.counts)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Connections:
     """A route's upstream connections at one moment."""
 
@@ -64,7 +64,7 @@ class Connections:
     """Exchanges that wait for a connection."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Failure:
     """One failed exchange, for the status page."""
 

@@ -16,17 +16,17 @@ import socket
 import struct
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
 
 from proxy.config.model import Address, Config
+from proxy.frozen import frozen
 from proxy.plane.listen import Sockets
 
 _LENGTH: Final = struct.Struct("!I")
 _MOST_SOCKETS: Final = 253  # SCM_MAX_FD of Linux, for one message.
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Serve:
     """To the worker: serve by this configuration, from here on or for the first time."""
 
@@ -35,29 +35,29 @@ class Serve:
     """The listeners whose sockets come along: those that the worker does not have yet."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Ask:
     """To the worker: report your numbers."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Drain:
     """To the worker: drain, and go on serving meanwhile."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AskIdle:
     """To the worker: report as soon as nothing is in flight."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Finish:
     """To the worker: end, within these seconds; what is in flight then is cut."""
 
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Serving:
     """From the worker: `Serve` was done, or why not."""
 
@@ -66,7 +66,7 @@ class Serving:
     failure: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Report:
     """From the worker: its numbers, as `ops.numbers.dump` writes them."""
 
@@ -74,7 +74,7 @@ class Report:
     config: Config
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Idle:
     """From the worker: nothing is in flight."""
 
@@ -82,7 +82,7 @@ class Idle:
     """Whether that was so when it was asked."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Finished:
     """From the worker, its last word: how many exchanges were cut."""
 

@@ -36,6 +36,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("resolver",),
     ("errors", "clock", "deadlines", "redact", "tasks"),
     ("emulator",),
+    ("frozen",),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
@@ -95,6 +96,17 @@ def is_module(name: str) -> bool:
     """Whether ``proxy.x`` is a module or package, not a name defined in ``proxy/__init__.py``."""
     path = ROOT.joinpath(*name.split("."))
     return path.is_dir() or path.with_suffix(".py").exists()
+
+
+def test_frozen_data_is_not_compiled_at_each_start() -> None:
+    made = [
+        f"{source.relative_to(ROOT)}:{node.lineno}: @frozen of proxy/frozen.py is made faster"
+        for source in SOURCES
+        for node in ast.walk(ast.parse(source.read_text()))
+        if isinstance(node, ast.Call) and "dataclass(frozen=True" in ast.unparse(node)
+    ]
+
+    assert made == []
 
 
 def test_every_module_lives_in_a_room_of_the_plan() -> None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from google.auth.exceptions import GoogleAuthError
 
 from proxy.clock import Clock
+from proxy.frozen import frozen
 from proxy.identity.files import CredentialsFile, read_small
 from proxy.identity.googleauth import iam
 from proxy.identity.googleauth.principals import Info, Principal, principal_of
@@ -39,7 +40,7 @@ _HINTS = (
 _UNREADABLE = (ValueError, KeyError, TypeError, AttributeError)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Minted:
     """What came of asking for an ID token."""
 
