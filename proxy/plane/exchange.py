@@ -504,7 +504,7 @@ class Exchange:
     def _intercept(self, head: ResponseHead) -> bool:
         """Keep a response from the caller because the attempt may be repeated; return whether."""
         if head.status == 401 and self.destination.token_cache is not None:  # noqa: PLR2004 (RFC 9110)
-            if self.replaces_token and not self._answered and may_be_platform(head):
+            if self.replaces_token and not self._answered and may_be_platform(head, self.token):
                 self._move_to(HOLDING)
                 self._held = Held(self, head)
                 return True

@@ -6,7 +6,10 @@ new one may be tried.  The application's is an answer like any other.
 
 from __future__ import annotations
 
+import re
+
 from proxy.config.model import Auth, Route
+from proxy.identity.access_token import AccessToken
 from proxy.identity.token import Token
 from proxy.plane.head import ResponseHead, values
 
@@ -23,14 +26,29 @@ PAGE_BYTES = 4096
 """Of a page in which the sentence stands, if anywhere; the front end's page is 300 long."""
 
 
-def may_be_platform(head: ResponseHead) -> bool:
-    """Tell whether a 401 is worth holding back until its body has been looked at."""
-    kinds = values(head.fields, b"content-type")
-    return is_described(head) or any(kind.lower().startswith(b"text/html") for kind in kinds)
+# What Google's APIs say of an access token: https://cloud.google.com/apis/design/errors, and
+# https://cloud.google.com/storage/docs/json_api/v1/status-codes for those of the older form.
+_API_ERROR = re.compile(
+    rb'"status"\s*:\s*"UNAUTHENTICATED"'
+    rb'|"reason"\s*:\s*"(?:ACCESS_TOKEN_(?:EXPIRED|TYPE_UNSUPPORTED)|authError)"'
+)
 
 
-def is_platform(head: ResponseHead, body: bytes) -> bool:
-    """Tell whether the front end made a 401, of whose body `body` has come."""
+def may_be_platform(head: ResponseHead, token: Token | None) -> bool:
+    """Tell whether a 401 to `token` is worth holding back until its body has been looked at."""
+    kinds = [kind.lower() for kind in values(head.fields, b"content-type")]
+    looked_at = b"application/json" if isinstance(token, AccessToken) else b"text/html"
+    return is_described(head) or any(kind.startswith(looked_at) for kind in kinds)
+
+
+def is_platform(head: ResponseHead, body: bytes, token: Token | None) -> bool:
+    """Tell whether Google made a 401 to `token`, of whose body `body` has come.
+
+    What one of its APIs says in JSON counts for access tokens alone: a service behind the front
+    end may say the same of its users.
+    """
+    if isinstance(token, AccessToken) and _API_ERROR.search(body):
+        return True
     return is_described(head) or _SENTENCE in body
 
 

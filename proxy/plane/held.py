@@ -94,7 +94,7 @@ class Held:
         return enough or is_described(self._head) or self._is_platform()
 
     def _is_platform(self) -> bool:
-        return is_platform(self._head, bytes(self._body))
+        return is_platform(self._head, bytes(self._body[:PAGE_BYTES]), self._exchange.token)
 
     def _seeks_token(self) -> bool:
         """Have another token fetched; return whether the response waits for it."""

@@ -117,3 +117,77 @@ async def test_another_token_may_count_on_another_project(wired: Wired) -> None:
     assert message.values("authorization") == ["Bearer ya29.second"]
     assert message.values("x-goog-user-project") == []
     await caller.take(OK)
+
+
+# --- a 401 of the API's own
+
+EXPIRED = (
+    b'{\n  "error": {\n    "code": 401,\n    "message": "Request had invalid authentication '
+    b'credentials.",\n    "status": "UNAUTHENTICATED",\n    "details": [{"reason": '
+    b'"ACCESS_TOKEN_EXPIRED", "domain": "googleapis.com"}]\n  }\n}\n'
+)
+STORAGE = (
+    b'{"error":{"code":401,"message":"Invalid Credentials","errors":[{"message":"Invalid '
+    b'Credentials","domain":"global","reason":"authError","location":"Authorization"}]}}'
+)
+STREAM = b"[" + EXPIRED + b"]"
+OWN = b'{"error": {"code": 401, "message": "who are you", "status": "NOBODY"}}'
+
+
+def unauthorized(body: bytes, kind: bytes = b"application/json; charset=UTF-8") -> bytes:
+    """Return a 401 with a body."""
+    head = b"HTTP/1.1 401 Unauthorized\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n"
+    return head % (kind, len(body)) + body
+
+
+def two_tokens(wired: Wired) -> None:
+    """Have another token ready."""
+    wired.source.authorities = [
+        Authority("ya29.first", expires_in=HOUR),
+        Authority("ya29.second", expires_in=HOUR),
+    ]
+
+
+@pytest.mark.parametrize("body", [EXPIRED, STORAGE, STREAM])
+async def test_a_401_of_the_api_brings_another_token_and_one_repeat(
+    wired: Wired, body: bytes
+) -> None:
+    two_tokens(wired)
+    caller, upstream = await begin(wired)
+    assert (await upstream.serve(unauthorized(body))).values("authorization") == [
+        "Bearer ya29.first"
+    ]
+
+    again = await upstream.serve(OK)
+    assert again.values("authorization") == ["Bearer ya29.second"]
+    await caller.take(OK)
+    assert wired.route_stats.retries["token_refused"] == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        unauthorized(OWN),
+        unauthorized(EXPIRED, b"text/plain"),
+        unauthorized(b" " * 4096 + EXPIRED),
+        unauthorized(b""),
+    ],
+)
+async def test_any_other_401_is_the_callers(wired: Wired, answer: bytes) -> None:
+    two_tokens(wired)
+    caller, upstream = await begin(wired)
+    await upstream.serve(answer)
+
+    await caller.take(answer)
+    assert wired.source.fetched == 1
+
+
+async def test_what_an_api_says_counts_for_access_tokens_alone(wired: Wired) -> None:
+    await wired.serve(auth=Auth.ID_TOKEN)
+    caller = await wired.caller()
+    caller.send(get())
+    upstream = await wired.upstream.accept()
+    await upstream.serve(unauthorized(EXPIRED))
+
+    await caller.take(unauthorized(EXPIRED))
+    assert wired.source.fetched == 1
