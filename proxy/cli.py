@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import io
 import json
 import os
 import re
@@ -95,6 +96,9 @@ def _have_standard_streams() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # noqa: FBT003 (its order)
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 (a descriptor, for good)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A pipe of Windows' has a code page: a letter that is not in it must not end a command.
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _guarded(command: Command, flags: argparse.Namespace) -> int:

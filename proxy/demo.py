@@ -8,7 +8,6 @@ stream.
 from __future__ import annotations
 
 import asyncio
-import signal
 import sys
 
 from proxy import PROGRAM
@@ -27,6 +26,7 @@ from proxy.emulator.serving import LOOPBACK
 from proxy.plane.listen import ListenFailed
 from proxy.process import EXIT_UNAVAILABLE
 from proxy.server import Server
+from proxy.system import ENDS, on_signal
 
 DRAIN = 1.0  # Seconds: whoever presses Ctrl-C while watching a stream does not want the rest.
 
@@ -70,8 +70,8 @@ def main(port: int = 8081, admin: Address | None = None) -> int:
 
 async def _run(listen: Address, admin: Address | None) -> None:
     ended = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    for number in ENDS:
+        on_signal(number, ended.set)
     async with MetadataServer() as metadata, ProtectedService() as service:
         server = Server(_config(listen, admin, service), metadata.environ)
         await server.start()

@@ -11,6 +11,7 @@ from collections.abc import MutableMapping
 from contextlib import suppress
 
 from proxy.clock import Clock
+from proxy.system import UNIX
 
 
 class Notifier:
@@ -38,7 +39,7 @@ class Notifier:
     def _send(self, *lines: str) -> None:
         if not self._name:
             return
-        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        with suppress(OSError), socket.socket(UNIX, socket.SOCK_DGRAM) as sock:
             # A manager that does not read must not stop the proxy.
             sock.setblocking(False)  # noqa: FBT003 (the socket module's own order)
             sock.sendto("\n".join(lines).encode(), self._name)

@@ -11,12 +11,10 @@ import gc
 import logging
 import math
 import os
-import resource
 import signal
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from types import FrameType
 from typing import Final, Protocol
 
@@ -27,8 +25,10 @@ from proxy.config.model import Config, Log
 from proxy.config.problems import ConfigError
 from proxy.notify import Notifier
 from proxy.ops.logs import PATIENCE, Logs, configure
+from proxy.plane.descriptors import raise_soft_limit
 from proxy.plane.listen import ListenFailed
 from proxy.sockets import OwnSockets, advice, inherit
+from proxy.system import ENDS, RELOADS, on_signal, run
 from proxy.tasks import Tasks
 
 log = logging.getLogger("proxy.process")
@@ -37,8 +37,6 @@ EXIT_UNAVAILABLE: Final = 69  # sysexits.h: a service is unavailable; here, an a
 
 _LAST_WORDS: Final = 0.1
 """Seconds in which the rest of the log may be read after the drain or a second signal."""
-
-_ENDS: Final = (signal.SIGTERM, signal.SIGINT)
 
 Reload = Callable[[], Config]
 
@@ -76,18 +74,16 @@ def serve(config: Config, reload: Reload | None = None) -> int:
     """
     signals = _Signals()
     logs = _Logging(config.log)
-    _raise_descriptor_limit()
+    raise_soft_limit()
     try:
         notifier = Notifier(os.environ, Clocks().steady)
         sockets = OwnSockets(inherit(os.environ))
         if config.workers == 1:
-            import uvloop  # noqa: PLC0415 (30 ms that no other command needs)
-
             from proxy.server import Server  # noqa: PLC0415 (a supervisor serves nothing itself)
 
             server = Server(config, os.environ, sockets=sockets)
             _collect_from_here()
-            return uvloop.run(_Process(server, reload, signals, logs, notifier).run())
+            return run(_Process(server, reload, signals, logs, notifier).run())
         from proxy.workers.supervisor import Supervisor  # noqa: PLC0415 (only with workers)
 
         supervisor = Supervisor(config, sockets)
@@ -106,29 +102,6 @@ def _collect_from_here() -> None:
     gc.enable()
 
 
-# What is tried where the hard limit is refused: macOS says that there is none, but its kernel has
-# one that differs from machine to machine (kern.maxfilesperproc). The last is OPEN_MAX, which
-# setrlimit(2) there always takes.
-_DESCRIPTORS = (1_048_576, 245_760, 122_880, 61_440, 24_576, 10_240)
-
-
-def _raise_descriptor_limit() -> None:
-    """Allow as many open files as the hard limit does.
-
-    The soft limit of a shell, 1024, is for programs that use select(2); a proxy needs two
-    descriptors for each exchange, and callers beyond the limit cannot even be answered.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft in (hard, resource.RLIM_INFINITY):
-        return
-    for limit in (hard, *_DESCRIPTORS):
-        if limit <= soft and limit != resource.RLIM_INFINITY:
-            return
-        with suppress(OSError, ValueError):  # Too many for the kernel; some sandboxes forbid any.
-            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-            return
-
-
 class _Signals:
     """Receives signals from the very start, and passes them on once they can be acted on."""
 
@@ -136,7 +109,7 @@ class _Signals:
         self._early: list[int] = []
         # As process 1 of a container there is no default action: a signal that came while the
         # libraries are being imported would be lost.
-        for number in (*_ENDS, signal.SIGHUP):
+        for number in (*ENDS, *RELOADS):
             signal.signal(number, self._keep)
 
     def _keep(self, number: int, _frame: FrameType | None) -> None:
@@ -144,12 +117,12 @@ class _Signals:
 
     def attach(self, on_end: Callable[[int], None], on_reload: Callable[[], None]) -> None:
         """Have the running loop call these; signals that came earlier first."""
-        loop = asyncio.get_running_loop()
-        for number in _ENDS:
-            loop.add_signal_handler(number, on_end, number)
-        loop.add_signal_handler(signal.SIGHUP, on_reload)
+        for number in ENDS:
+            on_signal(number, on_end, number)
+        for number in RELOADS:
+            on_signal(number, on_reload)
         for early in self._early:
-            if early == signal.SIGHUP:
+            if early in RELOADS:
                 on_reload()
             else:
                 on_end(early)

@@ -18,6 +18,7 @@ from proxy.clock import Clock
 from proxy.config.model import Address
 from proxy.frozen import frozen
 from proxy.redact import redact_foreign
+from proxy.system import UNIX
 
 PAUSE = 0.1
 """Seconds between looks at ``/startup``: a proxy starts within two or three of them."""
@@ -146,7 +147,7 @@ class _Connection(http.client.HTTPConnection):
     def connect(self) -> None:
         """Connect; called by `request`."""
         if self._path:
-            self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self.sock = socket.socket(UNIX, socket.SOCK_STREAM)
             self.sock.settimeout(self.timeout)
             self.sock.connect(self._path)
         else:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import sys
 from collections.abc import Iterable
 from typing import Literal
 
 from proxy.config.model import ANY_HOST, Address, Service, Upstream
 from proxy.config.problems import quoted
+from proxy.system import HAS_UNIX_SOCKETS
 
 # What a schema can say; the functions below are stricter.
 ADDRESS = r"unix:/.+|[0-9]{1,5}|(\[[^\]\s]+\]|[^:/\[\]\s]*):[0-9]{1,5}"
@@ -27,7 +29,8 @@ _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _PATH_CHARACTERS = re.compile(r"(%[0-9A-Fa-f]{2}|[!-$&->@-~])*")
 _LONGEST_LABEL = 63  # RFC 1035, 2.3.4.
 _LONGEST_HOST = 253  # RFC 1035, 2.3.4: 255 bytes on the wire.
-_LONGEST_SOCKET = 107  # unix(7): sun_path holds 108 bytes, one of them the final NUL.
+# unix(7): sun_path holds 108 bytes, 104 on macOS, one of them the final NUL.
+_LONGEST_SOCKET = 103 if sys.platform == "darwin" else 107
 _LONGEST_PATH = 1024  # The cost of matching grows with it (`routing`).
 _HIGHEST_PORT = 65535
 _OWN_PORTS = {"http": 80, "https": 443}
@@ -55,6 +58,8 @@ def address(text: str) -> Address:
 
 
 def _socket(path: str) -> Address:
+    if not HAS_UNIX_SOCKETS:
+        raise ValueError("this system has no Unix sockets; write one such as localhost:8081")
     if not path.startswith("/"):
         raise ValueError(f"{quoted('unix:' + path)} needs an absolute path: unix:/run/proxy.sock")
     if len(path.encode()) > _LONGEST_SOCKET:

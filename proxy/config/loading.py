@@ -14,12 +14,13 @@ from proxy.config.ignored import FILE_VARIABLE, TEXT_VARIABLE, in_document, in_e
 from proxy.config.keys import DEFAULTS, ROUTE, TOP
 from proxy.config.kinds import Reader, expect_mapping
 from proxy.config.misplaced import no_file_name
-from proxy.config.model import Admin, Config
+from proxy.config.model import Admin, Config, Ignored
 from proxy.config.overrides import Override, apply, flag_name
 from proxy.config.problems import ConfigError, ConfigUnreadable, Place, Problem
 from proxy.config.resolve import Written, make_route
 from proxy.config.tree import Entry, MapNode, ScalarNode
 from proxy.frozen import frozen
+from proxy.system import HAS_WORKERS
 
 PLACES = (Path("config/proxy.yaml"), Path("/etc/cloud-run-auth-proxy/config.yaml"))
 """The files that are tried, in this order, where none is named."""
@@ -209,7 +210,10 @@ def _config(document: MapNode, source: str, reader: Reader) -> Config:
         raise ConfigError(reader.problems)
     more = {key: values[key] for key in values if key not in ("listen", "defaults", "routes")}
     own = [(each.route, values["routes"][each.route.name]) for each in routes]
-    ignored = in_document(own, document.entries, values.get("listen", ()))
+    ignored = list(in_document(own, document.entries, values.get("listen", ())))
+    if more.get("workers", 1) > 1 and not HAS_WORKERS:
+        ignored.append(Ignored("workers", "this system cannot share a port; one process serves"))
+        more["workers"] = 1
     return Config(
         routes=tuple(each.route for each in routes), source=source, ignored=tuple(ignored), **more
     )

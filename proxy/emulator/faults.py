@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import struct
 from collections.abc import Callable, Mapping
 from dataclasses import field
 from typing import Any, Protocol
@@ -28,6 +27,7 @@ from aiohttp import web
 from proxy.emulator.answers import FLAVOR, HTML, SERVER
 from proxy.emulator.claims import Claims
 from proxy.frozen import frozen
+from proxy.system import RESET
 
 
 @frozen
@@ -132,5 +132,5 @@ def reset(transport: asyncio.Transport | asyncio.WriteTransport, last: bytes = b
     connection = transport.get_extra_info("socket")
     if connection is not None:
         # Without lingering, close() discards what is unsent and sends RST (POSIX, SO_LINGER).
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     transport.abort()

@@ -6,6 +6,7 @@ First the file that GOOGLE_APPLICATION_CREDENTIALS names, then the one that
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -22,8 +23,11 @@ def well_known_file(environ: Mapping[str, str]) -> CredentialsFile:
 
     https://cloud.google.com/docs/authentication/application-default-credentials#personal
     """
-    home = Path(environ.get("HOME") or "/")
-    folder = Path(environ.get("CLOUDSDK_CONFIG") or home / ".config" / "gcloud")
+    if sys.platform == "win32":
+        usual = Path(environ.get("APPDATA") or "C:\\") / "gcloud"
+    else:
+        usual = Path(environ.get("HOME") or "/") / ".config" / "gcloud"
+    folder = Path(environ.get("CLOUDSDK_CONFIG") or usual)
     return CredentialsFile(
         folder / "application_default_credentials.json",
         if_missing="Run `gcloud auth application-default login` "

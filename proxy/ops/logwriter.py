@@ -16,14 +16,17 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
+from proxy.system import polling
+
 MAX_LINES: Final = 10_000
 """Lines that wait for a slow reader: a few megabytes, some seconds of a busy access log."""
 
-# pipe(7): a write of up to PIPE_BUF (4096 on Linux) bytes is never mixed with another process's,
-# which matters to workers that share a pipe; and a pipe that polls as writable has a free page,
-# so that such a write does not block. (Unless another worker takes that page in between: then
-# a pipe that could be opened anew takes nothing, and else this one waits for the reader once.)
-ATOMIC_BYTES: Final = 4096
+# pipe(7): a write of up to PIPE_BUF bytes (4096 on Linux, 512 on macOS) is never mixed with another
+# process's, which matters to workers that share a pipe; and a pipe that polls as writable has a
+# free page, so that such a write does not block. (Unless another worker takes that page in
+# between: then a pipe that could be opened anew takes nothing, and else this one waits for the
+# reader once.)
+ATOMIC_BYTES: Final[int] = getattr(select, "PIPE_BUF", 512)
 
 PATIENCE: Final = 2.0
 """Seconds that a slow reader gets at the end, unless whoever ends has less."""
@@ -37,7 +40,7 @@ class LineWriter:
     """Owns one thread for what cannot be written at once; safe to use from threads."""
 
     __slots__ = (
-        "_closed", "_fd", "_given", "_housekeeping", "_lines", "_lock", "_owned", "_poll",
+        "_closed", "_fd", "_given", "_housekeeping", "_lines", "_lock", "_owned", "_takes",
         "_thread", "_waiting", "dropped",
     )  # fmt: skip
 
@@ -51,8 +54,7 @@ class LineWriter:
         self._owned = _opened_anew(fd)
         self._fd = fd if self._owned is None else self._owned
         self._housekeeping = housekeeping
-        self._poll = select.poll()
-        self._poll.register(self._fd, select.POLLOUT)
+        self._takes = polling(self._fd, "POLLOUT") or _never
         self._lock = threading.Lock()
         # A line; an event to set once everything before it is written; None to end.
         self._lines: queue.SimpleQueue[bytes | threading.Event | None] = queue.SimpleQueue()
@@ -69,7 +71,7 @@ class LineWriter:
     def write(self, line: bytes) -> None:
         """Write or queue one line, with its newline; never waits for a slow reader."""
         with self._lock:
-            at_once = not self._waiting and len(line) <= ATOMIC_BYTES and self._poll.poll(0)
+            at_once = not self._waiting and len(line) <= ATOMIC_BYTES and self._takes(0)
             if at_once and self._write_at_once(line):
                 return
             if self._closed or self._waiting >= MAX_LINES:
@@ -121,10 +123,9 @@ class LineWriter:
         with self._lock:
             if self._owned is None:
                 return
-            self._poll.unregister(self._owned)
             os.close(self._owned)
             self._owned, self._fd = None, self._given
-            self._poll.register(self._fd, select.POLLOUT)
+            self._takes = polling(self._fd, "POLLOUT") or _never
 
     def _run(self) -> None:
         goes_on = True
@@ -148,6 +149,11 @@ class LineWriter:
         return item is not None
 
 
+def _never(milliseconds: int) -> bool:  # noqa: ARG001 (as poll(2))
+    """Have every line go through the thread: Windows tells of sockets alone what they take."""
+    return False
+
+
 def _opened_anew(fd: int) -> int | None:
     """Return a non-blocking descriptor of our own for a pipe, None where there is none to be had.
 
@@ -155,7 +161,7 @@ def _opened_anew(fd: int) -> int | None:
     the path, and it needs the permission to write: pipes of another user refuse it.
     """
     try:
-        if stat.S_ISFIFO(os.fstat(fd).st_mode):
+        if hasattr(os, "O_NONBLOCK") and stat.S_ISFIFO(os.fstat(fd).st_mode):
             return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK)
     except OSError:
         pass

@@ -22,6 +22,7 @@ from proxy.ops.lifecycle import Lifecycle
 from proxy.ops.numbers import Numbers, TokenView
 from proxy.plane.stats import Connections, Failure, RouteStats, Stats
 from proxy.redact import redact
+from proxy.system import event_loop
 
 Json = dict[str, Any]
 
@@ -83,6 +84,7 @@ class Status:
             "version": proxy.__version__,
             "python": sys.version.partition(" ")[0],
             "build": proxy.build(),
+            "loop": event_loop(),
             "state": self._lifecycle.state.value,
             "note": self._lifecycle.note,
             "time": wall,

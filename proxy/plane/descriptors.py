@@ -10,6 +10,9 @@ from __future__ import annotations
 import errno
 import logging
 import sys
+from contextlib import suppress
+from importlib import import_module
+from types import ModuleType
 from typing import Final
 
 from proxy.errors import Overloaded
@@ -22,19 +25,55 @@ RESERVE: Final = 64
 REFUSALS: Final = 16
 """Of the reserve, what callers may take who are told that they cannot be served."""
 
-NONE_LEFT: Final = frozenset({errno.EMFILE, errno.ENFILE})
+NONE_LEFT: Final = frozenset(
+    getattr(errno, name) for name in ("EMFILE", "ENFILE", "WSAEMFILE") if hasattr(errno, name)
+)
 
 _HINT: Final = "Raise the limit of open files (ulimit -n), or lower the routes' limits.connections."
 
 
+# What is tried where the hard limit is refused: macOS says that there is none, but its kernel has
+# one that differs from machine to machine (kern.maxfilesperproc). The last is OPEN_MAX, which
+# setrlimit(2) there always takes.
+_TRIED: Final = (1_048_576, 245_760, 122_880, 61_440, 24_576, 10_240)
+
+
+def _limits() -> ModuleType | None:
+    """Return the module for a process's limits, None on Windows, where sockets are no files."""
+    try:
+        return import_module("resource")
+    except ImportError:
+        return None
+
+
+_resource: Final = _limits()
+
+
 def soft_limit() -> int:
     """Return how many open files the process may have."""
-    if sys.platform == "win32":
-        return sys.maxsize  # Sockets are no descriptors there.
-    import resource  # noqa: PLC0415 (not on Windows)
+    if _resource is None:
+        return sys.maxsize
+    soft: int = _resource.getrlimit(_resource.RLIMIT_NOFILE)[0]
+    return sys.maxsize if soft == _resource.RLIM_INFINITY else soft
 
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
+
+def raise_soft_limit() -> None:
+    """Allow as many open files as the hard limit does.
+
+    The soft limit of a shell, 1024, is for programs that use select(2); a proxy needs two
+    descriptors for each exchange, and callers beyond the limit cannot even be answered.
+    """
+    if _resource is None:
+        return
+    soft, hard = _resource.getrlimit(_resource.RLIMIT_NOFILE)
+    if soft in (hard, _resource.RLIM_INFINITY):
+        return
+    for limit in (hard, *_TRIED):
+        if limit <= soft and limit != _resource.RLIM_INFINITY:
+            return
+        with suppress(OSError, ValueError):  # Too many for the kernel; some sandboxes forbid any.
+            _resource.setrlimit(_resource.RLIMIT_NOFILE, (limit, hard))
+            return
 
 
 def beyond(number: int) -> int:

@@ -8,6 +8,7 @@ import os
 import socket
 import ssl
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -203,7 +204,16 @@ def leave_reserve(sock: socket.socket) -> None:
 
 
 def keep_alive(sock: socket.socket) -> None:
-    """Have the kernel find out when the far end is gone (SO_KEEPALIVE, tcp(7))."""
+    """Have the kernel find out when the far end is gone (SO_KEEPALIVE, tcp(7)).
+
+    macOS takes no option for a connection that the far end has reset (EINVAL, setsockopt(2)); the
+    first write will tell.
+    """
+    with suppress(OSError):
+        _set_options(sock)
+
+
+def _set_options(sock: socket.socket) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for names, value in _KEEP_ALIVE:
         for name in names:

@@ -10,18 +10,16 @@ from __future__ import annotations
 import asyncio
 import math
 import socket
-import struct
 from contextlib import suppress
 from typing import final
 
 from proxy.plane.sweeper import Sweeper
+from proxy.system import RESET, UNIX
 
 LINGER_TIMEOUT = 2.0  # Seconds to read on after FIN; a caller that has read it closes.
 LINGER_BYTES = 16 * 1024 * 1024  # And how much: more than socket buffers hold (tcp(7)).
 CLOSE_TIMEOUT = 5.0  # Seconds that the far end may take to acknowledge the end.
 SEND_TIMEOUT = 60.0  # Seconds that it may read nothing of what is left to send; nginx' default.
-
-_RESET = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close() sends RST.
 
 
 def send_fin(transport: asyncio.WriteTransport) -> bool:
@@ -72,8 +70,9 @@ class Leaving:
     def cut(self) -> None:
         """Send RST: what was not written is lost, and the caller shall see that."""
         sock = self._transport.get_extra_info("socket")
-        if sock is not None and sock.family != socket.AF_UNIX:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        if sock is not None and sock.family != UNIX:
+            with suppress(OSError):  # macOS: a peer's reset was first (EINVAL, setsockopt(2)).
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         self._transport.abort()
         self.over()
 

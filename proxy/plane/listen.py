@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from proxy.config.model import Address
+from proxy.system import EXCLUSIVE, REUSE_PORT, UNIX
 
 # Connections that may wait to be accepted: a burst of an app that starts must not be refused.
 BACKLOG = 4096
@@ -103,7 +104,7 @@ def real_addresses(address: Address, sockets: Sockets) -> tuple[Address, ...]:
 def address_of(sock: socket.socket) -> Address:
     """Return the address that a socket is bound to, as a configuration would write it."""
     name = sock.getsockname()
-    if sock.family != socket.AF_UNIX:
+    if sock.family != UNIX:
         return Address(str(name[0]), int(name[1]))
     text = name.decode() if isinstance(name, bytes) else str(name)
     return Address(path=text.replace("\0", "@", 1))
@@ -179,7 +180,7 @@ async def open_listener(address: Address, sockets: Sockets, factory: Factory) ->
     servers: list[asyncio.AbstractServer] = []
     try:
         for sock in sockets:
-            is_unix = sock.family == socket.AF_UNIX
+            is_unix = sock.family == UNIX
             create = loop.create_unix_server if is_unix else loop.create_server
             # A descriptor of its own, which the server closes as it likes.
             server = await create(factory, sock=sock.dup(), backlog=BACKLOG, start_serving=False)
@@ -249,12 +250,12 @@ def _bind_all(places: Sequence[Place]) -> Sockets:
 def _tcp_socket(family: int, name: tuple[object, ...], *, share: bool = False) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
-        # socket(7): a predecessor's connections in TIME_WAIT do not matter.
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # socket(7): a predecessor's connections in TIME_WAIT do not matter; to Windows never.
+        sock.setsockopt(socket.SOL_SOCKET, EXCLUSIVE or socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if share:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            sock.setsockopt(socket.SOL_SOCKET, REUSE_PORT, 1)
         sock.bind(name)
         return _ready(sock)
     except OSError:
@@ -270,17 +271,17 @@ def _ready(sock: socket.socket) -> socket.socket:
 
 def _another(sock: socket.socket) -> socket.socket:
     """Return one more socket on the same address, for another process."""
-    if sock.family == socket.AF_UNIX:
+    if sock.family == UNIX:
         return sock.dup()
     # Set only here, after `sock` was bound and listens without it: the kernel then has refused
     # a port on which somebody else listens, even if that one would share.
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    sock.setsockopt(socket.SOL_SOCKET, REUSE_PORT, 1)
     return _tcp_socket(sock.family, sock.getsockname(), share=True)
 
 
 def _unix_socket(path: str) -> socket.socket:
     """Return a socket bound to the path, for the proxy's own user and group only."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock = socket.socket(UNIX, socket.SOCK_STREAM)
     try:
         if _is_abstract(path):
             sock.bind(b"\0" + path[1:].encode())
@@ -311,7 +312,7 @@ def _remove_stale(path: str) -> None:
 
 
 def _answers(path: str) -> bool:
-    with socket.socket(socket.AF_UNIX) as probe:
+    with socket.socket(UNIX) as probe:
         # A full queue must not block: then somebody is there.
         probe.setblocking(False)  # noqa: FBT003 (the socket module's own order)
         try:

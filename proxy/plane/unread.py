@@ -1,4 +1,4 @@
-"""What has come on a connection that is lost, and that nobody has read.
+"""What has come on a connection and that nobody has read: whether, and for a lost one, what.
 
 An upstream may answer an upload before it is whole and close with bytes of it unread.  The kernel
 makes RST of that, our next write fails, and the loop's transport gives up without another look:
@@ -8,12 +8,29 @@ but the answer lies in the socket, and whoever calls the upstream directly sees 
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
+
+from proxy.system import polling
 
 _PIECE_BYTES = 64 * 1024
 _MOST_PIECES = 16  # An answer to an upload is short, and all of this happens in one turn.
+
+
+def watched(transport: asyncio.BaseTransport) -> Callable[[int], object]:
+    """Return what asks the kernel whether something has come on the connection, a FIN included.
+
+    Called with 0, which is how long it may wait, it returns something true or something false.
+    """
+    descriptor: int = transport.get_extra_info("socket").fileno()
+    return polling(descriptor, "POLLIN") or partial(_select, descriptor)
+
+
+def _select(descriptor: int, seconds: float) -> object:
+    return select.select([descriptor], [], [], seconds)[0]
 
 
 def unread(transport: asyncio.BaseTransport) -> Iterator[bytes]:

@@ -15,13 +15,12 @@ import socket
 from contextlib import suppress
 from typing import Final
 
-import uvloop
-
 from proxy.config.model import Address, Config, Log
 from proxy.ops.logs import Logs, configure
 from proxy.ops.numbers import dump
 from proxy.plane.listen import Sockets
 from proxy.server import Server
+from proxy.system import run
 from proxy.tasks import Tasks
 from proxy.workers.channel import (
     Ask,
@@ -52,7 +51,7 @@ def main(control: int, passing: int) -> int:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, PARENTS_SIGNALS)
     channel = Channel(socket.socket(fileno=control), socket.socket(fileno=passing))
     try:
-        return uvloop.run(_Worker(channel).run())
+        return run(_Worker(channel).run())
     except Exception:
         log.exception("a bug in a worker", extra={"reason": "internal_error"})
         return EXIT_SOFTWARE

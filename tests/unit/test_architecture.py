@@ -36,7 +36,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("resolver",),
     ("errors", "clock", "deadlines", "redact", "tasks"),
     ("emulator",),
-    ("frozen",),
+    ("frozen", "system"),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
@@ -52,7 +52,7 @@ HOMES: dict[str, set[str]] = {
     "opentelemetry": {"ops"},
     "aiohttp": {"doctor", "emulator"},
     "cryptography": {"emulator"},
-    "uvloop": {"process", "workers"},
+    "uvloop": {"system"},
 }
 """The only rooms that may import a library; a library that is not listed may not be imported."""
 

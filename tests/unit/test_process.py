@@ -18,8 +18,9 @@ from proxy.administration import Administration
 from proxy.config.model import Config, Destination, Log, Route, Upstream
 from proxy.config.problems import ConfigError, Problem
 from proxy.notify import Notifier
+from proxy.plane.descriptors import raise_soft_limit
 from proxy.plane.listen import ListenFailed
-from proxy.process import _Logging, _Process, _raise_descriptor_limit, _Signals
+from proxy.process import _Logging, _Process, _Signals
 
 CONFIG = Config(
     routes=(
@@ -275,6 +276,6 @@ def test_the_descriptor_limit_is_raised_as_far_as_the_kernel_lets_it(
 
     monkeypatch.setattr(resource, "getrlimit", lambda _: (limits[-1], hard))
     monkeypatch.setattr(resource, "setrlimit", set_limit)
-    _raise_descriptor_limit()
+    raise_soft_limit()
 
     assert limits[-1] == becomes

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import enum
-import select
 from typing import Protocol, cast, final
 
 from proxy.errors import ProxyError, UpstreamMalformed, UpstreamReset
@@ -20,7 +19,7 @@ from proxy.plane.http1.heads import ParsedResponse, check_response, parse_respon
 from proxy.plane.http1.turns import SEGMENT_BYTES, STEPS, Turns
 from proxy.plane.leaving import send_fin
 from proxy.plane.tls import TlsTransport
-from proxy.plane.unread import unread
+from proxy.plane.unread import unread, watched
 
 # One read buffer for the process: what was read is consumed before the callback returns.
 # uvloop reads for a plain Protocol into a new 256 KiB object each time, which costs about as
@@ -258,9 +257,7 @@ class Http1Upstream(Turns, asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport; the pool gives the connection its first exchange."""
         self._transport = cast("asyncio.Transport", transport)
-        poll = select.poll()
-        poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
-        self._poll = poll.poll
+        self._poll = watched(transport)
         if isinstance(transport, TlsTransport):
             self._tls = transport
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import select
 from typing import Final, Protocol, cast
 
 from proxy.deadlines import Within
@@ -25,7 +24,7 @@ from proxy.plane.http2.standard import LAST_STREAM, Code, ConnectionFault, name_
 from proxy.plane.http2.tolls import LENIENCY, TALK, Tolls
 from proxy.plane.sweeper import Sweeper
 from proxy.plane.tls import TlsTransport
-from proxy.plane.unread import unread
+from proxy.plane.unread import unread, watched
 
 # One read buffer for the process, as HTTP/1.1 has (see `proxy.plane.http1.upstream`).
 _BUFFER = memoryview(bytearray(64 * 1024))
@@ -323,9 +322,7 @@ class Http2Upstream(Endpoint[AskingStream], asyncio.BufferedProtocol):
 
     def has_news(self) -> bool:
         """Ask the kernel whether something has come that nobody has read yet."""
-        poll = select.poll()
-        poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
-        return bool(poll.poll(0))
+        return bool(watched(self._transport)(0))
 
     def close(self) -> None:
         """Close neatly: nothing is open any more."""

@@ -168,7 +168,7 @@ def test_a_page_that_another_process_takes_in_between_stops_nobody(
     writer = LineWriter(fd)
     full = fill(fd)
     # What another process wrote between the look and the write.
-    monkeypatch.setattr(writer, "_poll", type("Writable", (), {"poll": lambda *_: [(fd, 4)]})())
+    monkeypatch.setattr(writer, "_takes", lambda _: [(fd, 4)])
     writer.write(b"late\n")
 
     assert os.get_blocking(fd)

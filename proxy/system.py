@@ -1,0 +1,100 @@
+"""What an operating system may lack, asked for in one place.
+
+The proxy is made for Linux and runs on developers' Windows and macOS as well.  What is missing
+there is left out, or said in one line by whoever was asked for it.  Looked at is the name that is
+needed rather than that of the system: other systems lack the same.
+"""
+
+from __future__ import annotations
+
+import select
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from importlib.util import find_spec
+from typing import Any, Final, Literal, TypeVar
+
+T = TypeVar("T")
+
+HAS_UNIX_SOCKETS: Final = hasattr(socket, "AF_UNIX")
+"""Python has none on Windows."""
+
+UNIX: Final[int] = getattr(socket, "AF_UNIX", 1)
+"""Their family; where there are none, the number that it has elsewhere, which no socket has."""
+
+REUSE_PORT: Final[int] = getattr(socket, "SO_REUSEPORT", 0)
+"""The option by which several sockets share a port; only with `HAS_WORKERS`."""
+
+HAS_WORKERS: Final = bool(REUSE_PORT) and hasattr(socket, "MSG_CMSG_CLOEXEC")
+"""Whether processes can serve beside each other, and hand each other sockets.
+
+Windows can do neither.  macOS lacks the second name (as it lacks SOCK_SEQPACKET between Unix
+sockets), and gives all connections to a shared port to one of its sockets.
+"""
+
+EXCLUSIVE: Final[int | None] = getattr(socket, "SO_EXCLUSIVEADDRUSE", None)
+"""Windows' option that keeps others from a port; SO_REUSEADDR there lets them take it."""
+
+RESET: Final = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+"""The value of SO_LINGER with which closing sends RST: on, 0 s (struct linger)."""
+
+
+def _signals(*names: str) -> tuple[signal.Signals, ...]:
+    """Return those of the signals that there are."""
+    return tuple(found for name in names if (found := getattr(signal, name, None)) is not None)
+
+
+ENDS: Final = _signals("SIGTERM", "SIGINT", "SIGBREAK")
+"""What ends the program; the last one is Ctrl-Break, which only Windows has."""
+
+RELOADS: Final = _signals("SIGHUP")
+"""What has it read its configuration anew; nothing on Windows."""
+
+
+def on_signal(number: int, callback: Callable[..., object], *args: object) -> None:
+    """Have the running loop call `callback` for each signal of this number."""
+    import asyncio  # noqa: PLC0415 (the configuration is read without it)
+
+    loop = asyncio.get_running_loop()
+    try:
+        loop.add_signal_handler(number, callback, *args)
+    except NotImplementedError:
+        # Windows: the interpreter's handler runs between two instructions of the main thread, which
+        # the loop's wake-up socket sees to (signal.set_wakeup_fd).
+        def wake(*_: object) -> None:
+            with suppress(RuntimeError):  # The loop is closed: the program is ending.
+                loop.call_soon_threadsafe(callback, *args)
+
+        signal.signal(number, wake)
+
+
+def polling(descriptor: int, event: Literal["POLLIN", "POLLOUT"]) -> Callable[[int], object] | None:
+    """Return what asks poll(2) for an event of one descriptor, waiting some milliseconds.
+
+    None on Windows, which has no such call.
+    """
+    if (make := getattr(select, "poll", None)) is None:
+        return None
+    polled = make()
+    polled.register(descriptor, getattr(select, event))
+    ask: Callable[[int], object] = polled.poll
+    return ask
+
+
+def event_loop() -> Literal["uvloop", "asyncio"]:
+    """Return whose event loop serves: uvloop's where it is installed, else asyncio's own."""
+    return "asyncio" if find_spec("uvloop") is None else "uvloop"
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Run `main` on the event loop that serves; return what it returns."""
+    if event_loop() == "uvloop":
+        import uvloop  # noqa: PLC0415 (30 ms that only those who serve need)
+
+        return uvloop.run(main)
+    import asyncio  # noqa: PLC0415 (as above)
+
+    return asyncio.run(main)
