@@ -161,6 +161,10 @@ class UpstreamLoops(UpstreamConnectFailed):
     )
 
 
+class UpstreamLacksHttp2(UpstreamConnectFailed):
+    """A gRPC call goes to an upstream that is not spoken to in HTTP/2; nothing was sent."""
+
+
 class UpstreamConnectTimedOut(ProxyError):
     """DNS, TCP and TLS together took longer than ``timeouts.connect``; nothing was sent."""
 

@@ -82,7 +82,7 @@ class Server:
             clocks=clocks,
         )
         self._sockets = sockets or OwnSockets()
-        self._builder = Builder(self.plane, self.token_caches, resolver)
+        self._builder = Builder(self.plane, self.token_caches, resolver, self._resolve_again)
         self._services = Services(self.token_caches.names, clocks.steady, self._resolve_again)
         self._switching = asyncio.Lock()
         """Held by whoever changes the routes: that takes many turns of the loop."""

@@ -10,6 +10,7 @@ from typing import Final, Protocol
 
 from proxy.errors import DownstreamGone, ProxyError
 from proxy.ops.trace import Trace, read_trace
+from proxy.plane.destination import Destination
 from proxy.plane.head import RequestHead, values
 from proxy.plane.prepared import PreparedRoute
 from proxy.redact import redact
@@ -31,6 +32,7 @@ class TracedExchange(Protocol):
     """What a span is made from."""
 
     route: PreparedRoute
+    destination: Destination
     head: RequestHead
     status: int
     attempts: int
@@ -56,13 +58,12 @@ def attributes_of(exchange: TracedExchange, error: ProxyError | None) -> Attribu
     }
     if not known:
         found["http.request.method_original"] = method
-    upstream = exchange.route.config.first.upstream
-    if upstream is not None:
-        # Queries are never repeated: they hold what callers keep from logs.
-        path = exchange.upstream_target.partition(b"?")[0].decode("latin-1")
-        found["url.full"] = redact(f"{upstream.scheme}://{upstream.authority}{path}")
-        found["server.address"] = upstream.host
-        found["server.port"] = upstream.port
+    upstream = exchange.destination.upstream
+    # Queries are never repeated: they hold what callers keep from logs.
+    path = exchange.upstream_target.partition(b"?")[0].decode("latin-1")
+    found["url.full"] = redact(f"{upstream.scheme}://{upstream.authority}{path}")
+    found["server.address"] = upstream.host
+    found["server.port"] = upstream.port
     if exchange.attempts > 1:
         found["http.request.resend_count"] = exchange.attempts - 1
     if exchange.status and not isinstance(error, DownstreamGone):

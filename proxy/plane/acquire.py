@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from proxy.deadlines import Within
 from proxy.errors import Overloaded, ProxyError
 from proxy.identity.token import Token
 from proxy.plane.codec import UpstreamCodec
 from proxy.plane.destination import Destination
+from proxy.plane.destinations import Choice
 from proxy.plane.gate import GateFull
 from proxy.plane.limit import Applicant
 from proxy.plane.pools import Connector
@@ -32,6 +34,8 @@ class Pursuit:
     """The attempt before; number 0 where there was none."""
     jitter: Callable[[], float]
     connector: Connector
+    redials: bool = True
+    """Whether a failed dial may be repeated: not where another destination is tried instead."""
     fresh: bool = False
     """Whether only a connection will do that served nobody yet."""
 
@@ -90,10 +94,36 @@ class Pursuit:
                 )
             except ProxyError as error:
                 failed = Attempt(number, self.attempt.method, self.attempt.replayable)
-                if not redials(error, failed, policy, route.budget):
+                if not (self.redials and redials(error, failed, policy, route.budget)):
                     raise
                 route.stats.retries[cause_of(error)] += 1
                 await rest(pause_before(number, policy, None, self.jitter))
+
+
+class Seeker(Applicant, Protocol):
+    """What needs a token and a connection: an exchange."""
+
+    @property
+    def choice(self) -> Choice | None:
+        """What it has tried of several destinations; None where there is one."""
+
+    def pursuit(self, *, fresh: bool = False) -> Pursuit:
+        """Return the wait for an attempt at the destination that it is at."""
+
+
+async def equip(seeker: Seeker, *, fresh: bool) -> tuple[Token | None, UpstreamCodec]:
+    """Wait for a token and a connection, at another destination where the first lacks either.
+
+    Raises:
+        ProxyError: the last destination's.
+    """
+    while True:
+        pursuit = seeker.pursuit(fresh=fresh)
+        try:
+            return await pursuit.token(), await pursuit.connection(seeker)
+        except ProxyError as error:
+            if seeker.choice is None or not seeker.choice.moves_on(error):
+                raise
 
 
 async def rest(seconds: float) -> None:

@@ -50,18 +50,19 @@ def write_error(
     route: str = "",
     language: ErrorFormat = ErrorFormat.AUTO,
     permission: bytes = b"",
+    said: bytes = b"",
     body: bytes = b"",
 ) -> None:
     """Answer with an error in the caller's language.
 
     `now` is in seconds since the epoch.
-    `permission` is a field block that lets a page read it.  `body` is the request's, where it is
-    whole and small: some languages name in it what an answer belongs to.
+    `permission` is a field block that lets a page read it, `said` more fields.  `body` is the
+    request's, where it is whole and small: some languages name in it what an answer belongs to.
     """
     answer = render(error, _Request(head, route, language, down.protocol, body))
     fields = [(name.encode(), value.encode("latin-1")) for name, value in answer.fields]
     fields.append(dated(now))
-    response = ResponseHead(answer.status, block(fields), length=len(answer.body))
+    response = ResponseHead(answer.status, block(fields) + said, length=len(answer.body))
     response.bodyless = head.method == b"HEAD"
     if permission:
         response.fields = guard.allow(response.fields, permission)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Generator, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 from proxy.config.model import Address, Auth, Config, Route, Upstream
@@ -11,7 +13,9 @@ from proxy.frozen import frozen
 from proxy.identity.access_token import Scopes
 from proxy.identity.caches import TokenCaches
 from proxy.identity.source import QUOTA_FIELD
+from proxy.plane.availability import Availability
 from proxy.plane.destination import Destination
+from proxy.plane.destinations import Destinations
 from proxy.plane.dial import Dialler
 from proxy.plane.http1.pool import Pool
 from proxy.plane.http2.pool import StreamPool
@@ -19,10 +23,27 @@ from proxy.plane.limit import ConnectionLimit
 from proxy.plane.plane import Plane, Table
 from proxy.plane.pools import Pools
 from proxy.plane.prepared import PreparedRoute, Unresolved, head_limit
+from proxy.plane.stats import Connections
 from proxy.plane.sweeper import LONGEST_TICK, tick_for
 from proxy.plane.trust import HTTP2, fingerprint
 from proxy.resolver import Resolver
 from proxy.routing import RoutingTable, add_route
+
+
+def _nothing() -> None:
+    """Stand for whoever would resolve services."""
+
+
+def _connections(pools: Iterable[Pools]) -> Connections:
+    """Return the counts of all `pools` together."""
+    each = [pool.connections() for pool in pools]
+    return Connections(
+        sum([one.idle for one in each]),
+        sum([one.busy for one in each]),
+        sum([one.dialling for one in each]),
+        sum([one.waiting for one in each]),
+    )
+
 
 _LOOKS = 100  # Dictionary look-ups in one turn of the loop: half a millisecond.
 
@@ -53,17 +74,31 @@ class Built:
     tick: float
     unused: list[Pools]
     """Those of the configuration before that have no place in this one."""
+    availabilities: dict[tuple[str, Upstream], Availability]
+    """Of each destination of each route."""
 
 
 class Builder:
     """Owns the pools; called once at start and once per reload."""
 
-    def __init__(self, plane: Plane, tokens: TokenCaches, resolver: Resolver) -> None:
-        """`resolver` finds the addresses of upstreams."""
+    def __init__(
+        self,
+        plane: Plane,
+        tokens: TokenCaches,
+        resolver: Resolver,
+        ask: Callable[[], None] = _nothing,
+    ) -> None:
+        """`resolver` finds the addresses of upstreams.
+
+        `ask` is called for an exchange whose route has a destination that is not resolved yet,
+        besides others.
+        """
         self._plane = plane
         self._tokens = tokens
         self._resolver = resolver
+        self._ask = ask
         self._pools: dict[_PoolKey, Pools] = {}
+        self._availabilities: dict[tuple[str, Upstream], Availability] = {}
         self.routes: dict[str, PreparedRoute] = {}
 
     def build(
@@ -78,11 +113,15 @@ class Builder:
         head_limits = dict.fromkeys(tables, 0)
         routes: dict[str, PreparedRoute] = {}
         pools: dict[_PoolKey, Pools] = {}
+        availabilities: dict[tuple[str, Upstream], Availability] = {}
         tick = LONGEST_TICK
         for route in config.routes:
             waiting = unresolved.get(route.name)
             if waiting is None:
-                routes[route.name] = self._prepare(route, pools)
+                routes[route.name] = prepared = self._prepare(route, pools)
+                for destination in prepared.destinations:
+                    key = route.name, destination.upstream
+                    availabilities[key] = destination.availability
             add_route(tables, route, waiting or routes[route.name])
             for address in route.listen:
                 head_limits[address] = max(head_limits[address], head_limit(route.limits))
@@ -90,19 +129,23 @@ class Builder:
             tick = min(tick, tick_for((timeouts.response, timeouts.idle, timeouts.total)))
             yield
         unused: list[Pools] = []
-        for count, (key, each) in enumerate(self._pools.items()):
-            if key not in pools:
+        for count, (pool_key, each) in enumerate(self._pools.items()):
+            if pool_key not in pools:
                 unused.append(each)
             if count % _LOOKS == 0:
                 yield
-        return Built(tables, head_limits, routes, pools, tick, unused)
+        return Built(tables, head_limits, routes, pools, tick, unused, availabilities)
 
     def adopt(self, built: Built) -> None:
         """Put in force what was built; closing what is `unused` is left to the caller."""
         self._pools = built.pools
+        self._availabilities = built.availabilities
         self.routes = built.routes
+        of_routes: defaultdict[str, list[Pools]] = defaultdict(list)
         for key, pools in built.pools.items():
-            self._plane.stats.route(key.route).connections = pools.connections
+            of_routes[key.route].append(pools)
+        for route, all_ in of_routes.items():
+            self._plane.stats.route(route).connections = partial(_connections, all_)
         self._plane.sweeper.tick = built.tick
 
     def close(self) -> None:
@@ -116,19 +159,39 @@ class Builder:
         for each in route.destinations:
             if each.upstream is not None:
                 audiences.setdefault(each.upstream, each.audience)
+        if not audiences:
+            raise AssertionError(f"the upstream of route {route.name} is not resolved")
+        hosts = Counter(upstream.authority for upstream in audiences)
         destinations = tuple(
             [
-                self._destination(route, upstream, audience, pools)
+                self._destination(
+                    route,
+                    upstream,
+                    audience,
+                    pools,
+                    # Two with one host differ in their paths.
+                    upstream.authority if hosts[upstream.authority] == 1 else str(upstream),
+                )
                 for upstream, audience in audiences.items()
             ]
         )
-        if not destinations:
-            raise AssertionError(f"the upstream of route {route.name} is not resolved")
-        return PreparedRoute(route, destinations, self._plane.stats.route(route.name))
+        stats = self._plane.stats.route(route.name)
+        if len(route.destinations) == 1:
+            return PreparedRoute(route, destinations, stats)
+        ask = None if route.is_resolved else self._ask
+        return PreparedRoute(
+            route, destinations, stats, Destinations(route.name, destinations, stats, ask)
+        )
 
     def _destination(
-        self, route: Route, upstream: Upstream, audience: str | None, pools: dict[_PoolKey, Pools]
+        self,
+        route: Route,
+        upstream: Upstream,
+        audience: str | None,
+        pools: dict[_PoolKey, Pools],
+        name: str,
     ) -> Destination:
+        availability = self._availabilities.get((route.name, upstream))
         token_cache = None
         if route.auth is Auth.ID_TOKEN:
             token_cache = self._tokens.cache(route.credentials, audience or upstream.origin)
@@ -142,6 +205,8 @@ class Builder:
             header=route.header,
             protocol=route.protocol,
             counts=QUOTA_FIELD.lower() not in map(field_key, route.remove_headers),
+            availability=availability or Availability(self._plane.clock, self._plane.jitter),
+            name=name,
         )
 
     def _pools_of(self, route: Route, upstream: Upstream, into: dict[_PoolKey, Pools]) -> Pools:

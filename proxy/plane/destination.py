@@ -7,14 +7,18 @@ and the identity header that carries the current token.
 
 from __future__ import annotations
 
-from typing import final
+from typing import Final, final
 
 from proxy.config.model import IdentityHeader, Protocol, Upstream
 from proxy.identity.cache import TokenCache
 from proxy.identity.header import QUOTA_PROJECT, identity_line, quota_project
 from proxy.identity.token import Token
-from proxy.plane.head import RequestHead, values
+from proxy.plane.availability import Availability
+from proxy.plane.head import RequestHead, block, values
 from proxy.plane.pools import Connector, Pools
+
+DESTINATION_FIELD: Final = b"x-auth-proxy-destination"
+"""On every answer of a route with several destinations: the one that made it, or was tried."""
 
 
 @final
@@ -22,8 +26,9 @@ class Destination:
     """One upstream address of a route."""
 
     __slots__ = (
-        "_counts", "_header", "_line", "_pools", "_protocol", "_route", "authority", "base",
-        "connectors", "quota_project", "token", "token_cache", "upstream",
+        "_counts", "_header", "_line", "_pools", "_protocol", "_route", "authority",
+        "availability", "base", "connectors", "name", "quota_project", "said", "token",
+        "token_cache", "upstream",
     )  # fmt: skip
 
     def __init__(
@@ -35,12 +40,15 @@ class Destination:
         token_cache: TokenCache | None,
         header: IdentityHeader,
         protocol: Protocol,
+        availability: Availability,
+        name: str = "",
         counts: bool = True,
     ) -> None:
         """`route` is the name that fetches of tokens are counted for.
 
-        `token_cache` is None where the route's `auth` is none.  `counts` tells whether calls name
-        the quota project of their credentials.
+        `token_cache` is None where the route's `auth` is none.  `name` is what it is called among
+        several, by default its authority.  `counts` tells whether calls name the quota project of
+        their credentials.
         """
         self._counts = counts
         self._route = route
@@ -55,6 +63,12 @@ class Destination:
         """What ``Host`` or ``:authority`` says."""
         self.base = upstream.base.encode()
         """The path that stands before every target, mostly empty."""
+        self.availability = availability
+        """Asked where the route has several destinations."""
+        self.name = name or upstream.authority
+        """In logs, metrics and answers."""
+        self.said = block([(DESTINATION_FIELD, self.name.encode())])
+        """What is added to an answer, so that it says where it came from."""
         self.token: Token | None = None
         """The one that the last identity header carried."""
         self.quota_project = b""

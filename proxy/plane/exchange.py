@@ -28,9 +28,10 @@ from proxy.errors import (
 )
 from proxy.identity.token import Token
 from proxy.plane import guard
-from proxy.plane.acquire import Pursuit, rest
+from proxy.plane.acquire import Pursuit, equip, rest
 from proxy.plane.answer import dated, write_error
 from proxy.plane.codec import DownstreamCodec, UpstreamCodec
+from proxy.plane.destinations import Choice
 from proxy.plane.front_end import REFUSALS, may_be_platform, refusal_of
 from proxy.plane.head import RequestHead, ResponseHead, block, values
 from proxy.plane.held import Held
@@ -90,7 +91,7 @@ class Exchange:
 
     __slots__ = (
         "_answered", "_down", "_ended", "_held", "_kept", "_owner", "_replay", "_target",
-        "_total_at", "_trailers", "_tunnel", "_up", "attempts", "came_whole", "deadline",
+        "_total_at", "_trailers", "_tunnel", "_up", "attempts", "came_whole", "choice", "deadline",
         "destination", "entered", "head", "permission", "protocol", "refused_as", "replaces_token",
         "request_bytes", "response_bytes", "route", "sent_at", "started_at", "state", "status",
         "task", "token",
@@ -119,15 +120,15 @@ class Exchange:
         self.attempts = self.request_bytes = self.response_bytes = 0
         self.came_whole = False
         """Whether the answer came in one piece: then its head came when everything ended."""
-        self.destination = route.destinations[0]
-        """Where attempts go."""
+        self.destination = route.destinations[0]  # Where attempts go.
+        self.choice: Choice | None = None
+        """What it has tried of several destinations; None where the route has one."""
         self._target = head.target
         """The target as the route passes it on; the caller's until that is known."""
         self._kept = b""
         """The fields for the upstream, without the identity header."""
         self._ended = False  # Whether the request is whole.
-        self._tunnel: Tunnel | None = None
-        """What the connection has become after a 101."""
+        self._tunnel: Tunnel | None = None  # What the connection has become after a 101.
         self._replay: Replay | None = None
         """What is kept of the body; None as long as nothing of it has come."""
         self._trailers = b""
@@ -184,6 +185,8 @@ class Exchange:
         self._target, self._kept = route.prepare(head)
         if route.gate is None or route.gate.try_enter():
             self.entered = True
+            if route.several is not None:
+                self.choice = Choice(route.several, self)
             line = self.destination.identity_line()
             if line is not None and (up := self._connector().take(self)) is not None:
                 self._attempt(up, line)
@@ -282,13 +285,13 @@ class Exchange:
 
     async def _pursue(self, *, fresh: bool = False, pause: float = 0.0) -> None:
         """Wait for all that an attempt needs, then make it."""
-        pursuit = self.pursuit(fresh=fresh)
         await rest(pause)
         if not self.entered:
-            await pursuit.enter()
+            await self.pursuit().enter()
             self.entered = True
-        token = await pursuit.token()
-        up = await pursuit.connection(self)
+        if self.choice is None and self.route.several is not None:
+            self.choice = Choice(self.route.several, self)
+        token, up = await equip(self, fresh=fresh)
         self.task = None
         # Before anything is written: the upstream may ask for a pause at once.
         self._down.resume_request()
@@ -304,6 +307,7 @@ class Exchange:
             self._history(),
             self._owner.jitter,
             self._connector(),
+            redials=self.choice is None or self.choice.is_last,
             fresh=fresh,
         )
 
@@ -376,12 +380,17 @@ class Exchange:
         self.route.stats.upstream_head.observe(self._owner.clock() - self.sent_at)
         if head.status >= 400 and self._intercept(head):  # noqa: PLR2004 (errors begin there)
             return
+        if self.choice is not None:
+            self.choice.answered()
         self._relay(head)
 
     def response_whole(self, head: ResponseHead, body: bytes) -> None:
         """Pass on an answer that came in one piece."""
         self.came_whole = True
         self.status = head.status
+        if self.choice is not None:
+            self.choice.answered()
+            head.fields += self.destination.said
         if self.permission:
             head.fields = guard.allow(head.fields, self.permission)
         size = self.response_bytes = len(body)
@@ -401,6 +410,8 @@ class Exchange:
             self._move_to(RELAYING)
         if self._replay is not None:
             self._replay.forget()
+        if self.choice is not None:
+            head.fields += self.destination.said
         if self.permission:
             head.fields = guard.allow(head.fields, self.permission)
         if head.status in REFUSALS and self.token is not None:
@@ -461,12 +472,14 @@ class Exchange:
             return
         if self.state is ATTEMPTING:
             if unprocessed(error, attempt):
-                self._repeat_refused(attempt)
+                self._repeat_refused(error, attempt)
                 return
             if stale_connection(error, attempt):
                 self.route.stats.retries["stale"] += 1
                 self._wait(partial(self._pursue, fresh=True))
                 return
+            if self.choice is not None:
+                self.choice.failed(error)
             if self._repeats(cause_of(error), attempt):
                 return
         self.fail(error)
@@ -488,14 +501,18 @@ class Exchange:
             return False
         self.route.stats.retries[str(cause)] += 1
         self._drop_upstream()
+        if self.choice is not None:
+            self.choice.next(str(cause))
         pause = pause_before(attempt.number, policy, retry_after, self._owner.jitter)
         self._wait(partial(self._pursue, pause=pause))
         return True
 
-    def _repeat_refused(self, attempt: Attempt) -> None:
+    def _repeat_refused(self, error: ProxyError, attempt: Attempt) -> None:
         """Begin another attempt after one that the upstream has not begun: at once, then slower."""
         self.route.stats.retries["refused"] += 1
         pause, earlier = 0.0, attempt.number - 1
+        if self.choice is not None and self.choice.moves_on(error):
+            earlier = 0
         if earlier:
             policy = self.route.config.retries
             pause = pause_before(earlier, policy, None, self._owner.jitter)
@@ -572,6 +589,8 @@ class Exchange:
             detail = f"The exchange was not done within {timeouts.total:g} s (timeouts.total)."
         elif self.state is ATTEMPTING and self._ended:
             detail = f"No response came within {timeouts.response:g} s (timeouts.response)."
+            if self.choice is not None:
+                self.choice.failed(UpstreamTimedOut(detail))
             if self._repeats("timeout", self._history()):
                 return
         else:
@@ -601,6 +620,7 @@ class Exchange:
             route=self.route.name,
             language=self.route.config.errors,
             permission=self.permission,
+            said=b"" if self.choice is None else self.destination.said,
             # What an answer belongs to stands in it, in some languages.
             body=self._replay.small() if self._ended and self._replay is not None else b"",
         )
@@ -620,4 +640,6 @@ class Exchange:
             self.route.gate.leave()
         if self.task is not None:
             self.task.cancel()
+        if self.choice is not None:
+            self.choice.ended()
         self._owner.finished(self, error)

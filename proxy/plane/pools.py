@@ -6,7 +6,7 @@ from typing import Protocol as Interface
 from typing import final
 
 from proxy.config.model import Protocol
-from proxy.errors import UpstreamConnectFailed
+from proxy.errors import UpstreamLacksHttp2
 from proxy.plane.codec import UpstreamCodec
 from proxy.plane.head import RequestHead
 from proxy.plane.http1.pool import Pool
@@ -154,7 +154,7 @@ class _OnlyHttp2:
         try:
             return await self._streams.acquire(timeout, applicant, fresh=fresh)
         except OnlyHttp1 as error:
-            raise UpstreamConnectFailed(
+            raise UpstreamLacksHttp2(
                 f"gRPC needs HTTP/2, which {self._streams.origin} does not speak: {error}.",
                 hint=_GRPC_HINT,
             ) from None
@@ -182,7 +182,7 @@ class _NoGrpc:
         *,
         fresh: bool = False,  # noqa: ARG002 (the interface)
     ) -> UpstreamCodec:
-        raise UpstreamConnectFailed(
+        raise UpstreamLacksHttp2(
             f"gRPC needs HTTP/2, but the route speaks HTTP/1.1 to {self._origin} (protocol: h1).",
             hint="Remove `protocol: h1` from the route.",
         )

@@ -11,6 +11,7 @@ from proxy.config.model import ErrorFormat, IdentityHeader, Limits, Route
 from proxy.errors import ProxyError, UpstreamConnectFailed
 from proxy.identity.header import FORWARDED_AUTHORIZATION, spelling
 from proxy.plane.destination import Destination
+from proxy.plane.destinations import Destinations
 from proxy.plane.front_end import explain
 from proxy.plane.gate import Gate
 from proxy.plane.guard import LoopGuard, OriginGuard, host_guard
@@ -42,7 +43,7 @@ class PreparedRoute:
     __slots__ = (
         "_cut", "_fields", "_kept", "_moves_authorization", "_set", "_strip", "body_limit",
         "budget", "config", "destinations", "gate", "guard", "head_limit", "hosts", "loops", "name",
-        "stats",
+        "several", "stats",
     )  # fmt: skip
 
     def __init__(
@@ -50,11 +51,16 @@ class PreparedRoute:
         config: Route,
         destinations: tuple[Destination, ...],
         stats: RouteStats,
+        several: Destinations | None = None,
     ) -> None:
-        """`destinations` are the addresses of its upstream, in order of preference."""
+        """`destinations` are the addresses of its upstream, in order of preference.
+
+        `several` chooses between them, None where there is one.
+        """
         self.config = config
         self.name = config.name
         self.destinations = destinations
+        self.several = several
         self.stats = stats
         self.head_limit = head_limit(config.limits)
         """Bytes of the largest head, of requests and responses."""

@@ -82,8 +82,8 @@ class RouteStats:
     """The numbers of one route; ``name`` is empty where no route matched."""
 
     __slots__ = (
-        "connections", "dials", "duration", "errors", "in_flight", "name", "request_bytes",
-        "requests", "response_bytes", "retries", "upstream_head",
+        "connections", "dials", "duration", "errors", "failovers", "in_flight", "name",
+        "request_bytes", "requests", "response_bytes", "retries", "upstream_head",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
@@ -98,6 +98,8 @@ class RouteStats:
         self.in_flight = 0
         self.retries: Counter[str] = Counter()
         """By cause."""
+        self.failovers: Counter[str] = Counter()
+        """By cause: an exchange went to another destination."""
         self.dials: Counter[str] = Counter()
         """By outcome: ``ok`` or the reason of the failure."""
         self.request_bytes = 0

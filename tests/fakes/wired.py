@@ -9,7 +9,6 @@ import ssl
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from functools import partial
 from pathlib import Path
 from random import Random
 from types import TracebackType
@@ -51,8 +50,9 @@ class Steering:
 class ScriptedSource:
     """A token source that answers what a test wants, in order; the last answer stays."""
 
-    def __init__(self, time: Steering) -> None:
+    def __init__(self, time: Steering, audience: str = AUDIENCE) -> None:
         self._time = time
+        self._audience = audience
         self.answers: list[str | TokenSourceError] = []
         self.authorities = [Authority("ya29.first", expires_in=HOUR)]
         self.fetched = 0
@@ -61,13 +61,13 @@ class ScriptedSource:
 
     def token(self) -> str:
         """Return a token that no other call returns."""
-        return jwt(self._time.wall + HOUR, AUDIENCE)
+        return jwt(self._time.wall + HOUR, self._audience)
 
     def describe(self) -> str:
         return "a scripted source"
 
     async def fetch(self, audience: str) -> str:
-        assert audience == AUDIENCE
+        assert audience == self._audience
         self.fetched += 1
         if self.held is not None:
             await self.held.wait()
@@ -92,18 +92,32 @@ class _OneCache:
     """Stands where `Tokens` stands: routes share one cache for each kind over a scripted source."""
 
     def __init__(self, time: Steering, source: ScriptedSource) -> None:
-        build = partial(
-            TokenCache,
+        self._time = time
+        self.one = self._cache(AUDIENCE, source)
+        self.of_scopes = self._cache(Scopes(SCOPES), source)
+        self.others: dict[str, TokenCache] = {}
+        """Of audiences that have a source of their own."""
+
+    def _cache(self, wanted: Wanted, source: ScriptedSource) -> TokenCache:
+        return TokenCache(
+            wanted,
             source=source,
-            clocks=time.clocks,
+            clocks=self._time.clocks,
             jitter=Random(7),  # noqa: S311 (jitter, not a secret)
             gate=asyncio.Semaphore(4),
         )
-        self.one = build(AUDIENCE)
-        self.of_scopes = build(Scopes(SCOPES))
+
+    def add(self, audience: str) -> ScriptedSource:
+        """Return the source of an audience that gets tokens of its own."""
+        source = ScriptedSource(self._time, audience)
+        source.answers = [source.token()]
+        self.others[audience] = self._cache(audience, source)
+        return source
 
     def cache(self, _: object, wanted: Wanted) -> TokenCache:
-        return self.of_scopes if isinstance(wanted, Scopes) else self.one
+        if isinstance(wanted, Scopes):
+            return self.of_scopes
+        return self.others.get(wanted, self.one)
 
 
 class _Complaints(logging.Handler):
@@ -309,7 +323,8 @@ class Wired:
             self._listener.close()
         await self.plane.stop()
         self.builder.close()
-        await self.tokens.one.close()
+        for cache in (self.tokens.one, *self.tokens.others.values()):
+            await cache.close()
         await self.upstream.stop()
         logging.getLogger("proxy").removeHandler(self._complaints)
 

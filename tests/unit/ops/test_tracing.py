@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from proxy.clock import Clocks
-from proxy.config.model import Destination, Route, Upstream
+from proxy.config.model import Upstream
 from proxy.errors import DownstreamGone, ProxyError, TokenUnavailable, UpstreamReset
 from proxy.ops import tracing
 from proxy.ops.otel import Recorder
@@ -41,17 +41,15 @@ CLOUD = f"\r\nX-Cloud-Trace-Context: {TRACE}/{int(SPAN, 16)};o=1".encode()
 ASKED = {"OTEL_TRACES_EXPORTER": "otlp"}
 
 
+UPSTREAM = Upstream("https", "orders.example", 443, "/base")
+
+
 @dataclass
-class PlainRoute:
-    name: str
-    config: Route
+class Plain:
+    """A route, or a destination."""
 
-
-def route(upstream: Upstream | None = None) -> PlainRoute:
-    upstream = upstream or Upstream("https", "orders.example", 443, "/base")
-    return PlainRoute(
-        "orders", Route(name="orders", listen=(), destinations=(Destination(upstream=upstream),))
-    )
+    name: str = "orders"
+    upstream: Upstream = field(default=UPSTREAM)
 
 
 @dataclass
@@ -62,7 +60,8 @@ class Ended:
     status: int = 200
     attempts: int = 1
     upstream_target: bytes = b"/base/a?q=1"
-    route: Any = field(default_factory=route)
+    route: Any = field(default_factory=Plain)
+    destination: Any = field(default_factory=Plain)
 
 
 def exchange(fields: bytes = b"", **more: Any) -> Ended:
@@ -119,7 +118,9 @@ def test_a_span_has_the_names_of_the_conventions() -> None:
     ],
 )
 def test_a_span_names_the_upstream(upstream: Upstream, url: str, address: str, port: int) -> None:
-    found = attributes_of(exchange(route=route(upstream), upstream_target=b"/x?y"), None)
+    found = attributes_of(
+        exchange(destination=Plain(upstream=upstream), upstream_target=b"/x?y"), None
+    )
 
     assert (found["url.full"], found["server.address"], found["server.port"]) == (
         url, address, port,

@@ -9,6 +9,7 @@ import pytest
 from proxy.config.model import IdentityHeader, Protocol, Upstream
 from proxy.identity.cache import TokenCache
 from proxy.identity.token import Token
+from proxy.plane.availability import Availability
 from proxy.plane.destination import Destination
 from proxy.plane.head import NOBODY
 from proxy.plane.pools import Pools
@@ -47,6 +48,7 @@ def destination(base: str = "", cache: Cache | None = None) -> Destination:
         token_cache=cast("TokenCache | None", cache),
         header=next(iter(IdentityHeader)),
         protocol=Protocol.AUTO,
+        availability=Availability(lambda: 0.0, lambda: 0.5),
     )
 
 
