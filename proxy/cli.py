@@ -25,7 +25,7 @@ from proxy.config.misplaced import looks_like, shown
 from proxy.config.model import Address, Admin, Config
 from proxy.config.overrides import gather
 from proxy.config.problems import ConfigError, ConfigUnreadable, Problem, nearest
-from proxy.config.values import METHOD, audience, period
+from proxy.config.values import METHOD, audience, period, scope
 from proxy.frozen import frozen
 
 USAGE, UNAVAILABLE, SOFTWARE = 64, 69, 70
@@ -151,7 +151,7 @@ def _overview() -> argparse.ArgumentParser:
     parser = _Parser(
         prog=PROGRAM,
         usage=f"{PROGRAM} [COMMAND] [FLAGS]",
-        description="A sidecar that adds Google ID tokens to calls between services.",
+        description="A sidecar that adds Google's tokens to calls between services.",
         epilog=f"commands:\n{listed}\n\nCOMMAND --help lists the flags of a command.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -213,8 +213,12 @@ def _doctor_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _token_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("word", metavar="AUDIENCE|ROUTE", help="what the ID token is for")
+    parser.add_argument("word", metavar="AUDIENCE|ROUTE", nargs="?", help="what the token is for")
     _config_flag(parser)
+    parser.add_argument("--access", action="store_true", help="print an access token")
+    parser.add_argument(
+        "--scopes", metavar="A,B", help="of the access token; default: the route's, or all of Cloud"
+    )
     parser.add_argument("--claims", action="store_true", help="print what it says, as JSON")
 
 
@@ -334,11 +338,14 @@ def _doctor(flags: argparse.Namespace) -> int:
 
 
 def _token(flags: argparse.Namespace) -> int:
-    if not flags.word.strip():
+    scopes = _scopes(flags)
+    if flags.word is None and scopes is None:
+        raise _refusal("AUDIENCE|ROUTE", "is missing; write what the token is for, or --access")
+    if flags.word is not None and not flags.word.strip():
         # A variable that is not set, in most cases.
         raise _refusal("AUDIENCE|ROUTE", "is empty; write what the ID token is for")
     try:
-        audience(flags.word)
+        audience(flags.word or "default")
     except ValueError as error:
         raise _refusal("AUDIENCE|ROUTE", str(error)) from None
     try:
@@ -351,7 +358,19 @@ def _token(flags: argparse.Namespace) -> int:
         config = source.read(os.environ, gather({}, os.environ))
     from proxy.doctor.token import main as token  # noqa: PLC0415 (for this command only)
 
-    return token(flags.word, config, claims=flags.claims)
+    return token(flags.word, config, claims=flags.claims, scopes=scopes)
+
+
+def _scopes(flags: argparse.Namespace) -> tuple[str, ...] | None:
+    """Return the scopes that were asked for, none for the default; None for an ID token."""
+    if flags.scopes is None:
+        return () if flags.access else None
+    if not flags.access:
+        raise _refusal("--scopes", "are those of an access token; add --access")
+    try:
+        return tuple(map(scope, flags.scopes.split(",")))
+    except ValueError as error:
+        raise _refusal("--scopes", str(error)) from None
 
 
 def _wait(flags: argparse.Namespace) -> int:
@@ -422,7 +441,7 @@ COMMANDS = {
         Command("run", "serve; what happens without a command", _run_flags, _run),
         Command("check", "validate the configuration and show its routes", _check_flags, _check),
         Command("doctor", "examine routes, and explain what is wrong", _doctor_flags, _doctor),
-        Command("token", "print an ID token", _token_flags, _token),
+        Command("token", "print an ID token, or an access token", _token_flags, _token),
         Command("wait", "return once a running proxy has started", _wait_flags, _wait),
         Command("shutdown", "ask a running proxy to drain and exit", _admin_flag, _shutdown),
         Command("demo", "try everything on this machine, without Google", _demo_flags, _demo),

@@ -7,7 +7,7 @@ The report as JSON (``--format json``) is one object, whose keys are stable:
 - ``version``: the program's; ``ok``: whether all routes work;
 - ``routes``: a list in the order asked for, each with
   - ``name``; ``upstream``, null where a service's URL is not known; ``auth``; ``audience``,
-    ``header`` and ``credentials``, null where no ID token is sent;
+    ``scopes``, ``header`` and ``credentials``, null where no such token is sent;
   - ``ok``: whether no step has failed;
   - ``steps``: a list in the order in which they depend on each other, each with
     - ``step``: ``configuration`` (warnings only), ``service``, ``credentials``, ``account``,
@@ -24,7 +24,8 @@ The report as JSON (``--format json``) is one object, whose keys are stable:
       and ``kind`` (its ``type``), ``impersonates``;
       ``account``: ``email``;
       ``token``: ``aud``, ``email``, ``issued_at`` and ``expires_at`` (Unix seconds),
-      ``expires_in`` (seconds);
+      ``expires_in`` (seconds); of an access token ``scopes`` (null where they are a login's own)
+      and ``quota_project`` in place of ``aud`` and ``issued_at``;
       ``dns``: ``addresses``, ``seconds``;
       ``tcp``: ``address``, ``port``, ``seconds``;
       ``tls``: ``version``, ``alpn``, ``verified``, ``subject``, ``issuer``, ``names``,

@@ -100,8 +100,8 @@ async def _call(
     question: Question,
 ) -> list[Finding]:
     """Make the request if everything that it needs is there."""
-    if route.auth is Auth.ID_TOKEN and identity.token is None:
-        return [skipped(Step.REQUEST, "nothing is sent without an ID token")]
+    if route.auth is not Auth.NONE and identity.token is None:
+        return [skipped(Step.REQUEST, "nothing is sent without a token")]
     if way.place is None:
         return [skipped(Step.REQUEST, "not reached")]
     if route.protocol is Protocol.H2 and not upstream.tls:

@@ -86,6 +86,11 @@ Reason = Literal[
     "token_not_yet_valid",
     "token_refused",
     "vpc_service_controls",
+    # request: one of Google's APIs
+    "api_disabled",
+    "permission_denied",
+    "scope_insufficient",
+    "quota_project_missing",
     # request: Identity-Aware Proxy
     "iap_audience_refused",
     "iap_header_not_read",

@@ -1,4 +1,4 @@
-"""The route's identity: its credentials, its account and the ID token that it would send."""
+"""The route's identity: its credentials, its account and the token that it would send."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from proxy.doctor.findings import Advice, Finding, Outcome, Step, failed, skippe
 from proxy.doctor.words import advice_in, again, email, sentence, span
 from proxy.errors import ProxyError, TokenTimedOut
 from proxy.frozen import frozen
+from proxy.identity.access_token import AccessToken, Scopes, Wanted, kind_of
 from proxy.identity.cache import TokenCache
 from proxy.identity.caches import TokenCaches
 from proxy.identity.metadata import Metadata
@@ -66,16 +67,16 @@ class Identity:
 async def identify(route: Route, world: World, within: float) -> Identity:
     """Fetch the route's token as the proxy would; each step takes up to `within` seconds."""
     if route.auth is Auth.NONE:
-        return Identity((skipped(Step.TOKEN, "auth: none, requests carry no ID token"),))
-    audience = route.first.audience
-    if audience is None:
+        return Identity((skipped(Step.TOKEN, "auth: none, requests carry no token"),))
+    wanted = wanted_of(route)
+    if wanted is None:
         return Identity((skipped(Step.TOKEN, "not known yet for which audience"),))
     around = Surroundings(world.environ, world.metadata, world.caches, within)
     origin = await find_origin(route.credentials, around)
     if not origin.usable:
         accounts = (origin.account,) if origin.account else ()
         return Identity((origin.finding, *accounts, skipped(Step.TOKEN, "not asked for")))
-    cache = world.caches.cache(route.credentials, audience)
+    cache = world.caches.cache(route.credentials, wanted)
     account = origin.account or await _account(cache.source, within)
     token, error = await _fetch(route, cache, within)
     if token is None:
@@ -122,7 +123,7 @@ def _no_token(route: Route, error: ProxyError | None, look_closer: str) -> Findi
         command = SHOW_CLOCKS
     advice = Advice(
         reason="token_timed_out" if isinstance(error, TokenTimedOut) else "token_unavailable",
-        why=sentence(f"no ID token for {route.first.audience}: {detail}"),
+        why=sentence(f"no {_purpose(route)}: {detail}"),
         fix=fix,
         command=command or look_closer,
     )
@@ -138,10 +139,23 @@ def _look_closer(route: Route, origin: Finding, source: str) -> str:
         case "token_file":
             return f"ls -l {shlex.quote(str(origin.facts['file']))}"
         case _:
-            return f"{again('token', route, source)} --claims"
+            words = again("token", route, source)
+            return words if route.auth is Auth.ACCESS_TOKEN else f"{words} --claims"
+
+
+def wanted_of(route: Route) -> Wanted | None:
+    """Return what the token of the route's first destination is for, None if it is not known."""
+    return Scopes(route.scopes) if route.auth is Auth.ACCESS_TOKEN else route.first.audience
+
+
+def _purpose(route: Route) -> str:
+    wanted = wanted_of(route) or ""
+    return f"{kind_of(wanted)} for {wanted}"
 
 
 def _token(token: Token, source: TokenSource, now: float) -> Finding:
+    if isinstance(token, AccessToken):
+        return _access_token(token, now)
     left = token.expires_at - now
     audience = _audience(token)
     notes = [f"aud    {audience}", f"email  {email(token.email) or 'not in the token'}"]
@@ -159,6 +173,28 @@ def _token(token: Token, source: TokenSource, now: float) -> Finding:
             "aud": audience,
             "email": email(token.email) or None,
             "issued_at": token.claims.get("iat"),
+            "expires_at": token.expires_at,
+            "expires_in": round(left),
+        },
+    )
+
+
+def _access_token(token: AccessToken, now: float) -> Finding:
+    left = token.expires_at - now
+    notes = [f"scopes  {token.scopes}", f"email   {email(token.email) or 'not told'}"]
+    if token.fixed_scopes:
+        notes[0] = "scopes  those that the gcloud login was made with"
+    if token.quota_project:
+        notes.append(f"counted on the project {token.quota_project}")
+    return Finding(
+        step=Step.TOKEN,
+        outcome=Outcome.OK,
+        text=f"access token, expires in {span(left)}",
+        notes=tuple(notes),
+        facts={
+            "scopes": None if token.fixed_scopes else list(token.scopes.names),
+            "email": email(token.email) or None,
+            "quota_project": token.quota_project or None,
             "expires_at": token.expires_at,
             "expires_in": round(left),
         },

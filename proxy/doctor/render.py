@@ -22,6 +22,10 @@ MARKS = {
     Outcome.FAILED: "✗",
     Outcome.SKIPPED: "\N{EN DASH}",
 }
+_TOKENS = {
+    Auth.ID_TOKEN: "ID token",
+    Auth.ACCESS_TOKEN: "access token",
+}
 PLAIN_MARKS = {
     Outcome.OK: "ok  ",
     Outcome.WARNING: "WARN",
@@ -97,7 +101,8 @@ def summary(reports: Iterable[Report], style: Style) -> str:
 
 def _heading(route: Route, width: int) -> Iterator[str]:
     where = show.upstream(route)
-    how = "no ID token" if route.auth is Auth.NONE else f"ID token in {route.header.value}"
+    kind = _TOKENS.get(route.auth)
+    how = f"{kind} in {route.header.value}" if kind else "no token"
     line = f"{route.name} → {where}"
     if len(f"{line}  ({how})") <= width:
         yield f"{line}  ({how})"
@@ -162,12 +167,13 @@ def as_json(reports: Sequence[Report]) -> dict[str, Any]:
 
 
 def _route(route: Route) -> dict[str, Any]:
-    sends = route.auth is Auth.ID_TOKEN
+    sends = route.auth is not Auth.NONE
     return {
         "name": route.name,
         "upstream": None if route.first.upstream is None else str(route.first.upstream),
         "auth": route.auth.value,
         "audience": route.first.audience,
+        "scopes": list(route.scopes) if route.auth is Auth.ACCESS_TOKEN else None,
         "header": route.header.value if sends else None,
         "credentials": show.credentials(route.credentials) if sends else None,
     }

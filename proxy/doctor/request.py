@@ -19,6 +19,8 @@ from proxy.doctor.certificate import Place
 from proxy.doctor.findings import Reason
 from proxy.doctor.words import span
 from proxy.frozen import frozen
+from proxy.identity.header import quota_project
+from proxy.identity.source import QUOTA_FIELD
 from proxy.identity.token import Token
 from proxy.plane.trust import HTTP1, whole_context
 
@@ -116,6 +118,8 @@ def _fields(route: Route, token: Token | None) -> dict[str, str]:
     fields |= dict(route.set_headers)
     if token is not None:
         fields[route.header.value] = f"Bearer {token.value}"
+        if project := quota_project(token).decode():
+            fields.setdefault(QUOTA_FIELD, project)
     return fields
 
 

@@ -24,7 +24,7 @@ _HTTPS_PORT = 443
 def audience_smell(route: Route) -> Advice | None:
     """Return what is suspicious about the route's audience, None where nothing is."""
     audience = route.first.audience
-    if route.auth is Auth.NONE or audience is None:
+    if route.auth is not Auth.ID_TOKEN or audience is None:
         return None
     bare = bool(_BARE_HOST.fullmatch(audience))
     url = _split(f"https://{audience}" if bare else audience)

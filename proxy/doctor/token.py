@@ -1,4 +1,4 @@
-"""`token`: print one ID token, as the proxy would send it."""
+"""`token`: print one token, as the proxy would send it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 
 from proxy import PROGRAM
 from proxy.config.misplaced import looks_like, shown
@@ -14,11 +15,12 @@ from proxy.config.model import Auth, AutoCredentials, Config, Credentials, Route
 from proxy.config.problems import ConfigError, Problem, nearest
 from proxy.config.resolve import default_audience
 from proxy.doctor import running
-from proxy.doctor.identity import PATIENCE, World, open_world
+from proxy.doctor.identity import PATIENCE, World, open_world, wanted_of
 from proxy.doctor.words import sentence
 from proxy.errors import TokenTimedOut, TokenUnavailable
 from proxy.frozen import frozen
-from proxy.identity.source import FixedAudience, TokenSourceError
+from proxy.identity.access_token import Scopes, Wanted
+from proxy.identity.source import CLOUD_PLATFORM, FixedAudience, TokenSourceError
 from proxy.identity.token import Token
 
 FAILED = 1
@@ -29,20 +31,29 @@ class Order:
     """Which token is wanted."""
 
     route: Route | None
-    """The route whose token it is, None for an audience alone."""
-    audience: str | None
-    """None where it follows from the route's service."""
+    """The route whose token it is, None for an audience or scopes alone."""
+    wanted: Wanted | None
+    """An audience, or scopes; None where it follows from the route's service."""
     credentials: Credentials
     within: float
     """The longest it may take, in seconds."""
 
 
-def main(word: str, config: Config | None, *, claims: bool) -> int:
-    """Print the ID token for `word`, a route's name or an audience; return the exit code.
+def main(
+    word: str | None, config: Config | None, *, claims: bool, scopes: tuple[str, ...] | None
+) -> int:
+    """Print the token for `word`, a route's name or an audience; return the exit code.
 
     `claims` prints what the token says instead, as JSON.  `config` is None where there is none.
+    `scopes` asks for an access token with these, those of the route or the default if it is empty;
+    `word` may be None then.
     """
-    order = order_for(word, config)
+    order = order_for(word, config) if word is not None else _order_by_default()
+    if scopes is not None:
+        order = with_scopes(order, scopes)
+    if claims and isinstance(order.wanted, Scopes):
+        message = "an access token is opaque and has no claims; leave it out"
+        raise ConfigError([Problem("--claims", 0, 0, message)])
     try:
         token, fixed = running.run(_fetch(order, os.environ))
     except (TokenUnavailable, TokenTimedOut, TokenSourceError) as error:
@@ -55,6 +66,22 @@ def main(word: str, config: Config | None, *, claims: bool) -> int:
     return 0
 
 
+def _order_by_default() -> Order:
+    return Order(None, None, AutoCredentials(), Timeouts().connect)
+
+
+def with_scopes(order: Order, scopes: tuple[str, ...]) -> Order:
+    """Return an order for an access token with `scopes`, or those of the route, or the default.
+
+    Raises `ConfigError` for an audience, which goes with ID tokens.
+    """
+    if order.route is None and order.wanted is not None:
+        message = f"{shown(str(order.wanted))} is an audience, which goes with ID tokens; leave it"
+        raise ConfigError([Problem("--access", 0, 0, f"{message} out, or name a route")])
+    names = scopes or (order.route.scopes if order.route is not None else CLOUD_PLATFORM)
+    return replace(order, wanted=Scopes(names))
+
+
 def order_for(word: str, config: Config | None) -> Order:
     """Return what `word` asks for.
 
@@ -65,7 +92,7 @@ def order_for(word: str, config: Config | None) -> Order:
     """
     routes = {route.name: route for route in config.routes} if config is not None else {}
     if (route := routes.get(word)) is not None:
-        return Order(route, route.first.audience, route.credentials, route.timeouts.connect)
+        return Order(route, wanted_of(route), route.credentials, route.timeouts.connect)
     alike = {
         route.credentials
         for route in routes.values()
@@ -92,7 +119,8 @@ def _is_like_an_audience(word: str, guess: str) -> bool:
 
 async def _fetch(order: Order, environ: Mapping[str, str]) -> tuple[Token, bool]:
     """Return the token, and whether its audience is fixed; raises what the caller expects."""
-    if order.route is not None and order.route.auth is Auth.NONE:
+    sends_none = order.route is not None and order.route.auth is Auth.NONE
+    if order.route is not None and sends_none and not isinstance(order.wanted, Scopes):
         raise TokenSourceError(
             f"route {order.route.name} sends no token (auth: none)",
             hint="Name an audience instead, or set auth: id_token on the route.",
@@ -102,8 +130,8 @@ async def _fetch(order: Order, environ: Mapping[str, str]) -> tuple[Token, bool]
     name = order.route.name if order.route is not None else ""
     try:
         async with asyncio.timeout(within):
-            audience = order.audience or await _audience_of_service(order, world)
-            cache = world.caches.cache(order.credentials, audience)
+            wanted = order.wanted or await _audience_of_service(order, world)
+            cache = world.caches.cache(order.credentials, wanted)
             if (error := await cache.prefetch(name)) is not None:
                 raise error
             token = await cache.get(name, within)
@@ -112,7 +140,8 @@ async def _fetch(order: Order, environ: Mapping[str, str]) -> tuple[Token, bool]
         raise TokenTimedOut(f"{source}: no answer within {within:g} s", hint="") from None
     finally:
         await world.caches.close()
-    return token, isinstance(cache.source, FixedAudience) and bool(cache.source.fixed_audience)
+    fixed = isinstance(cache.source, FixedAudience) and bool(cache.source.fixed_audience)
+    return token, fixed and not isinstance(wanted, Scopes)
 
 
 async def _audience_of_service(order: Order, world: World) -> str:

@@ -9,8 +9,9 @@ from http import HTTPStatus
 from urllib.parse import urlsplit
 
 from proxy.config.addresses import is_address
-from proxy.config.model import IdentityHeader
+from proxy.config.model import Auth, IdentityHeader
 from proxy.config.resolve import default_audience
+from proxy.doctor import apis
 from proxy.doctor.answers import PERIMETER, By
 from proxy.doctor.call import Call
 from proxy.doctor.clock import SET_CLOCK, SHOW_CLOCKS, TOLERATED
@@ -80,6 +81,8 @@ def _to(location: str) -> str:
 
 def _advice(call: Call) -> Advice | None:
     answer = call.answer
+    if call.route.auth is Auth.ACCESS_TOKEN and answer.status in apis.REFUSALS:
+        return apis.explain(call)
     if answer.by is By.IAP or _asks_for_login(call):
         return _iap(call)
     if answer.by is By.GOOGLE:
@@ -364,7 +367,7 @@ def _no_token(call: Call) -> Advice | None:
         return None
     return Advice(
         reason="token_not_sent",
-        why="The service is private, and this route sends no ID token (auth: none).",
+        why="The service is private, and this route sends no token (auth: none).",
         fix="Set auth: id_token on the route; this tries it:",
         command=f"AUTH_PROXY_AUTH=id_token {again('doctor', call.route, call.source)}",
     )

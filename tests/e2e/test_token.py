@@ -252,3 +252,62 @@ async def test_a_bad_configuration_is_exit_64_and_a_missing_one_69(tmp_path: Pat
 
     assert (bad.code, missing.code, nothing.code) == (64, 69, 64)
     assert bad.err.startswith(f"{file}:1:")
+
+
+# --- access tokens
+
+
+API = {"upstream": "https://storage.googleapis.com", "auth": "access_token"}
+OWN = ("https://www.googleapis.com/auth/devstorage.read_only", "email")
+
+
+async def scopes_asked(metadata: MetadataServer, *arguments: str) -> list[str]:
+    """Run `token`, which prints an access token; return the scopes that were asked for."""
+    done = await command("token", *arguments, env=metadata.environ, prints_a_token=True)
+
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("ya29.")
+    asked = next(each for each in metadata.requests if each.path.endswith("/token"))
+    return asked.query["scopes"].split(",")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "scopes"),
+    [
+        (("api",), OWN),
+        (("api", "--access"), OWN),
+        (("api", "--access", "--scopes", "openid"), ("openid",)),
+        (("orders", "--access"), ("https://www.googleapis.com/auth/cloud-platform",)),
+        (("--access",), ("https://www.googleapis.com/auth/cloud-platform",)),
+        (("--access", "--scopes", "openid,email"), ("openid", "email")),
+    ],
+)
+async def test_a_route_or_the_flag_asks_for_an_access_token(
+    metadata: MetadataServer, tmp_path: Path, arguments: tuple[str, ...], scopes: tuple[str, ...]
+) -> None:
+    file = config(tmp_path, api={**API, "scopes": OWN}, orders={})
+
+    assert await scopes_asked(metadata, *arguments, "--config", file) == [*scopes]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("api", "--claims"), "--claims: an access token is opaque and has no claims"),
+        (("--access", "--claims"), "--claims: an access token is opaque and has no claims"),
+        (("api", "--scopes", "openid"), "--scopes: are those of an access token; add --access"),
+        (("--access", "--scopes", "a b"), "--scopes: 'a b' is not a scope"),
+        (("--access", "--scopes", ""), "--scopes: '' is not a scope"),
+        ((AUDIENCE, "--access"), f"--access: {AUDIENCE} is an audience, which goes with ID tokens"),
+        ((), "AUDIENCE|ROUTE: is missing; write what the token is for, or --access"),
+    ],
+)
+async def test_what_does_not_go_together_is_one_line_and_exit_64(
+    tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    file = config(tmp_path, api=API, orders={})
+
+    done = await command("token", *arguments, "--config", file, env=NOWHERE)
+    assert (done.code, done.out) == (64, "")
+    assert done.err.startswith(said)
+    assert done.err.count("\n") == 1

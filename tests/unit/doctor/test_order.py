@@ -29,7 +29,7 @@ def test_a_route_has_its_own_audience_credentials_and_patience(config: Config) -
     order = order_for("orders", config)
 
     assert order.route is not None
-    assert (order.route.name, order.audience) == ("orders", "https://orders.example")
+    assert (order.route.name, order.wanted) == ("orders", "https://orders.example")
     assert (order.credentials, order.within) == (AutoCredentials(), 3.0)
 
 
@@ -48,7 +48,7 @@ def test_an_audience_is_fetched_as_the_routes_would_that_have_it(
 ) -> None:
     order = order_for(audience, config)
 
-    assert (order.route, order.audience) == (None, audience)
+    assert (order.route, order.wanted) == (None, audience)
     assert order.credentials == credentials
 
 
@@ -63,7 +63,7 @@ AUDIENCES = [
 
 @pytest.mark.parametrize("word", AUDIENCES)
 def test_what_looks_like_an_audience_is_one(config: Config, word: str) -> None:
-    assert order_for(word, config).audience == order_for(word, None).audience == word
+    assert order_for(word, config).wanted == order_for(word, None).wanted == word
 
 
 @pytest.mark.parametrize(
@@ -84,5 +84,5 @@ def test_the_audience_of_any_destination_is_known() -> None:
     lead = "upstream: ['https://a.example', 'https://b.example']"
     config = read(f"routes: {{orders: {{{lead}, credentials: metadata}}}}")
 
-    assert order_for("orders", config).audience == "https://a.example"
+    assert order_for("orders", config).wanted == "https://a.example"
     assert order_for("https://b.example", config).credentials == MetadataCredentials()
