@@ -34,7 +34,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("routing", "retry"),
     ("config",),
     ("resolver",),
-    ("errors", "clock", "deadlines", "redact", "tasks"),
+    ("errors", "clock", "deadlines", "redact", "tasks", "memory"),
     ("emulator",),
     ("frozen", "system"),
 )
