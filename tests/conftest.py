@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -17,6 +18,11 @@ from tests.fakes import leaks
 settings.register_profile("project", deadline=None, print_blob=True)
 settings.load_profile("project")
 
+
+# A shell starts what shall run in the background with SIGINT ignored, and that is inherited: the
+# programs under test would not hear it either.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 IS_COMPILED = proxy.build() == "compiled"
 
