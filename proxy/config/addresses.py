@@ -10,10 +10,10 @@ import ipaddress
 import re
 import sys
 from collections.abc import Iterable
-from typing import Literal
 
 from proxy.config.model import ANY_HOST, Address, Service, Upstream
 from proxy.config.problems import quoted
+from proxy.config.proxies import Scheme
 from proxy.system import HAS_UNIX_SOCKETS
 
 # What a schema can say; the functions below are stricter.
@@ -82,7 +82,7 @@ def upstream(text: str) -> Upstream:
     own_port = _OWN_PORTS.get(scheme.lower())
     if own_port is None:
         raise ValueError(f"{quoted(scheme)} cannot be called; write https:// or http://")
-    host, port = _authority(authority, text)
+    host, port = host_and_port(authority, text)
     base = "" if base in {"", "/"} else path(base)
     return Upstream(_scheme(scheme), host, own_port if port is None else port, base)
 
@@ -119,12 +119,12 @@ def _service_label(service: Service) -> str:
     return label
 
 
-def _scheme(text: str) -> Literal["http", "https"]:
+def _scheme(text: str) -> Scheme:
     return "https" if text.lower() == "https" else "http"
 
 
-def _authority(authority: str, text: str) -> tuple[str, int | None]:
-    """Split ``host[:port]``; an IPv6 address loses its brackets."""
+def host_and_port(authority: str, text: str) -> tuple[str, int | None]:
+    """Split ``host[:port]``, a part of `text`; an IPv6 address loses its brackets."""
     found = re.fullmatch(r"(\[[^\]]*\]|[^:]*)(?::(.*))?", authority, re.DOTALL)
     if found is None or not found[1]:
         raise ValueError(f"{quoted(text)} has no host; write https://HOST or http://HOST:PORT")
@@ -257,7 +257,7 @@ def origin(text: str) -> str:
             "without a path or final /"
         )
     scheme = found[1].lower()
-    name, port = _authority(found[2], text)
+    name, port = host_and_port(found[2], text)
     shown = f"[{name}]" if ":" in name else name
     own = port is None or port == _OWN_PORTS.get(scheme)
     return f"{scheme}://{shown}" if own else f"{scheme}://{shown}:{port}"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from proxy.config.addresses import is_loopback
+from proxy.config.egress import proxy_of
 from proxy.config.kinds import Reader
 from proxy.config.model import Address, Admin
 from proxy.config.problems import Place
+from proxy.config.proxies import HttpProxy
 from proxy.config.resolve import Written
 
 _EVERY = {"0.0.0.0", "::"}  # noqa: S104 (compared with, not bound)
@@ -23,6 +25,7 @@ def check_together(
     if admin is not None:
         _check_admin(routes, admin.listen, admin_place, reader)
     _check_loops(routes, reader)
+    _check_egress(routes, admin, reader)
 
 
 def _check_same_requests(routes: Iterable[Written], reader: Reader) -> None:
@@ -84,10 +87,7 @@ def _check_admin(
 
 def _check_loops(routes: Sequence[Written], reader: Reader) -> None:
     """Refuse an upstream that is one of the proxy's own listeners."""
-    ports: defaultdict[int, dict[Address, None]] = defaultdict(dict)
-    for written in routes:
-        for address in written.route.listen:
-            ports[address.port][address] = None
+    ports = _by_port(routes)
     for written in routes:
         for index, upstream in enumerate(written.route.upstream):
             if not is_loopback(upstream.host):
@@ -100,6 +100,42 @@ def _check_loops(routes: Sequence[Written], reader: Reader) -> None:
                         f"{address} is a listener of this proxy, which would call itself; "
                         "name the service's own port, or listen elsewhere",
                     )
+
+
+def _by_port(routes: Iterable[Written]) -> defaultdict[int, dict[Address, None]]:
+    """Return all listeners by their port, in order of first use."""
+    ports: defaultdict[int, dict[Address, None]] = defaultdict(dict)
+    for written in routes:
+        for address in written.route.listen:
+            ports[address.port][address] = None
+    return ports
+
+
+def _check_egress(routes: Sequence[Written], admin: Admin | None, reader: Reader) -> None:
+    """Refuse an egress proxy that is a listener of this process: it would wait for itself."""
+    ports = _by_port(routes)
+    if admin is not None:
+        ports[admin.listen.port][admin.listen] = None
+    for written, proxy in _proxies(routes):
+        called = Address(proxy.host, proxy.port)
+        if not any(_overlap(each, called) for each in ports.get(proxy.port, ())):
+            continue
+        what = f"{proxy.variable} names {proxy}, which" if proxy.variable else f"{proxy}"
+        reader.complain(
+            written.place_of("egress_proxy"),
+            f"routes.{written.route.name}.egress_proxy",
+            f"{what} is a listener of this proxy, not of an egress proxy; "
+            "name another one, or write egress_proxy: off",
+        )
+
+
+def _proxies(routes: Iterable[Written]) -> Iterator[tuple[Written, HttpProxy]]:
+    """Yield each route with each egress proxy of its destinations, once."""
+    for written in routes:
+        route = written.route
+        for proxy in dict.fromkeys(proxy_of(route, each) for each in route.destinations):
+            if proxy is not None:
+                yield written, proxy
 
 
 def _overlap(one: Address, other: Address) -> bool:

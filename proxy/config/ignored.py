@@ -6,27 +6,18 @@ for the day on which another one is changed.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
-from proxy.config.addresses import is_loopback, is_on_loopback
-from proxy.config.model import Address, Auth, Destination, GcloudCredentials, Ignored, Route
+from proxy.config.addresses import is_on_loopback
+from proxy.config.egress import is_here, misunderstood, proxy_of
+from proxy.config.model import Address, Auth, GcloudCredentials, Ignored, Route
 from proxy.config.overrides import NAMES
 from proxy.config.problems import nearest
 from proxy.config.tree import Entry, MapNode
 
 FILE_VARIABLE = "AUTH_PROXY_CONFIG"
 TEXT_VARIABLE = "AUTH_PROXY_CONFIG_YAML"
-
-_EGRESS: Mapping[str, tuple[str, ...]] = {
-    "https": ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"),
-    # Not HTTP_PROXY, which a CGI program's caller can set: https://httpoxy.org
-    "http": ("http_proxy", "all_proxy", "ALL_PROXY"),
-}
-"""What curl reads for each scheme, in its order."""
-
-_MOST_NAMES = 5  # Of routes in one message.
 
 _PREFIX = "AUTH_PROXY_"
 _IP = re.compile(r".*:.*|[0-9.]+")
@@ -75,6 +66,16 @@ def _in_route(route: Route, keys: Mapping[str, Entry]) -> Iterator[Ignored]:
         each.upstream is None or each.upstream.tls for each in route.destinations
     ):
         yield Ignored(f"routes.{route.name}.ca_file", "the upstream is plain http")
+    if "egress_proxy" in keys:
+        yield from _beside_proxy(route)
+
+
+def _beside_proxy(route: Route) -> Iterator[Ignored]:
+    if route.egress_proxy.https and not route.egress_proxy.auto:
+        for upstream in route.upstream:
+            if is_here(upstream.host):
+                what = f"routes.{route.name}.egress_proxy"
+                yield Ignored(what, f"{upstream.host} is dialled directly")
 
 
 _UNUSED: Mapping[Auth, Mapping[str, str]] = {
@@ -128,40 +129,11 @@ def in_environment(
 
 
 def _egress(env: Mapping[str, str], routes: Iterable[Route]) -> Iterator[Ignored]:
-    """Yield the variables that name an HTTP proxy, which curl would use for these upstreams."""
-    set_ = {name for names in _EGRESS.values() for name in names if env.get(name)}
-    if not set_:
-        return
-    exempt = (env.get("no_proxy") or env.get("NO_PROXY") or "").replace(",", " ").split()
-    told: dict[str, dict[str, None]] = {}
-    for route in routes:
-        for scheme, host in map(_address, route.destinations):
-            name = next((name for name in _EGRESS[scheme] if name in set_), None)
-            if name and not is_loopback(host) and not any(_covers(each, host) for each in exempt):
-                told.setdefault(name, {})[route.name] = None
-    for name, names in told.items():
-        some = ", ".join([*names][:_MOST_NAMES]) + ", …" * (len(names) > _MOST_NAMES)
-        # Its value is not shown: there may be a password in it.
-        yield Ignored(
-            name,
-            f"upstreams are dialled directly (route{'s' * (len(names) > 1)} {some}); "
-            "only calls of Google's APIs that fetch tokens take the HTTP proxy that it names",
-        )
-
-
-def _covers(exempt: str, host: str) -> bool:
-    """Tell whether an entry of NO_PROXY exempts `host`: by name, suffix, address or network."""
-    try:
-        return ipaddress.ip_address(host) in ipaddress.ip_network(exempt, strict=False)
-    except ValueError:
-        name = exempt.lower().partition(":")[0].removeprefix("*").removeprefix(".")
-        return exempt == "*" or host == name or (name != "" and host.endswith(f".{name}"))
-
-
-def _address(destination: Destination) -> tuple[str, str]:
-    """Return scheme and host of a destination; of a service's, as far as it is known."""
-    upstream = destination.upstream
-    return ("https", "service.run.app") if upstream is None else (upstream.scheme, upstream.host)
+    """Yield the entries of NO_PROXY that exempt nothing, where a proxy is used at all."""
+    autos = [route for route in routes if route.egress_proxy.auto]
+    if any(proxy_of(route, each) for route in autos for each in route.destinations):
+        for variable, entry, instead in misunderstood(env):
+            yield Ignored(variable, f"the entry {entry} exempts nothing; write {instead}")
 
 
 def _in_full(guess: str) -> str:

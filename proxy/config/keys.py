@@ -8,7 +8,7 @@ from dataclasses import MISSING, Field, fields
 from functools import partial
 from typing import Any, Final
 
-from proxy.config import addresses, values
+from proxy.config import addresses, egress, values
 from proxy.config.files import File, check_certificates, check_readable
 from proxy.config.kinds import (
     ABSENT,
@@ -43,6 +43,7 @@ from proxy.config.model import (
     Timeouts,
 )
 from proxy.config.problems import quoted
+from proxy.config.proxies import Egress
 from proxy.config.show import credentials
 from proxy.config.tree import MapNode, Node, ScalarNode
 
@@ -138,6 +139,30 @@ _SCOPE = Word("a scope", values.scope, pattern(values.SCOPE))
 _ACCOUNT = Word("a service account", values.account, pattern(values.ACCOUNT))
 
 
+class _EgressProxy(ScalarKind):
+    """``auto``, ``off``, or the URL of an HTTP proxy, which no message shows."""
+
+    __slots__ = ()
+
+    def label(self) -> str:
+        return "auto, off, or a URL such as http://HOST:PORT"
+
+    def from_text(self, text: str, node: ScalarNode, reader: Reader) -> Egress:
+        del node
+        if text == egress.AUTO:
+            return egress.of_environment(reader.env)
+        if text == egress.OFF:
+            return Egress()
+        proxy = egress.http_proxy(text)
+        return Egress(proxy, proxy)
+
+    def schema(self) -> Schema:
+        return any_of({"enum": [egress.AUTO, egress.OFF]}, pattern(egress.URL))
+
+    def show(self, value: Egress) -> str:
+        return egress.shown(value)
+
+
 class _AdminAddress(ScalarKind):
     """``off``, or the address alone."""
 
@@ -229,6 +254,7 @@ KINDS: Mapping[str, Callable[[Mapping[str, Any]], Kind]] = {
     "credentials": lambda _: _credentials(),
     "credentials_source": lambda _: _credentials(source=True),
     "deadline": lambda _: _duration(values.deadline, _DURATION_OR_OFF),
+    "egress": lambda _: _EgressProxy(),
     "field": lambda metadata: _choice(metadata, ignore_case=True),
     "file": lambda _: File(check_certificates),
     "flag": lambda _: Flag(),

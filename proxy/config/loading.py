@@ -37,7 +37,7 @@ class ConfigSource:
     def read(self, env: Mapping[str, str], overrides: Mapping[str, Override]) -> Config:
         """Return the configuration; raises `ConfigError` and `ConfigUnreadable`."""
         if self.url is not None:
-            config = from_url(self.url, **overrides)
+            config = from_url(self.url, env, **overrides)
             ignored = in_environment(env, config.source, "", config.routes)
             return replace(config, ignored=(*config.ignored, *ignored))
         if self.text is not None:
@@ -103,6 +103,7 @@ def _refusal(what: str, message: str) -> ConfigError:
 
 _LARGEST = 4 << 20  # Bytes; 10,000 routes take about one MiB.
 _NO_OVERRIDES: Mapping[str, Override] = {}
+_NO_VARIABLES: Mapping[str, str] = {}
 _DEFAULT_LISTEN = (address(TOP.named("listen").default),)
 
 
@@ -179,9 +180,12 @@ def _decode(data: bytes, source: str) -> str:
         raise ConfigError([Problem(source, line, column, message)]) from None
 
 
-def from_url(url: str, **overrides: str | Override) -> Config:
+def from_url(
+    url: str, env: Mapping[str, str] = _NO_VARIABLES, **overrides: str | Override
+) -> Config:
     """Return the configuration without a file: one route, ``default``, to `url`.
 
+    `env` tells of egress proxies; nothing is expanded.
     `overrides` are named as in `overrides.NAMES`: ``from_url(url, listen="127.0.0.1:0")``.
     Raises `ConfigError` with every problem.
     """
@@ -193,7 +197,7 @@ def from_url(url: str, **overrides: str | Override) -> Config:
         name: value if isinstance(value, Override) else Override(flag_name(name), value)
         for name, value in overrides.items()
     }
-    reader = Reader({}, _here())
+    reader = Reader(env, _here())
     return _config(apply(document, labelled, reader), url, reader)
 
 

@@ -16,6 +16,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
 
+from proxy.config.proxies import Egress, Scheme
 from proxy.frozen import frozen
 
 OFF = math.inf
@@ -54,7 +55,7 @@ class Address:
 class Upstream:
     """A service that is called: ``scheme://host[:port][base]``."""
 
-    scheme: Literal["http", "https"]
+    scheme: Scheme
     host: str
     """Lower case; an IPv6 address without brackets."""
     port: int
@@ -380,6 +381,17 @@ class Route:
         ),
     )
     """As the file has it, as `upstream`."""
+    egress_proxy: Egress = field(
+        default=Egress(),
+        metadata=doc(
+            "an HTTP proxy through which the upstream is dialled with CONNECT: "
+            "`http://[user:pass@]host:port`, `off`, or `auto`: HTTPS_PROXY, ALL_PROXY and NO_PROXY "
+            "in either case, as curl reads them; never for loopback and the metadata server",
+            kind="egress",
+            written="auto",
+        ),
+    )
+    """With `auto` resolved."""
     audience: str | None = field(
         default=None,
         metadata=doc(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from proxy.config import egress
 from proxy.config.addresses import is_host_of, is_loopback, service_upstream
 from proxy.config.kinds import Reader, join
 from proxy.config.model import (
@@ -103,6 +104,8 @@ def make_route(
         # The only one that Google's APIs read: one in `defaults` is for services.
         values["header"] = IdentityHeader.AUTHORIZATION
     values["own_listener"] = "listen" in node.entries
+    if "egress_proxy" not in node.entries:
+        values["egress_proxy"] = egress.of_environment(reader.env)
     route = Route(name=name, **{"listen": listen, **values})
     if route.auth is not Auth.ID_TOKEN:
         route = replace(route, audience=None)
@@ -110,6 +113,7 @@ def make_route(
     matching = {"listen", "host", "path"} & node.entries.keys()
     written = Written(route, entry.place, node, matching_read=matching <= values.keys())
     _check_identity_header(written, path, reader)
+    _check_variables(written, path, reader)
     if route.auth is Auth.ACCESS_TOKEN:
         _check_source(written, path, reader)
         if "access_token_hosts" in values or "access_token_hosts" not in node.entries:
@@ -198,6 +202,18 @@ def _item(node: MapNode, key: str, index: int, path: str) -> tuple[Place, str]:
     if isinstance(value, ListNode):
         return value.items[index].place, f"{name}[{index}]"
     return value.place, name
+
+
+def _check_variables(written: Written, path: str, reader: Reader) -> None:
+    """Refuse a variable that curl would obey and we cannot: to dial directly would go round it."""
+    route = written.route
+    if not route.egress_proxy.auto:
+        return
+    for scheme, host in map(egress.address_of, route.destinations):
+        fault = egress.unusable(reader.env, scheme)
+        if fault and not egress.is_direct(host, route.egress_proxy):
+            place = written.place_of("egress_proxy")
+            reader.complain(place, path, f"{fault}, or egress_proxy: off here")
 
 
 def _check_identity_header(written: Written, path: str, reader: Reader) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from typing import Any
 
+from proxy.config.egress import proxy_of
 from proxy.config.model import CREDENTIALS, Auth, Config, Credentials, Destination, Route
 from proxy.config.problems import Problem
 
@@ -45,6 +46,8 @@ def _rows(route: Route) -> Iterator[Sequence[str]]:
     )
     for each in route.destinations:
         upstream = str(each) + " (unresolved)" * (each.upstream is None)
+        if (proxy := proxy_of(route, each)) is not None:
+            upstream += f" through {proxy}"
         yield (*before, upstream, _purpose(route, each), *behind)
         before, behind = ("", "", ""), ("", "", "")
 
@@ -75,6 +78,12 @@ def audience(route: Route) -> str:
     """Say what the route's tokens are for, as far as that is known; nothing where it has none."""
     known = dict.fromkeys(each.audience for each in route.destinations if each.audience)
     return ", ".join(known)
+
+
+def egress_proxy(route: Route) -> str:
+    """Say through which proxies upstreams are dialled, without credentials; nothing for none."""
+    found = dict.fromkeys(proxy_of(route, each) for each in route.destinations)
+    return ", ".join(str(each) for each in found if each is not None)
 
 
 def credentials(value: Credentials) -> str:
@@ -117,8 +126,8 @@ def _route_as_json(route: Route) -> dict[str, Any]:
         "host": list(route.host),
         "path": route.path,
         "strip_path": route.strip_path,
-        **destination_as_json(route.first),
-        "destinations": [destination_as_json(each) for each in route.destinations],
+        **destination_as_json(route, route.first),
+        "destinations": [destination_as_json(route, each) for each in route.destinations],
         "auth": route.auth.value,
         "scopes": list(route.scopes) if route.auth is Auth.ACCESS_TOKEN else None,
         "header": route.header.value,
@@ -127,12 +136,14 @@ def _route_as_json(route: Route) -> dict[str, Any]:
     }
 
 
-def destination_as_json(destination: Destination) -> dict[str, Any]:
-    """Return where a destination is, in JSON's types; what is unresolved is null."""
+def destination_as_json(route: Route, destination: Destination) -> dict[str, Any]:
+    """Return where a destination of `route` is, in JSON's types; what is unresolved is null."""
     upstream, service = destination.upstream, destination.service
+    proxy = proxy_of(route, destination)
     return {
         "upstream": None if upstream is None else str(upstream),
         "service": None if service is None else str(service),
+        "egress_proxy": None if proxy is None else str(proxy),
         "audience": destination.audience,
     }
 

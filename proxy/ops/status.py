@@ -171,6 +171,7 @@ def _settings(route: Route) -> Json:
         "matches": show.matches(route),
         "strip_path": route.strip_path,
         "upstream": show.upstream(route),
+        "egress_proxy": show.egress_proxy(route) or None,
         "audience": show.audience(route) or None,
         "scopes": list(route.scopes) if route.auth is Auth.ACCESS_TOKEN else None,
         "auth": route.auth.value,

@@ -7,7 +7,9 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
+from proxy.config.egress import proxy_for
 from proxy.config.model import Address, Auth, Config, Route, Upstream
+from proxy.config.proxies import HttpProxy
 from proxy.config.values import field_key
 from proxy.frozen import frozen
 from proxy.identity.access_token import Scopes
@@ -54,6 +56,8 @@ class _PoolKey:
 
     route: str
     upstream: Upstream
+    proxy: HttpProxy | None
+    """The egress proxy, with its credentials."""
     ca_file: Path | None
     roots: bytes
     """The fingerprint of those that verified it, empty where nothing is verified."""
@@ -216,6 +220,7 @@ class Builder:
         key = _PoolKey(
             route.name,
             upstream,
+            proxy_for(route.egress_proxy, upstream.scheme, upstream.host),
             route.ca_file,
             roots,
             limits.connections,
@@ -229,7 +234,7 @@ class Builder:
         sweeper, stats = self._plane.sweeper, self._plane.stats.route(key.route)
         limit = ConnectionLimit(key.connections)
         http1 = Pool(
-            Dialler(key.upstream, key.ca_file, self._resolver),
+            Dialler(key.upstream, key.ca_file, self._resolver, proxy=key.proxy),
             limit=limit,
             tunnels=key.tunnels,
             head_limit=key.head_limit,
@@ -237,7 +242,7 @@ class Builder:
             stats=stats,
         )
         streams = StreamPool(
-            Dialler(key.upstream, key.ca_file, self._resolver, HTTP2),
+            Dialler(key.upstream, key.ca_file, self._resolver, HTTP2, proxy=key.proxy),
             http1,
             limit=limit,
             head_limit=key.head_limit,

@@ -1,4 +1,4 @@
-"""Opening connections to an upstream: DNS, TCP and TLS within one deadline."""
+"""Opening connections to an upstream: DNS, TCP, a proxy's tunnel and TLS within one deadline."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import TypeVar
 from aiohappyeyeballs import start_connection
 
 from proxy.config.model import Upstream
+from proxy.config.proxies import HttpProxy
 from proxy.deadlines import Within
 from proxy.errors import (
     CHECK_NAME,
@@ -24,6 +25,7 @@ from proxy.errors import (
     UpstreamTlsFailed,
 )
 from proxy.plane import descriptors
+from proxy.plane.connect import Connect, Tunnel
 from proxy.plane.tls import TlsTransport
 from proxy.plane.trust import HTTP1, Roots, hint_for, ready
 from proxy.resolver import AddressInfo, Resolver
@@ -46,13 +48,35 @@ _KEEP_ALIVE = (
 # to 3.0 the error has no `reason`.
 _NO_PROTOCOL = "no application protocol"
 
+_CHECK_PROXY = (
+    "Check the egress proxy's address (egress_proxy, HTTPS_PROXY or the like), and that it runs."
+)
+_INSPECTED = "Where the egress proxy inspects TLS, put its certificate into the route's ca_file."
+
 Dialled = tuple[asyncio.Transport, P]
+
+
+class _Stage:
+    """How far a dial has come."""
+
+    __slots__ = ("_what", "at_proxy")
+
+    def __init__(self) -> None:
+        self.enter("reading the roots")
+
+    def enter(self, what: str, *, at_proxy: bool = False) -> None:
+        """Note what is waited for; `at_proxy` tells that it is the egress proxy's to do."""
+        self._what = what
+        self.at_proxy = at_proxy
+
+    def __str__(self) -> str:
+        return f"at the egress proxy: {self._what}" if self.at_proxy else self._what
 
 
 class Dialler:
     """Opens connections to one upstream."""
 
-    __slots__ = ("_ca_file", "_protocols", "_resolver", "upstream")
+    __slots__ = ("_ca_file", "_protocols", "_proxy", "_resolver", "_shown", "upstream")
 
     def __init__(
         self,
@@ -60,9 +84,18 @@ class Dialler:
         ca_file: Path | None,
         resolver: Resolver,
         protocols: tuple[str, ...] = HTTP1,
+        *,
+        proxy: HttpProxy | None = None,
     ) -> None:
-        """`protocols` is what ALPN offers, best first (RFC 7301)."""
+        """`protocols` is what ALPN offers, best first (RFC 7301).
+
+        `proxy` is the egress proxy through which the upstream is reached, None for none.
+        """
         self.upstream = upstream
+        self._proxy = proxy
+        through = "" if proxy is None else f" (through the egress proxy {proxy})"
+        self._shown = f"{upstream.origin}{through}"
+        """The upstream, for messages."""
         self._resolver = resolver
         self._ca_file = ca_file
         self._protocols = protocols
@@ -78,30 +111,35 @@ class Dialler:
             UpstreamTlsFailed: the handshake or the certificate.
             Overloaded: no descriptor is left for it.
         """
-        stage = "resolving its name"
+        stage = _Stage()
         try:
             async with Within(timeout):
                 roots = await ready(self._ca_file) if self.upstream.tls else None
-                addresses = await self._resolver.resolve(self.upstream.host, self.upstream.port)
+                addresses = await self._resolve(stage)
                 while True:
-                    stage = "connecting"
-                    sock = await self._connect(addresses)
-                    stage = "the TLS handshake"
+                    sock = await self._connect(addresses, stage)
                     was_whole = roots is not None and roots.is_whole
                     try:
-                        return await self._wrap(sock, factory, roots)
+                        return await self._open(sock, factory, roots, stage)
                     except ssl.SSLCertVerificationError:
                         if roots is None or was_whole:
                             raise
                     await asyncio.to_thread(roots.complete)
         except TimeoutError:
             raise UpstreamConnectTimedOut(
-                f"{self.upstream.origin} was not connected within {timeout:g} s ({stage})."
+                f"{self._shown} was not connected within {timeout:g} s ({stage}).",
+                hint=_CHECK_PROXY if stage.at_proxy else None,
             ) from None
         except OSError as error:
-            raise self._translate(error) from error
+            raise self._translate(error, stage) from error
 
-    async def _connect(self, addresses: Sequence[AddressInfo]) -> socket.socket:
+    async def _resolve(self, stage: _Stage) -> list[AddressInfo]:
+        stage.enter("resolving its name", at_proxy=self._proxy is not None)
+        hop = self._proxy or self.upstream
+        return await self._resolver.resolve(hop.host, hop.port)
+
+    async def _connect(self, addresses: Sequence[AddressInfo], stage: _Stage) -> socket.socket:
+        stage.enter("connecting", at_proxy=self._proxy is not None)
         try:
             sock = await start_connection(
                 addresses,
@@ -110,40 +148,44 @@ class Dialler:
             )
         except BaseException:
             # The name may have moved: a container that was made anew, say. The next dial asks.
-            self._resolver.doubt(self.upstream.host)
+            self._resolver.doubt((self._proxy or self.upstream).host)
             raise
         refuse_itself(sock)
         leave_reserve(sock)
         keep_alive(sock)
         return sock
 
-    async def _wrap(
-        self, sock: socket.socket, factory: Callable[[], P], roots: Roots | None
+    async def _open(
+        self,
+        sock: socket.socket,
+        factory: Callable[[], P],
+        roots: Roots | None,
+        stage: _Stage,
     ) -> Dialled[P]:
-        loop = asyncio.get_running_loop()
+        """Lay tunnel and TLS over the connected socket, as far as there are any."""
         try:
             codec = factory()
             secured = None if roots is None else self._secured(codec, roots.context)
+            tunnel = None if self._proxy is None else self._tunnel(self._proxy, secured or codec)
         except BaseException:
             sock.close()  # Nobody else has it yet.
             raise
+        tcp = await _transport(sock, tunnel or secured or codec)
         try:
-            tcp, _ = await loop.create_connection(lambda: secured or codec, sock=sock)
-        finally:
-            if not isinstance(loop, asyncio.BaseEventLoop):
-                # uvloop's transport closes the descriptor itself, and only then takes it from
-                # the socket object. Up to 0.23 it does not where the connection breaks in
-                # `connection_made` (a reset before the TLS handshake is written): the object,
-                # when collected, would close whatever connection has got the number since.
-                sock.detach()
-        if secured is None:
-            return tcp, codec
-        try:
+            if tunnel is not None:
+                stage.enter("waiting for its answer", at_proxy=True)
+                await tunnel.opened()
+            if secured is None:
+                return tcp, codec
+            stage.enter("the TLS handshake")
             await secured.ready()
         except asyncio.CancelledError:
-            secured.abort()
+            (tcp if secured is None or stage.at_proxy else secured).abort()
             raise
         return secured, codec
+
+    def _tunnel(self, proxy: HttpProxy, inside: asyncio.BufferedProtocol) -> Tunnel:
+        return Tunnel(Connect(proxy, self.upstream.host, self.upstream.port), inside)
 
     def _secured(self, codec: P, context: ssl.SSLContext) -> TlsTransport:
         # SSL_new(3) copies it: one context serves whatever is offered, for the roots in it are
@@ -151,34 +193,63 @@ class Dialler:
         context.set_alpn_protocols(list(self._protocols))
         return TlsTransport(context, self.upstream.host, codec)
 
-    def _translate(self, error: OSError) -> ProxyError:
-        """Say what an operating system's or OpenSSL's error means for the upstream."""
-        origin, host = self.upstream.origin, self.upstream.host
+    def _translate(self, error: OSError, stage: _Stage) -> ProxyError:
+        """Say what an operating system's or OpenSSL's error means, and for whom."""
         if error.errno in descriptors.NONE_LEFT:
             return descriptors.overloaded()
+        if stage.at_proxy:
+            return self._proxy_unreached(error)
+        if isinstance(error, ssl.SSLError | ConnectionAbortedError):
+            return self._tls_failed(error)
+        if isinstance(error, socket.gaierror):
+            return UpstreamConnectFailed(
+                f"The name {self.upstream.host} cannot be resolved: {error.strerror}.",
+                hint=CHECK_NAME,
+            )
+        return UpstreamConnectFailed(
+            f"{self._shown} cannot be connected: {error.strerror or error}."
+        )
+
+    def _tls_failed(self, error: OSError) -> ProxyError:
         # Order matters: the special precede the general.
         if isinstance(error, ssl.SSLCertVerificationError):
             return UpstreamTlsFailed(
-                f"The certificate of {origin} is not accepted: {error.verify_message}.",
-                hint=hint_for(self._ca_file),
+                f"The certificate of {self._shown} is not accepted: {error.verify_message}.",
+                hint=hint_for(self._ca_file) or (_INSPECTED if self._proxy is not None else None),
             )
         if isinstance(error, ssl.SSLError) and _NO_PROTOCOL in f"{error}".lower():
             return UpstreamTlsFailed(
-                f"{origin} does not speak {' or '.join(self._protocols)}.",
+                f"{self._shown} does not speak {' or '.join(self._protocols)}.",
                 hint="It seems to speak only HTTP/2: set `protocol: h2` on the route.",
             )
-        if isinstance(error, ssl.SSLError | ConnectionAbortedError):
-            return UpstreamTlsFailed(
-                f"The TLS handshake with {origin} failed: {error.reason or error}."
-                if isinstance(error, ssl.SSLError)
-                else f"The TLS handshake with {origin} was broken off."
-            )
-        if isinstance(error, socket.gaierror):
-            return UpstreamConnectFailed(
-                f"The name {host} cannot be resolved: {error.strerror}.",
-                hint=CHECK_NAME,
-            )
-        return UpstreamConnectFailed(f"{origin} cannot be connected: {error.strerror or error}.")
+        return UpstreamTlsFailed(
+            f"The TLS handshake with {self._shown} failed: {error.reason or error}."
+            if isinstance(error, ssl.SSLError)
+            else f"The TLS handshake with {self._shown} was broken off."
+        )
+
+    def _proxy_unreached(self, error: OSError) -> ProxyError:
+        """Say why there is no connection to the egress proxy itself."""
+        what = "its name does not resolve: " if isinstance(error, socket.gaierror) else ""
+        return UpstreamConnectFailed(
+            f"The egress proxy {self._proxy} cannot be connected: {what}{error.strerror or error}.",
+            hint=_CHECK_PROXY,
+        )
+
+
+async def _transport(sock: socket.socket, protocol: asyncio.BufferedProtocol) -> asyncio.Transport:
+    """Return a transport for a connected socket, which is the transport's from here on."""
+    loop = asyncio.get_running_loop()
+    try:
+        tcp, _ = await loop.create_connection(lambda: protocol, sock=sock)
+    finally:
+        if not isinstance(loop, asyncio.BaseEventLoop):
+            # uvloop's transport closes the descriptor itself, and only then takes it from
+            # the socket object. Up to 0.23 it does not where the connection breaks in
+            # `connection_made` (a reset before the TLS handshake is written): the object,
+            # when collected, would close whatever connection has got the number since.
+            sock.detach()
+    return tcp
 
 
 def refuse_itself(sock: socket.socket) -> None:

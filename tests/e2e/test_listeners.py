@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.lifelines import OK, document, scripted, status_of
-from tests.fakes.program import Program, command
+from tests.fakes.program import Program
 
 # --- what is said of the start
 
@@ -39,24 +39,6 @@ async def test_where_everything_has_its_effect_nothing_is_said_of_it() -> None:
     async with scripted(OK) as upstream, Program(document(upstream)) as program:
         await program.record(message="serving")
     assert [record for record in program.records() if record["severity"] == "WARNING"] == []
-
-
-async def test_an_http_proxy_that_upstreams_are_not_reached_through_is_told_and_not_shown() -> None:
-    # Port 9 (discard) has no listener on this machine; 192.0.2.1 is nobody's (RFC 5737).
-    env = {
-        "HTTPS_PROXY": "http://user:hunter2@proxy.example:3128",
-        "GCE_METADATA_HOST": "127.0.0.1:9",
-    }
-    routes = {"orders": {"path": "/o", "upstream": "https://192.0.2.1"}}
-    async with (
-        scripted(OK) as upstream,
-        Program(document(upstream, routes=routes), env=env) as program,
-    ):
-        await program.line(lambda line: "ignored: HTTPS_PROXY: upstreams are dialled" in line)
-        checked = await command("check", "--config", str(program.config_file), env=env)
-    assert checked.code == 0
-    assert checked.err.startswith("ignored: HTTPS_PROXY: upstreams are dialled directly")
-    assert "hunter2" not in program.output + checked.out + checked.err
 
 
 # --- the two kinds of listeners

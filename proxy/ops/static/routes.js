@@ -151,6 +151,7 @@ function configuration(route) {
     ["Matches", route.matches + (route.strip_path ? " (prefix removed)" : "")],
     ["Listens on", route.listen.join(", ")],
     ["Upstream", route.upstream],
+    ["Egress proxy", route.egress_proxy],
     ["Audience", route.auth === "id_token" ? route.audience ?? "unresolved" : null],
     ["Scopes", route.scopes?.join(" ") ?? null],
     ["Authentication", authenticated ? `${tokenKind(route)} in ${route.header}` : "none"],

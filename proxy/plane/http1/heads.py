@@ -394,6 +394,17 @@ def parse_response(head: bytes, method: bytes) -> ParsedResponse:
     return result, keep_alive, chunked, promise
 
 
+def parse_status(head: bytes) -> tuple[int, bytes]:
+    """Return status and phrase of one response head whose fields do not matter.
+
+    Raises:
+        UpstreamMalformed: they are not exactly one head.
+    """
+    _validate_response(head)
+    _, status, phrase, _ = _status_line(head.partition(_LINE_END)[0])
+    return status, phrase
+
+
 def _validate_response(head: bytes) -> None:
     _PROBE.complete = False
     try:

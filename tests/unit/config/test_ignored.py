@@ -168,70 +168,40 @@ def test_a_text_in_the_environment_is_ignored_beside_a_file_or_a_url(tmp_path: P
 
 
 PROXY = "http://user:hunter2@proxy.example:3128"
-DIRECT = (
-    "upstreams are dialled directly (route a); only calls of Google's APIs that fetch tokens "
-    "take the HTTP proxy that it names"
-)
-
-
-@pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"])
-@pytest.mark.parametrize("leads", [f"upstream: {UPSTREAM}", "service: orders"])
-def test_an_http_proxy_that_upstreams_are_not_reached_through_is_told(
-    name: str, leads: str
-) -> None:
-    assert ignored(f"routes: {{a: {{{leads}}}}}", {name: PROXY}) == [f"{name}: {DIRECT}"]
-    assert ignored(f"routes: {{a: {{{leads}}}}}", {name: ""}) == []
-
-
-def test_the_variable_that_curl_would_take_is_told_once_with_its_routes() -> None:
-    routes = "".join(f"r{n}: {{path: /{n}, upstream: '{UPSTREAM}'}}, " for n in range(7))
-    env = {"HTTPS_PROXY": PROXY, "https_proxy": PROXY, "ALL_PROXY": PROXY}
-    (said,) = ignored(f"routes: {{{routes}}}", env)
-
-    assert said.startswith("https_proxy: upstreams are dialled directly (routes r0, r1, r2, r3, r4")
-    assert ", r4, …)" in said
 
 
 @pytest.mark.parametrize(
-    ("upstream", "env"),
+    ("entry", "instead"),
     [
-        (UPSTREAM, {"HTTP_PROXY": PROXY}),
-        (UPSTREAM, {"http_proxy": PROXY}),
-        ("http://127.0.0.1:3001", {"http_proxy": PROXY, "ALL_PROXY": PROXY}),
-        ("https://localhost:3001", {"HTTPS_PROXY": PROXY}),
-        ("https://[::1]:3001", {"HTTPS_PROXY": PROXY}),
-        *(
-            (UPSTREAM, {"HTTPS_PROXY": PROXY, "NO_PROXY": exempt})
-            for exempt in (
-                "*",
-                "orders.example.com",
-                "a.b, example.com",
-                ".example.com",
-                "*.EXAMPLE.com",
-                "com:443",
-            )
-        ),
-        ("https://10.1.2.3", {"HTTPS_PROXY": PROXY, "no_proxy": "10.0.0.0/8"}),
-        ("https://10.1.2.3", {"HTTPS_PROXY": PROXY, "no_proxy": "10.1.2.3"}),
+        ("*.example.org", "example.org"),
+        ("*example.org", "example.org"),
+        ("example.org:443", "example.org"),
+        ("[2001:db8::1]", "2001:db8::1"),
+        ("[::1]:443", "::1"),
+        ("10.0.0.1:80", "10.0.0.1"),
     ],
 )
-def test_an_http_proxy_that_would_not_be_taken_is_not_told(
-    upstream: str, env: dict[str, str]
-) -> None:
-    assert ignored(f"routes: {{a: {{upstream: '{upstream}'}}}}", env) == []
+def test_entries_of_no_proxy_that_exempt_nothing_are_told(entry: str, instead: str) -> None:
+    env = {"HTTPS_PROXY": PROXY, "NO_PROXY": f"a.example, {entry}"}
+    said = [f"NO_PROXY: the entry {entry} exempts nothing; write {instead}"]
+
+    assert ignored(one_route(), env) == said
+    assert ignored(one_route("egress_proxy: off"), env) == []
+    assert ignored(one_route(), {"NO_PROXY": entry}) == []
 
 
-@pytest.mark.parametrize("exempt", ["", "s.example.com", "example.com.", "10.0.0.0/8", ",", "."])
-def test_exceptions_for_others_leave_it_told(exempt: str) -> None:
-    env = {"HTTPS_PROXY": PROXY, "NO_PROXY": exempt}
+@pytest.mark.parametrize(
+    "exempt", ["", "*", "a.example,.b.example", "10.0.0.0/8 ::1", "2001:db8::/32"]
+)
+def test_entries_that_exempt_something_are_not_told(exempt: str) -> None:
+    assert ignored(one_route(), {"HTTPS_PROXY": PROXY, "NO_PROXY": exempt}) == []
 
-    assert ignored(one_route(), env) == [f"HTTPS_PROXY: {DIRECT}"]
 
+def test_an_egress_proxy_for_this_machine_has_no_effect() -> None:
+    keys = f'upstream: "{LOCAL}", egress_proxy: "{PROXY}"'
 
-def test_plain_http_beyond_this_machine_has_a_variable_of_its_own() -> None:
-    text = "routes: {a: {upstream: 'http://app.internal', auth: none}}"
-
-    assert ignored(text, {"http_proxy": PROXY, "HTTPS_PROXY": PROXY}) == [f"http_proxy: {DIRECT}"]
+    assert ignored(one_route(keys)) == ["routes.a.egress_proxy: 127.0.0.1 is dialled directly"]
+    assert ignored(one_route(f'egress_proxy: "{PROXY}"')) == []
 
 
 def test_programs_are_told_too() -> None:
@@ -244,11 +214,6 @@ def test_programs_are_told_too() -> None:
 
 def test_what_is_ignored_makes_no_other_configuration() -> None:
     assert read(one_route(), {"PORT": "80"}) == read(one_route())
-
-
-def test_a_route_is_named_once_however_many_destinations_it_has() -> None:
-    text = one_route("upstream: ['https://a.example', 'https://b.example']")
-    assert ignored(text, {"HTTPS_PROXY": PROXY}) == [f"HTTPS_PROXY: {DIRECT}"]
 
 
 def test_roots_count_where_any_destination_is_encrypted(tmp_path: Path) -> None:
