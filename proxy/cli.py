@@ -33,6 +33,8 @@ SERVICES_WITHIN = 1.0
 """Seconds that `check` waits for the metadata server, which most machines cannot reach."""
 INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it.
 
+_UNKNOWN_COLUMNS = 80
+
 
 @frozen
 class Command:
@@ -42,6 +44,26 @@ class Command:
     help: str
     flags: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
+
+
+class _Formatter(argparse.HelpFormatter):
+    """Help as wide as the terminal.
+
+    argparse makes one for each flag of each start, and would import shutil to learn the width.
+    """
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+
+def _columns() -> int:
+    given = os.environ.get("COLUMNS", "")
+    if given.isdecimal() and int(given):
+        return int(given)
+    try:
+        return os.get_terminal_size().columns or _UNKNOWN_COLUMNS
+    except (OSError, ValueError):  # Standard output is no terminal.
+        return _UNKNOWN_COLUMNS
 
 
 class _Parser(argparse.ArgumentParser):
@@ -75,7 +97,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = arguments.pop(0) if arguments and arguments[0] in COMMANDS else "run"
     command = COMMANDS[name]
     parser = _Parser(
-        prog=f"{PROGRAM} {name}", description=command.help, allow_abbrev=False, add_help=True
+        prog=f"{PROGRAM} {name}",
+        description=command.help,
+        allow_abbrev=False,
+        formatter_class=_Formatter,
     )
     command.flags(parser)
     return _guarded(command, parser.parse_args(arguments))

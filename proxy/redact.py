@@ -46,24 +46,25 @@ _FOREIGN = (
   | [A-Za-z0-9+_]{40,}
 """
 )
-_SECRETS = re.compile(_TOKENS, re.VERBOSE)
-_FOREIGN_SECRETS = re.compile(_FOREIGN, re.VERBOSE)
-_UNPRINTABLE = re.compile(r"[\s\x00-\x1f\x7f-\x9f�]+")
+_UNPRINTABLE = r"[\s\x00-\x1f\x7f-\x9f�]+"
 _PROSE = re.compile(r"[\s<{]")
+# `re` compiles the others when they are first needed, which in most runs is never: a millisecond
+# of each start.
 
 
 def redact(text: str) -> str:
     """Return the text without anything that looks like a JWT, Google's token or a bearer token."""
     lower = text.lower()
     if any(mark in lower for mark in _MARKS):
-        return _SECRETS.sub(_replacement, text)
+        return re.sub(_TOKENS, _replacement, text, flags=re.VERBOSE)
     return text
 
 
 def redact_foreign(text: str, limit: int = MESSAGE) -> str:
     """Return a stranger's text on one line without any secret, cut to `limit` characters."""
     # Hidden before it is cut: a cut token would be too short to be recognised.
-    line = _FOREIGN_SECRETS.sub(_replacement, _UNPRINTABLE.sub(" ", text).strip())
+    line = re.sub(_UNPRINTABLE, " ", text).strip()
+    line = re.sub(_FOREIGN, _replacement, line, flags=re.VERBOSE)
     return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
 
 

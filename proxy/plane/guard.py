@@ -18,9 +18,9 @@ passes where the name is a loopback one, whatever ``allow_hosts`` says of others
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Container, Iterable, Mapping
-from secrets import token_hex
 
 from proxy.config.model import ANY_HOST, Route
 from proxy.errors import MethodNotAllowed, OriginForbidden, UpstreamLoops
@@ -216,7 +216,7 @@ class LoopGuard:
     __slots__ = ("_mark", "line")
 
     def __init__(self) -> None:
-        self._mark = token_hex(8).encode()
+        self._mark = os.urandom(8).hex().encode()
         self.line = block([(VIA, self._mark)])
         """What a request carries from here on, as a field block."""
 

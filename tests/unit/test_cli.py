@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import json
 import os
@@ -396,3 +397,18 @@ def test_demo_gets_its_port_and_admin_address(monkeypatch: pytest.MonkeyPatch) -
     assert cli.main(["demo"]) == 0
     assert cli.main(["demo", "--port", "0", "--admin", "off"]) == 0
     assert given == [(8081, Address("localhost", 9090)), (0, None)]
+
+
+@pytest.mark.parametrize("columns", ["", "0", "40", "100", "wide"])
+def test_help_is_as_wide_as_argparse_would_make_it(
+    columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    printed = []
+    for _ in range(2):
+        with pytest.raises(SystemExit):
+            cli.main(["doctor", "--help"])
+        printed.append(capsys.readouterr().out)
+        monkeypatch.setattr(cli, "_Formatter", argparse.HelpFormatter)
+
+    assert printed[0] == printed[1]

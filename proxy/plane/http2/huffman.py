@@ -8,7 +8,7 @@ Nothing is written in it: what repeats is sent once, and the rest is not worth t
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Final
 
 LENGTHS: Final = (
@@ -91,15 +91,17 @@ def _ends(nodes: list[list[int]]) -> frozenset[int]:
     return frozenset(node << 4 for node in ends)
 
 
-_TREE: Final = _tree()
-_STEPS: Final = _steps(_TREE)
-_ENDS: Final = _ends(_TREE)
+@cache
+def _machine() -> tuple[list[tuple[int, int]], frozenset[int]]:
+    """Return the steps and the ends; made for the first string, for most runs have none."""
+    tree = _tree()
+    return _steps(tree), _ends(tree)
 
 
 def _decode(data: bytes) -> bytes:
     out = bytearray()
     append = out.append
-    steps = _STEPS
+    steps, ends = _machine()
     state = 0
     for byte in data:
         state, symbol = steps[state + (byte >> 4)]
@@ -108,7 +110,7 @@ def _decode(data: bytes) -> bytes:
         state, symbol = steps[state + (byte & 0x0F)]
         if symbol >= 0:
             append(symbol)
-    if state not in _ENDS:
+    if state not in ends:
         raise NotHuffman("A string does not end as it should.")
     return bytes(out)
 
