@@ -496,6 +496,14 @@ class Route:
         ),
     )
     """As `host`; with `ANY_HOST` among them, every host is served."""
+    rewrite_redirects: bool = field(
+        default=False,
+        metadata=doc(
+            "turn a `Location` that leads to the upstream's own origin into the address that the "
+            "caller used",
+            kind="flag",
+        ),
+    )
     set_headers: tuple[tuple[str, str], ...] = field(
         default=(), metadata=doc("put on the request to the upstream", kind="header_values")
     )

@@ -390,9 +390,8 @@ class Exchange:
         self.status = head.status
         if self.choice is not None:
             self.choice.answered()
-            head.fields += self.destination.said
-        if self.permission:
-            head.fields = guard.allow(head.fields, self.permission)
+        if self.permission or self.route.edits:
+            self.route.edit(head, self.head, self.destination, self.permission)
         size = self.response_bytes = len(body)
         self.route.stats.response_bytes += size
         self._finish(None)
@@ -410,10 +409,8 @@ class Exchange:
             self._move_to(RELAYING)
         if self._replay is not None:
             self._replay.forget()
-        if self.choice is not None:
-            head.fields += self.destination.said
-        if self.permission:
-            head.fields = guard.allow(head.fields, self.permission)
+        if self.permission or self.route.edits:
+            self.route.edit(head, self.head, self.destination, self.permission)
         if head.status in REFUSALS and self.token is not None:
             self.refused_as = refusal_of(head)
         self._down.write_head(head)

@@ -14,9 +14,10 @@ from proxy.plane.destination import Destination
 from proxy.plane.destinations import Destinations
 from proxy.plane.front_end import explain
 from proxy.plane.gate import Gate
-from proxy.plane.guard import LoopGuard, OriginGuard, host_guard
-from proxy.plane.head import RequestHead, block, tokens, values
+from proxy.plane.guard import LoopGuard, OriginGuard, allow, host_guard
+from proxy.plane.head import RequestHead, ResponseHead, block, tokens, values
 from proxy.plane.http1.heads import without
+from proxy.plane.redirects import Redirects
 from proxy.plane.stats import RouteStats
 from proxy.retry import RetryBudget
 
@@ -36,14 +37,21 @@ def head_limit(limits: Limits) -> int:
     return limits.header_bytes or sys.maxsize
 
 
+def _redirects(config: Route, destinations: tuple[Destination, ...]) -> Redirects | None:
+    if not config.rewrite_redirects:
+        return None
+    upstreams = [destination.upstream for destination in destinations]
+    return Redirects(config.path, upstreams, strip=config.strip_path and config.path != "/")
+
+
 @final
 class PreparedRoute:
     """What a route decides: limits, origins, retries, and what of a request is passed on."""
 
     __slots__ = (
         "_cut", "_fields", "_kept", "_moves_authorization", "_set", "_strip", "body_limit",
-        "budget", "config", "destinations", "gate", "guard", "head_limit", "hosts", "loops", "name",
-        "several", "stats",
+        "budget", "config", "destinations", "edits", "gate", "guard", "head_limit", "hosts",
+        "loops", "name", "redirects", "several", "stats",
     )  # fmt: skip
 
     def __init__(
@@ -74,6 +82,10 @@ class PreparedRoute:
         """Judges the hosts of requests to a loopback listener; None where any will do."""
         self.budget = RetryBudget(config.retries.budget)
         self._strip = len(config.path) if config.strip_path and config.path != "/" else 0
+        self.redirects = _redirects(config, destinations)
+        """Leads redirects back through the proxy; None where they stay as they came."""
+        self.edits = several is not None or self.redirects is not None
+        """Whether final heads of responses are changed (`edit`), whoever asks."""
         self.loops = LoopGuard()
         ours = block((n.encode(), v.encode("latin-1")) for n, v in config.set_headers)
         self._set = ours + self.loops.line
@@ -115,6 +127,22 @@ class PreparedRoute:
         if head.connection:
             fields = without(fields, tokens(head.connection))
         return fields + moved + self._set
+
+    def edit(
+        self, head: ResponseHead, asked: RequestHead, destination: Destination, permission: bytes
+    ) -> None:
+        """Change what the route, or the page behind a request, needs otherwise in a final head.
+
+        `asked` is the request's, `destination` where the response comes from, and `permission`
+        what lets the page read it (`OriginGuard.permission_for`).
+        """
+        if self.redirects is not None:
+            upstream = destination.upstream
+            head.fields = self.redirects.led_back(head.fields, asked.authority, upstream)
+        if self.several is not None:
+            head.fields += destination.said
+        if permission:
+            head.fields = allow(head.fields, permission)
 
     def explanation(self, status: int) -> tuple[str, str] | None:
         """Return what a refusal with `status` usually means, and what to do; None without auth."""

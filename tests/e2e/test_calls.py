@@ -19,6 +19,7 @@ from proxy.emulator.service import ProtectedService
 from proxy.server import Server
 from tests.fakes import sessions
 from tests.fakes.child import Done, plain_environment, run
+from tests.fakes.lifelines import document, scripted
 from tests.fakes.proxies import Proxies, config_for
 
 MEGABYTE = 1_000_000
@@ -43,6 +44,33 @@ async def test_a_call_by_curl_arrives_with_a_token_for_the_service(
     assert seen.target == "/a/b%2Fc?x=%27&x=2"
     assert seen.claims is not None
     assert seen.claims["aud"] == service.url
+
+
+async def test_curl_that_follows_a_redirect_comes_through_the_proxy_again(
+    proxies: Proxies,
+) -> None:
+    async with scripted() as upstream:
+        location = f"http://127.0.0.1:{upstream.port}/base/there?a=b"
+        upstream.automatic = (
+            f"HTTP/1.1 307 X\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n".encode()
+        )
+        route = {
+            "upstream": f"http://127.0.0.1:{upstream.port}/base",
+            "path": "/orders",
+            "strip_path": True,
+            "rewrite_redirects": True,
+            "set_headers": {"x-came": "through the proxy"},
+        }
+        proxy = await proxies.run(document(upstream, route=route))
+
+        done = await curl("-L", "--max-redirs", "1", f"{proxy.url}/orders/here")
+
+        assert "redirects" in done.err  # It would have gone on.
+        assert [seen.start.split()[1] for seen in upstream.requests] == [
+            b"/base/here",
+            b"/base/there?a=b",
+        ]
+        assert all(seen.values("x-came") for seen in upstream.requests)
 
 
 async def test_the_service_refuses_the_same_call_without_the_proxy(
