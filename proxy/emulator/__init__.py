@@ -15,7 +15,10 @@ them.  Everything between the two is what you want to test::
             assert metadata.asked == {orders.url: 2}
             assert [request.target for request in orders.admitted] == ["/orders/1"]
 
-Both servers take a free port of the loopback, keep what arrived in ``requests``
+For access tokens `ApiService` stands for one of Google's APIs, and shares `AccessTokens` with the
+metadata server, which issues them.
+
+All servers take a free port of the loopback, keep what arrived in ``requests``
 (``await server.requests.reached(3)`` waits for the third), accept a clock of yours, and
 share one key unless given others.  `faults` says how the metadata server misbehaves on
 request.  A handler that breaks makes ``stop`` raise, so that a test fails.
@@ -24,6 +27,8 @@ Nothing here is fit to protect anything: the private key is in the process, and 
 on the machine can ask for a token.
 """
 
+from proxy.emulator.access import AccessTokens, Grant
+from proxy.emulator.api import ApiService
 from proxy.emulator.claims import Instance, ServiceAccount, id_token_claims
 from proxy.emulator.faults import Answer, Exchange, Fault, Held, Minted, NoFlavor, Reset
 from proxy.emulator.keys import Keys
@@ -32,9 +37,12 @@ from proxy.emulator.service import ProtectedService, ServiceRequest
 from proxy.emulator.verify import Refusal, verify
 
 __all__ = [
+    "AccessTokens",
     "Answer",
+    "ApiService",
     "Exchange",
     "Fault",
+    "Grant",
     "Held",
     "Instance",
     "Keys",

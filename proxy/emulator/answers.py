@@ -35,7 +35,7 @@ class Facts:
     account: ServiceAccount | None
     instance: Instance
     id_token: IdToken
-    access_token: Callable[[ServiceAccount], dict[str, str | int]]
+    access_token: Callable[[ServiceAccount, tuple[str, ...]], dict[str, str | int]]
 
 
 def answer(request: web.Request, facts: Facts) -> web.Response:
@@ -85,7 +85,10 @@ def _live(request: web.Request, kind: tree.Live, facts: Facts) -> web.Response:
     if account is None:
         raise AssertionError("without an account there is no key to make a token for")
     if kind is tree.Live.TOKEN:
-        return _respond(json.dumps(facts.access_token(account)), JSON)
+        # https://cloud.google.com/compute/docs/access/authenticate-workloads: a list with commas.
+        asked = request.query.get("scopes", "")
+        scopes = tuple(asked.split(",")) if asked else ()
+        return _respond(json.dumps(facts.access_token(account, scopes)), JSON)
     audience = request.query.get("audience", "")
     if not audience:
         return _respond("non-empty audience parameter required\n", TEXT, 400)

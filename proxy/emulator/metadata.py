@@ -21,6 +21,7 @@ from typing import Self
 
 from aiohttp import web
 
+from proxy.emulator.access import AccessTokens
 from proxy.emulator.answers import Facts, IdToken, answer
 from proxy.emulator.claims import CALLER, SOMEWHERE, Instance, ServiceAccount
 from proxy.emulator.faults import Exchange, Fault
@@ -51,8 +52,9 @@ class MetadataServer:
     """The metadata server of one emulated instance, on a free port of the loopback.
 
     `account` None stands for an instance without service account.  `lifetime` and
-    `remint_below` are seconds: see `minting.Mint`.  `clock` answers Unix seconds.  All of
-    them may be changed while it runs.  After `stop`, `start` opens the same port again.
+    `remint_below` are seconds: see `minting.Mint`.  `access` keeps the access tokens, which an
+    `ApiService` checks.  `clock` answers Unix seconds.  All but `access` may be changed while it
+    runs.  After `stop`, `start` opens the same port again.
     """
 
     def __init__(
@@ -64,11 +66,12 @@ class MetadataServer:
         clock: Callable[[], float] = time.time,  # noqa: TID251 (users run the emulator alone)
         lifetime: float = LIFETIME,
         remint_below: float = ID_TOKEN_REMINT,
+        access: AccessTokens | None = None,
     ) -> None:
         self.keys = keys or Keys.shared()
         self.account = account
         self.instance = instance
-        self.mint = Mint(self.keys, clock, lifetime, remint_below)
+        self.mint = Mint(self.keys, clock, lifetime, remint_below, access)
         self.requests: Records[MetadataRequest] = Records()
         self.in_flight = InFlight()
         """Requests being answered; the key is the audience."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import secrets
 from collections import Counter
 from collections.abc import Callable
 
+from proxy.emulator.access import AccessTokens, Grant
 from proxy.emulator.claims import Claims, Instance, ServiceAccount, id_token_claims
 from proxy.emulator.keys import Keys
 
@@ -21,7 +21,7 @@ LIFETIME = 3600.0
 
 
 class Mint:
-    """Signs tokens and returns the same one until it nears its expiry.
+    """Makes tokens and returns the same one until it nears its expiry.
 
     `lifetime` is in seconds; an ID token is replaced once no more than `remint_below`
     seconds are left to it (`math.inf`: a token of its own for each request, as Compute
@@ -30,15 +30,22 @@ class Mint:
     """
 
     def __init__(
-        self, keys: Keys, clock: Callable[[], float], lifetime: float, remint_below: float
+        self,
+        keys: Keys,
+        clock: Callable[[], float],
+        lifetime: float,
+        remint_below: float,
+        access: AccessTokens | None = None,
     ) -> None:
+        """`access` keeps what access tokens stand for, by default for this one alone."""
+        self.access = access or AccessTokens()
         self.lifetime = lifetime
         self.remint_below = remint_below
         self.minted: Counter[str] = Counter()
         self._keys = keys
         self._clock = clock
         self._id_tokens: dict[tuple[str, str, bool], tuple[str, float]] = {}
-        self._access_tokens: dict[str, tuple[str, float]] = {}
+        self._access_tokens: dict[tuple[str, tuple[str, ...]], str] = {}
 
     def id_token(self, account: ServiceAccount, audience: str, full: Instance | None) -> str:
         """Return an ID token for `audience`; `full` adds what ``format=full`` adds."""
@@ -76,16 +83,21 @@ class Mint:
         claims.update(changes)
         return self._keys.sign({name: value for name, value in claims.items() if value is not None})
 
-    def access_token(self, account: ServiceAccount) -> dict[str, str | int]:
-        """Return the OAuth access token as the metadata server's JSON object."""
-        kept = self._access_tokens.get(account.email)
-        if kept is None or kept[1] - self._clock() <= ACCESS_TOKEN_REMINT:
-            # Nothing in the emulator accepts it; it only has the shape of the real thing.
-            kept = f"ya29.{secrets.token_urlsafe(96)}", self._clock() + self.lifetime
-            self._access_tokens[account.email] = kept
-        token, expires = kept
-        remaining = int(expires - self._clock())
-        return {"access_token": token, "expires_in": remaining, "token_type": "Bearer"}
+    def access_token(
+        self, account: ServiceAccount, scopes: tuple[str, ...] = ()
+    ) -> dict[str, str | int]:
+        """Return the OAuth access token as the metadata server's JSON object.
+
+        `scopes` are those that were asked for, none for all that the account has.
+        """
+        wanted = account.email, scopes or account.scopes
+        kept = self._access_tokens.get(wanted)
+        grant = self.access.of(kept) if kept is not None else None
+        if kept is None or grant is None or grant.expires_at - self._clock() <= ACCESS_TOKEN_REMINT:
+            grant = Grant(*wanted, self._clock() + self.lifetime)
+            kept = self._access_tokens[wanted] = self.access.issue(grant)
+        remaining = int(grant.expires_at - self._clock())
+        return {"access_token": kept, "expires_in": remaining, "token_type": "Bearer"}
 
     def forget(self) -> None:
         """Drop every kept token, so that the next request mints."""
