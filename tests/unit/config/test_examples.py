@@ -24,6 +24,7 @@ def without_source(config: Config) -> Config:
         "examples/one-service.yaml",
         "examples/by-path.yaml",
         "examples/a-port-each.yaml",
+        "examples/google-apis.yaml",
     ],
 )
 def test_an_example_runs_as_it_stands(name: str) -> None:
