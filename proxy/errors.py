@@ -15,6 +15,8 @@ from __future__ import annotations
 import enum
 from typing import ClassVar
 
+from proxy.frozen import frozen
+
 CHECK_NAME = "Check the spelling of the route's upstream, and DNS where the proxy runs."
 """The hint where a name cannot be resolved."""
 
@@ -235,6 +237,35 @@ class InternalError(ProxyError):
     title = "The proxy has a bug"
     sent_upstream = True
     default_hint = "Please report it with the traceback from the proxy's log."
+
+
+@frozen
+class PlatformError:
+    """A page that Google's front end made in a service's place, and what it means.
+
+    No failure of the proxy's: it has no class of its own and counts for no reason.  It is told to
+    callers in the same languages, and to the log in the same words.
+    """
+
+    status: int
+    detail: str
+    hint: str
+    retry_after: int | None = None
+    """None: what the page itself says of it is passed on."""
+
+    @property
+    def reason(self) -> str:
+        """What it is called in logs and messages."""
+        return f"upstream_{self.status}"
+
+    @property
+    def title(self) -> str:
+        """What has happened."""
+        return f"Google's front end answered {self.status} in place of the service"
+
+
+Explained = ProxyError | PlatformError
+"""What can be told to a caller in its language."""
 
 
 REASONS: dict[str, type[ProxyError]] = {kind.reason: kind for kind in ProxyError.__subclasses__()}

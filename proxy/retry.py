@@ -5,7 +5,7 @@ Pure: sees an error or a status, a method and a history; never sleeps, never loo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from proxy.config.model import Retries
@@ -164,6 +164,15 @@ def pause_before(
     """
     pause = min(policy.backoff * 2.0 ** (number - 1), LONGEST_BACKOFF) * (0.5 + random())
     return max(pause, retry_after or 0.0)
+
+
+def wait_before(retry_after: Sequence[bytes]) -> float | None:
+    """Return the seconds to wait before a repeat, by the values of Retry-After.
+
+    None where the caller should not be kept waiting for so long: the answer is its own.
+    """
+    wait = retry_after_seconds(retry_after[0]) if retry_after else 0.0
+    return wait if wait is not None and wait <= LONGEST_BACKOFF else None
 
 
 def retry_after_seconds(value: bytes) -> float | None:

@@ -147,6 +147,14 @@ class ErrorFormat(Enum):
     JSONRPC = "jsonrpc"
 
 
+class PlatformErrors(Enum):
+    """What becomes of the pages that Google's front end makes in a service's place."""
+
+    AUTO = "auto"
+    PASS = "pass"  # noqa: S105 (what is done with a page)
+    EXPLAIN = "explain"
+
+
 # Credentials are hashable values: one token cache exists for each of them and each audience, or
 # scopes.
 
@@ -470,6 +478,16 @@ class Route:
             "the language of errors that the proxy makes; `auto` recognises the caller",
             kind="choice",
             choices=ErrorFormat,
+        ),
+    )
+    platform_errors: PlatformErrors = field(
+        default=PlatformErrors.AUTO,
+        metadata=doc(
+            "pages that Google's front end makes in the service's place: `pass` them as they came,"
+            " or `explain` them in the caller's language; `auto` explains them to callers whose"
+            " language is recognised",
+            kind="choice",
+            choices=PlatformErrors,
         ),
     )
     allow_origins: tuple[str, ...] = field(

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from proxy.dialects.base import Dialect, ErrorAnswer, Request
-from proxy.dialects.registry import render
+from proxy.dialects.registry import is_recognised, render
 
-__all__ = ["Dialect", "ErrorAnswer", "Request", "render"]
+__all__ = ["Dialect", "ErrorAnswer", "Request", "is_recognised", "render"]

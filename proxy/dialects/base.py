@@ -7,11 +7,15 @@ from dataclasses import field
 from typing import Protocol
 
 from proxy.config.model import ErrorFormat
-from proxy.errors import MethodNotAllowed, ProxyError, UpstreamLoops
+from proxy.errors import Explained, MethodNotAllowed, PlatformError, UpstreamLoops
 from proxy.frozen import frozen
 
 REASON_FIELD = "x-auth-proxy-error"
 """On every answer that the proxy makes itself: its value is the reason."""
+
+
+PLATFORM_FIELD = "x-auth-proxy-platform-error"
+"""On every page of Google's front end that the proxy explains: its value is the status."""
 
 
 LOOP_FIELD = "x-auth-proxy-loop"
@@ -60,7 +64,7 @@ class Dialect(Protocol):
     def recognises(self, request: Request) -> bool:
         """Tell whether the caller speaks it."""
 
-    def answer(self, error: ProxyError, request: Request) -> ErrorAnswer:
+    def answer(self, error: Explained, request: Request) -> ErrorAnswer:
         """Return the error in it."""
 
 
@@ -74,7 +78,7 @@ def enveloped(flags: int, data: bytes) -> bytes:
     return struct.pack(">BI", flags, len(data)) + data
 
 
-def sentence(error: ProxyError) -> str:
+def sentence(error: Explained) -> str:
     """Return what a person reads of the error, for languages that have one text only."""
     said = error.detail
     if error.hint:
@@ -83,13 +87,20 @@ def sentence(error: ProxyError) -> str:
     return f"{error.title}: {said} [{error.reason}]"
 
 
-def common_fields(error: ProxyError, content_type: str, body: bytes) -> tuple[tuple[str, str], ...]:
+def mark(error: Explained) -> tuple[str, str]:
+    """Return the field that tells the answer from an application's."""
+    if isinstance(error, PlatformError):
+        return PLATFORM_FIELD, str(error.status)
+    return REASON_FIELD, error.reason
+
+
+def common_fields(error: Explained, content_type: str, body: bytes) -> tuple[tuple[str, str], ...]:
     """Return the fields that every answer has."""
     fields = [
         ("Content-Type", content_type),
         ("Content-Length", str(len(body))),
         ("Cache-Control", "no-store"),  # RFC 9111, 5.2.2.5: an error of this moment.
-        (REASON_FIELD, error.reason),
+        mark(error),
     ]
     if error.retry_after is not None:
         fields.append(("Retry-After", str(error.retry_after)))

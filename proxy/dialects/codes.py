@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import re
 
-from proxy.errors import Overloaded, ProxyError
+from proxy.errors import Explained, Overloaded, PlatformError
 
 
 class Code(enum.IntEnum):
@@ -21,6 +21,7 @@ class Code(enum.IntEnum):
     UNIMPLEMENTED = 12
     INTERNAL = 13
     UNAVAILABLE = 14
+    UNAUTHENTICATED = 16
 
     @property
     def label(self) -> str:
@@ -43,11 +44,26 @@ _CODES: dict[int, Code] = {
     504: Code.DEADLINE_EXCEEDED,
 }
 
+# What clients make of an intermediary's status themselves, Connect's and Twirp's the same
+# (https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md).
+_OF_THE_PLATFORM: dict[int, Code] = {
+    400: Code.INTERNAL,
+    401: Code.UNAUTHENTICATED,
+    403: Code.PERMISSION_DENIED,
+    404: Code.UNIMPLEMENTED,
+    429: Code.UNAVAILABLE,
+    502: Code.UNAVAILABLE,
+    503: Code.UNAVAILABLE,
+    504: Code.UNAVAILABLE,
+}
+
 _UNPRINTABLE = re.compile(rb"[^ -$&-~]")
 
 
-def code_of(error: ProxyError) -> Code:
+def code_of(error: Explained) -> Code:
     """Return the code that stands for `error`."""
+    if isinstance(error, PlatformError):
+        return _OF_THE_PLATFORM.get(error.status, Code.UNKNOWN)
     if isinstance(error, Overloaded):
         return Code.RESOURCE_EXHAUSTED
     return _CODES.get(error.status, Code.UNKNOWN)

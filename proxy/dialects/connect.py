@@ -19,7 +19,7 @@ from proxy.dialects.base import (
     sentence,
 )
 from proxy.dialects.codes import code_of
-from proxy.errors import ProxyError
+from proxy.errors import Explained
 
 _STREAM = re.compile(r"application/connect\+[a-z0-9.+-]{1,40}")
 _GET = re.compile(r"[?&]connect=v1(?:&|$)")
@@ -33,7 +33,7 @@ def recognises(request: Request) -> bool:
     return request.method == "GET" and _GET.search(request.target) is not None
 
 
-def answer(error: ProxyError, request: Request) -> ErrorAnswer:
+def answer(error: Explained, request: Request) -> ErrorAnswer:
     """Return the error as the end of a stream where the caller opened one, else as JSON."""
     said = {"code": code_of(error).label, "message": sentence(error)}
     if stream_type := _stream_type(request):

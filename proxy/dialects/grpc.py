@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 
-from proxy.dialects.base import LOOP_FIELD, REASON_FIELD, ErrorAnswer, Request, media_type, sentence
+from proxy.dialects.base import LOOP_FIELD, ErrorAnswer, Request, mark, media_type, sentence
 from proxy.dialects.codes import code_of, percent_encoded
-from proxy.errors import ProxyError, UpstreamLoops
+from proxy.errors import Explained, UpstreamLoops
 
 _TYPE = re.compile(r"application/grpc(?:\+[a-z0-9.+-]{1,40})?")
 _DEFAULT_TYPE = "application/grpc"
@@ -21,14 +21,14 @@ def recognises(request: Request) -> bool:
     return _TYPE.fullmatch(media_type(request.field("content-type"))) is not None
 
 
-def answer(error: ProxyError, request: Request) -> ErrorAnswer:
+def answer(error: Explained, request: Request) -> ErrorAnswer:
     """Return the error as the status of a call that brought nothing else."""
     content_type = media_type(request.field("content-type"))
     fields = [
         ("content-type", content_type if _TYPE.fullmatch(content_type) else _DEFAULT_TYPE),
         ("grpc-status", str(int(code_of(error)))),
         ("grpc-message", percent_encoded(sentence(error))),
-        (REASON_FIELD, error.reason),
+        mark(error),
     ]
     if isinstance(error, UpstreamLoops):
         fields.append((LOOP_FIELD, "1"))

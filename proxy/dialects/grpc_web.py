@@ -18,7 +18,7 @@ from proxy.dialects.base import (
     sentence,
 )
 from proxy.dialects.codes import code_of, percent_encoded
-from proxy.errors import ProxyError
+from proxy.errors import Explained
 
 _TYPE = re.compile(r"application/grpc-web(?:-text)?(?:\+[a-z0-9.+-]{1,40})?")
 _DEFAULT_TYPE = "application/grpc-web+proto"
@@ -30,7 +30,7 @@ def recognises(request: Request) -> bool:
     return _TYPE.fullmatch(media_type(request.field("content-type"))) is not None
 
 
-def answer(error: ProxyError, request: Request) -> ErrorAnswer:
+def answer(error: Explained, request: Request) -> ErrorAnswer:
     """Return the error as trailers in the body, in base64 for the text variant."""
     # The reason is a field of the head alone: clients put both into one set of metadata.
     status, message = int(code_of(error)), percent_encoded(sentence(error))

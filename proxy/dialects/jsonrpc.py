@@ -11,7 +11,7 @@ import json
 from typing import Any
 
 from proxy.dialects.base import ErrorAnswer, Request, common_fields, media_type, sentence
-from proxy.errors import ProxyError
+from proxy.errors import Explained
 
 # Section 5.1: -32000 to -32099 are for errors that the implementation defines.
 _CODE = -32000
@@ -29,7 +29,7 @@ def recognises(request: Request) -> bool:
     return found in _TYPES or ("json" in found and bool(_requests(request)))
 
 
-def answer(error: ProxyError, request: Request) -> ErrorAnswer:
+def answer(error: Explained, request: Request) -> ErrorAnswer:
     """Return the error as one response; for a batch, one for each of its requests."""
     requests = _requests(request)
     said: Any = _response(error, request, None)
@@ -43,7 +43,7 @@ def answer(error: ProxyError, request: Request) -> ErrorAnswer:
     return ErrorAnswer(error.status, common_fields(error, "application/json", body), body)
 
 
-def _response(error: ProxyError, request: Request, number: str | int | None) -> dict[str, Any]:
+def _response(error: Explained, request: Request, number: str | int | None) -> dict[str, Any]:
     data = {
         "reason": error.reason,
         "status": error.status,

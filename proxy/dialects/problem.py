@@ -12,7 +12,7 @@ from typing import Any
 
 from proxy.dialects import trpc
 from proxy.dialects.base import ErrorAnswer, Request, common_fields
-from proxy.errors import ProxyError
+from proxy.errors import Explained
 
 CONTENT_TYPE = "application/problem+json"
 
@@ -25,13 +25,13 @@ def recognises(request: Request) -> bool:  # noqa: ARG001 (the interface)
     return True
 
 
-def answer(error: ProxyError, request: Request) -> ErrorAnswer:
+def answer(error: Explained, request: Request) -> ErrorAnswer:
     """Return the error as a problem."""
     body = json.dumps(members(error, request)).encode()
     return ErrorAnswer(error.status, common_fields(error, CONTENT_TYPE, body), body)
 
 
-def members(error: ProxyError, request: Request) -> dict[str, Any]:
+def members(error: Explained, request: Request) -> dict[str, Any]:
     """Return the members of the problem's object."""
     return {
         "type": _TYPE + error.reason,

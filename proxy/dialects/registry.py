@@ -5,7 +5,7 @@ from __future__ import annotations
 from proxy.config.model import ErrorFormat
 from proxy.dialects import connect, grpc, grpc_web, jsonrpc, problem, trpc, twirp
 from proxy.dialects.base import Dialect, ErrorAnswer, Request
-from proxy.errors import ProxyError
+from proxy.errors import Explained
 
 # In the order in which `auto` asks them: by content type first, then by path and query, then by
 # the body; the last accepts everybody.
@@ -20,7 +20,16 @@ _DIALECTS: dict[ErrorFormat, Dialect] = {
 }
 
 
-def render(error: ProxyError, request: Request) -> ErrorAnswer:
+def is_recognised(request: Request) -> bool:
+    """Tell whether the caller's language is known: its route names it, or the request shows it."""
+    return request.language in _DIALECTS or any(
+        dialect.recognises(request)
+        for language, dialect in _DIALECTS.items()
+        if language is not ErrorFormat.PROBLEM
+    )
+
+
+def render(error: Explained, request: Request) -> ErrorAnswer:
     """Return the answer to `caller`: in the language its route names, or its own."""
     chosen = _DIALECTS.get(request.language)
     if chosen is None:

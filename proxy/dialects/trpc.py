@@ -8,15 +8,17 @@ from typing import Any
 from urllib.parse import unquote
 
 from proxy.dialects.base import ErrorAnswer, Request, common_fields, sentence
-from proxy.errors import ProxyError
+from proxy.errors import Explained
 
 # HTTP status → tRPC's key and JSON-RPC number (@trpc/server, `TRPC_ERROR_CODES_BY_KEY`).
 _CODES: dict[int, tuple[str, int]] = {
     400: ("BAD_REQUEST", -32600),
+    401: ("UNAUTHORIZED", -32001),
     403: ("FORBIDDEN", -32003),
     404: ("NOT_FOUND", -32004),
     405: ("METHOD_NOT_SUPPORTED", -32005),
     413: ("PAYLOAD_TOO_LARGE", -32013),
+    429: ("TOO_MANY_REQUESTS", -32029),
     500: ("INTERNAL_SERVER_ERROR", -32603),
     502: ("BAD_GATEWAY", -32603),
     503: ("SERVICE_UNAVAILABLE", -32603),
@@ -38,13 +40,13 @@ def recognises(request: Request) -> bool:
     )
 
 
-def answer(error: ProxyError, request: Request) -> ErrorAnswer:
+def answer(error: Explained, request: Request) -> ErrorAnswer:
     """Return the error as tRPC's envelope."""
     body = json.dumps({"error": shape(error, request)}).encode()
     return ErrorAnswer(error.status, common_fields(error, "application/json", body), body)
 
 
-def shape(error: ProxyError, request: Request) -> dict[str, Any]:
+def shape(error: Explained, request: Request) -> dict[str, Any]:
     """Return the error object, with a copy of itself under ``json`` for transformers."""
     key, number = _CODES.get(error.status, _OTHER)
     path = unquote(request.target.partition("?")[0].rpartition("/")[2])

@@ -7,7 +7,7 @@ import re
 
 from proxy.dialects.base import ErrorAnswer, Request, common_fields, sentence
 from proxy.dialects.codes import code_of
-from proxy.errors import ProxyError
+from proxy.errors import Explained
 
 _PATH = re.compile(r"/twirp/[\w.]+/\w+")
 
@@ -22,7 +22,7 @@ def recognises(request: Request) -> bool:
     return request.method == "POST" and at >= 0 and _PATH.fullmatch(path, at) is not None
 
 
-def answer(error: ProxyError, request: Request) -> ErrorAnswer:
+def answer(error: Explained, request: Request) -> ErrorAnswer:
     """Return the error as Twirp's object; the values of ``meta`` are strings by its rules."""
     said = {
         "code": _OWN_CODES.get(error.status) or code_of(error).label,

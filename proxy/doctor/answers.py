@@ -39,7 +39,12 @@ _SENTENCES = (
 PERIMETER = ("vpcServiceControlsUniqueIdentifier", "VPC_SERVICE_CONTROLS")
 """What Google says, as HTML or as JSON, where VPC Service Controls refuse a call."""
 
-_LINES = ("Rate exceeded.", "Service Unavailable", "upstream connect error or disconnect/reset")
+_LINES = (
+    "Rate exceeded.",
+    "Service Unavailable",
+    "upstream connect error or disconnect/reset",
+    "upstream request timeout",
+)
 
 _LOWEST_ERROR = 400
 _NAME = 40  # Characters of a server's name that are shown.

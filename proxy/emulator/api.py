@@ -65,7 +65,7 @@ def _error(code: str, reason: str, message: str) -> ApiError:
     status = _STATUS[code]
     invalid = "" if reason == "CREDENTIALS_MISSING" else ', error="invalid_token"'
     challenge = (("WWW-Authenticate", _CHALLENGE + invalid),) if code == UNAUTHENTICATED else ()
-    return ApiError(status, challenge, code, reason, message)
+    return ApiError(status, challenge, code=code, reason=reason, message=message)
 
 
 _MISSING = _error(

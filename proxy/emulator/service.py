@@ -120,13 +120,19 @@ class ProtectedService:
         return [request for request in self.requests if request.status is None]
 
     def answer_next(
-        self, status: int, *, times: int = 1, headers: tuple[tuple[str, str], ...] = ()
+        self,
+        status: int,
+        *,
+        times: int = 1,
+        headers: tuple[tuple[str, str], ...] = (),
+        robot: bool = False,
     ) -> None:
         """Let the front answer the next `times` requests with a valid token by `status`.
 
-        That is how 429 (no instance free) and 503 (the instance broke) look.
+        That is how 429 (no instance free) and 503 (the instance broke) look; `robot` is the other
+        form of its 404 (see `Page`).
         """
-        self._planned.extend([Page(status, headers)] * times)
+        self._planned.extend([Page(status, headers, robot)] * times)
 
     async def start(self) -> Self:
         """Open the port."""

@@ -21,20 +21,20 @@ from proxy.errors import (
     BodyTooLarge,
     DownstreamGone,
     Draining,
-    HeadersTooLarge,
     InternalError,
+    PlatformError,
     ProxyError,
     UpstreamTimedOut,
 )
 from proxy.identity.token import Token
 from proxy.plane import guard
 from proxy.plane.acquire import Pursuit, equip, rest
-from proxy.plane.answer import dated, write_error
+from proxy.plane.answer import FailedRequest, write_preflight
 from proxy.plane.codec import DownstreamCodec, UpstreamCodec
 from proxy.plane.destinations import Choice
-from proxy.plane.front_end import REFUSALS, may_be_platform, refusal_of
-from proxy.plane.head import RequestHead, ResponseHead, block, values
-from proxy.plane.held import Held
+from proxy.plane.front_end import may_be_api_refusal, may_be_platform
+from proxy.plane.head import RequestHead, ResponseHead, values
+from proxy.plane.held import HOLD_SECONDS, Held
 from proxy.plane.pools import Connector
 from proxy.plane.prepared import PreparedRoute
 from proxy.plane.replay import Replay
@@ -51,14 +51,13 @@ from proxy.plane.state import (
 )
 from proxy.plane.tunnel import Tunnel
 from proxy.retry import (
-    LONGEST_BACKOFF,
     Attempt,
     allowed,
     cause_of,
     pause_before,
-    retry_after_seconds,
     stale_connection,
     unprocessed,
+    wait_before,
 )
 
 log = logging.getLogger("proxy.plane")
@@ -92,9 +91,9 @@ class Exchange:
     __slots__ = (
         "_answered", "_down", "_ended", "_held", "_kept", "_owner", "_replay", "_target",
         "_total_at", "_trailers", "_tunnel", "_up", "attempts", "came_whole", "choice", "deadline",
-        "destination", "entered", "head", "permission", "protocol", "refused_as", "replaces_token",
-        "request_bytes", "response_bytes", "route", "sent_at", "started_at", "state", "status",
-        "task", "token",
+        "destination", "entered", "head", "permission", "platform_error", "protocol",
+        "replaces_token", "request_bytes", "response_bytes", "route", "sent_at", "started_at",
+        "state", "status", "task", "token",
     )  # fmt: skip
 
     def __init__(
@@ -115,8 +114,8 @@ class Exchange:
         self.permission = b""
         """Fields that let the page of an allowed origin read the answer; mostly none."""
         self.status = 0
-        self.refused_as = 0
-        """The status of an answer that may be a refusal by the platform, to be explained."""
+        self.platform_error: PlatformError | None = None
+        """What the answer means where Google's front end made it, not the application."""
         self.attempts = self.request_bytes = self.response_bytes = 0
         self.came_whole = False
         """Whether the answer came in one piece: then its head came when everything ended."""
@@ -212,23 +211,15 @@ class Exchange:
             ProxyError: the request may not pass.
         """
         head, route = self.head, self.route
-        if head.raw_size > route.head_limit:
-            raise HeadersTooLarge(f"The request head is larger than {route.head_limit} bytes.")
-        limit = route.body_limit
-        if limit and (head.length or 0) > limit:
-            raise BodyTooLarge(f"The request body is larger than {limit} bytes.")
+        route.check(head)
         if not head.guarded:
             return False
         self.permission = route.guard.permission_for(head)
         if not (self.permission and guard.is_preflight(head)):
             return False
-        answer = guard.preflight_answer(head)
-        date = block([dated(self._owner.wall())])
-        answer.fields = guard.allow(answer.fields + date, self.permission)
-        self.status = answer.status
+        self.status = guard.PERMITTED
         self._finish(None)
-        self._down.write_head(answer)
-        self._down.write_end(b"")
+        write_preflight(self._down, head, now=self._owner.wall(), permission=self.permission)
         return True
 
     # --- an attempt --------------------------------------------------------------------------
@@ -411,8 +402,6 @@ class Exchange:
             self._replay.forget()
         if self.permission or self.route.edits:
             self.route.edit(head, self.head, self.destination, self.permission)
-        if head.status in REFUSALS and self.token is not None:
-            self.refused_as = refusal_of(head)
         self._down.write_head(head)
 
     def response_data(self, data: bytes) -> None:
@@ -497,6 +486,7 @@ class Exchange:
         if self._answered or not allowed(cause, attempt, policy, self.route.budget):
             return False
         self.route.stats.retries[str(cause)] += 1
+        self._held = None
         self._drop_upstream()
         if self.choice is not None:
             self.choice.next(str(cause))
@@ -516,27 +506,27 @@ class Exchange:
         self._wait(partial(self._pursue, pause=pause))
 
     def _intercept(self, head: ResponseHead) -> bool:
-        """Keep a response from the caller because the attempt may be repeated; return whether."""
-        if head.status == 401 and self.destination.token_cache is not None:  # noqa: PLR2004 (RFC 9110)
-            if self.replaces_token and not self._answered and may_be_platform(head, self.token):
-                self._move_to(HOLDING)
-                self._held = Held(self, head)
-                return True
-            return False
+        """Keep a response from the caller, to look at it or to repeat; return whether."""
+        if not (may_be_platform(head) or may_be_api_refusal(head, self.token)):
+            return self.repeats_status(head)
+        self._move_to(HOLDING)
+        self._held = Held(self, head)
+        self.deadline = min(self._owner.clock() + HOLD_SECONDS, self._total_at)
+        return True
+
+    def repeats_status(self, head: ResponseHead) -> bool:
+        """Begin another attempt after a status that the route repeats; return whether."""
         if head.status not in self.route.config.retries.on:
             return False
-        found = values(head.fields, b"retry-after")
-        wait = retry_after_seconds(found[0]) if found else 0.0
-        if wait is None or wait > LONGEST_BACKOFF:
-            return False  # Longer than the caller should be kept waiting: the answer is its own.
-        return self._repeats(head.status, self._history(), wait)
+        wait = wait_before(values(head.fields, b"retry-after"))
+        return wait is not None and self._repeats(head.status, self._history(), wait)
 
     # --- for a response that is held ---------------------------------------------------------
 
     @property
     def is_repeatable(self) -> bool:
-        """Whether the request is whole and at hand."""
-        return self._ended and self._is_replayable()
+        """Whether another attempt can be made of what is at hand, unnoticed by the caller."""
+        return self._ended and self._is_replayable() and not self._answered
 
     def hold_for(self, step: Step) -> None:
         """Do `step` while a response is held, and not read."""
@@ -550,6 +540,16 @@ class Exchange:
         self._held = None
         self._drop_upstream()
         self._wait(self._pursue)
+
+    def explain(self, page: ResponseHead, error: PlatformError) -> bool:
+        """Answer with `error` instead of a page if the caller is to read that; return whether."""
+        request = self._failed_request()
+        if not request.is_told(self.route.config.platform_errors):
+            return False
+        self.status = page.status
+        self._finish(None)
+        request.answer(error, now=self._owner.wall(), page=page.fields)
+        return True
 
     def release(self, head: ResponseHead) -> None:
         """Begin the held response to the caller."""
@@ -584,6 +584,9 @@ class Exchange:
         timeouts = self.route.config.timeouts
         if now >= self._total_at:
             detail = f"The exchange was not done within {timeouts.total:g} s (timeouts.total)."
+        elif self._held is not None:
+            self._held.overdue()
+            return
         elif self.state is ATTEMPTING and self._ended:
             detail = f"No response came within {timeouts.response:g} s (timeouts.response)."
             if self.choice is not None:
@@ -609,17 +612,17 @@ class Exchange:
             return
         self.status = error.status
         self._finish(error)
-        write_error(
+        self._failed_request().answer(error, now=self._owner.wall())
+
+    def _failed_request(self) -> FailedRequest:
+        return FailedRequest(
             self._down,
-            error,
             self.head,
-            now=self._owner.wall(),
-            route=self.route.name,
-            language=self.route.config.errors,
+            self.route.name,
+            self.route.config.errors,
+            body=self._replay.small() if self._ended and self._replay is not None else b"",
             permission=self.permission,
             said=b"" if self.choice is None else self.destination.said,
-            # What an answer belongs to stands in it, in some languages.
-            body=self._replay.small() if self._ended and self._replay is not None else b"",
         )
 
     def _drop_upstream(self) -> None:

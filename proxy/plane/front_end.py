@@ -1,7 +1,7 @@
-"""Refusals by Google's front end: told from answers of the application behind it, and explained.
+"""Google's front end: which answers are its own, made in a service's place, and what they mean.
 
-The front end's means that the container never saw the request: the token was refused, and a
-new one may be tried.  The application's is an answer like any other.
+The container never saw such a request, or broke off while it served it.  What the application
+behind answers is an answer like any other, whatever stands in it.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 
 from proxy.config.model import Auth, Route
+from proxy.errors import PlatformError
 from proxy.identity.access_token import AccessToken
 from proxy.identity.token import Token
-from proxy.plane.head import ResponseHead, values
+from proxy.plane.head import ResponseHead, pairs, values
 
 DESCRIPTION = b'error_description="The access token could not be verified"'
 """What the front end's ``WWW-Authenticate: Bearer error="invalid_token"`` goes on with.
@@ -19,12 +20,51 @@ DESCRIPTION = b'error_description="The access token could not be verified"'
 Seen in many reports, documented nowhere.  ``invalid_token`` alone proves nothing: it is what
 RFC 6750, 3.1 tells every application to say of its users' tokens."""
 
-# The sentence of the front end's HTML page (known in the same way).
-_SENTENCE = b"Your client does not have permission to the requested URL"
+PAGE_BYTES = 16 * 1024
+"""Of the largest page that can be the front end's.
 
-PAGE_BYTES = 4096
-"""Of a page in which the sentence stands, if anywhere; the front end's page is 300 long."""
+Those that are known have 14 to 1600, and repeat the URL, which a batch of queries makes long."""
 
+_UNAUTHORIZED = 401  # RFC 9110, 15.5.2
+STATUSES = frozenset((401, 403, 404, 429, 500, 502, 503, 504))
+"""With which the front end answers by itself."""
+
+# What it sends with its pages, of which reports show nothing else. Frameworks add at least one
+# of their own to an error (X-Powered-By, ETag, X-Content-Type-Options, Vary, a cookie).
+_FIELDS = frozenset(
+    (
+        b"alt-svc", b"content-length", b"content-type", b"date", b"referrer-policy", b"retry-after",
+        b"server", b"traceparent", b"via", b"www-authenticate", b"x-cloud-trace-context",
+    )
+)  # fmt: skip
+
+_SERVER = b"Google Frontend"
+"""What ``Server`` says, on applications' answers too; the pages with the robot have none."""
+
+# The page of Cloud Run, App Engine and the load balancers; no two of its kind differ in more
+# than the sentence. Every repetition ends at a character that it cannot contain: linear.
+_PAGE = re.compile(
+    rb"<html><head>\s*(?:<meta [^<>]*>\s*)?<title>(\d{3}) [^<]*</title>\s*</head>\s*"
+    rb"<body[^<>]*>\s*<h1>Error: [^<]*</h1>\s*"
+    rb"<h2>(?:Your client does not have permission to|The requested URL |Rate exceeded\."
+    rb"|The server encountered an? |The service you requested is not available|Service Unavailable)"
+    rb"(?:[^<]|</?(?:code|p)>)*</h2>\s*(?:<h2></h2>\s*)?</body>\s*</html>\s*"
+)
+
+# The page with the robot, for names and paths behind which there is no service.
+_ROBOT = re.compile(
+    rb"<!DOCTYPE html>\s*<html lang=en>\s*<meta charset=utf-8>\s*"
+    rb"(?:<meta name=viewport [^<>]*>\s*)?<title>Error (\d{3}) \([^<]*\)!!1</title>"
+)
+_ROBOT_ENDS = b"<ins>That\xe2\x80\x99s all we know.</ins>"
+
+# Whole bodies; only with `Server`, since an application could say as little.
+_LINES = (
+    re.compile(rb"Rate exceeded\.\s*"),
+    re.compile(rb"Service Unavailable\s*"),
+    re.compile(rb"upstream connect error or disconnect/reset before headers\.[^\r\n<]*\s*"),
+    re.compile(rb"upstream request timeout\s*"),
+)
 
 # What Google's APIs say of an access token: https://cloud.google.com/apis/design/errors, and
 # https://cloud.google.com/storage/docs/json_api/v1/status-codes for those of the older form.
@@ -33,97 +73,151 @@ _API_ERROR = re.compile(
     rb'|"reason"\s*:\s*"(?:ACCESS_TOKEN_(?:EXPIRED|TYPE_UNSUPPORTED)|authError)"'
 )
 
-
-def may_be_platform(head: ResponseHead, token: Token | None) -> bool:
-    """Tell whether a 401 to `token` is worth holding back until its body has been looked at."""
-    kinds = [kind.lower() for kind in values(head.fields, b"content-type")]
-    looked_at = b"application/json" if isinstance(token, AccessToken) else b"text/html"
-    return is_described(head) or any(kind.startswith(looked_at) for kind in kinds)
+_BEGINNINGS = (
+    b"<html><head>", b"<!DOCTYPE html>", b"Rate exceeded.", b"Service Unavailable",
+    b"upstream connect error or disconnect/reset before headers.", b"upstream request timeout",
+)  # fmt: skip
 
 
-def is_platform(head: ResponseHead, body: bytes, token: Token | None) -> bool:
-    """Tell whether Google made a 401 to `token`, of whose body `body` has come.
+def may_be_platform(head: ResponseHead) -> bool:
+    """Tell whether the front end may have made a response, of which the head has come.
 
-    What one of its APIs says in JSON counts for access tokens alone: a service behind the front
-    end may say the same of its users.
+    Without a body only its description of a 401 tells, so a HEAD is the application's.
     """
-    if isinstance(token, AccessToken) and _API_ERROR.search(body):
+    if head.status not in STATUSES:
+        return False
+    if is_described(head):
         return True
-    return is_described(head) or _SENTENCE in body
+    if head.bodyless or head.length == 0 or (head.length or 0) > PAGE_BYTES:
+        return False
+    is_text = False
+    for name, value in pairs(head.fields):
+        lower = name.lower()
+        if lower not in _FIELDS or (lower == b"server" and value != _SERVER):
+            return False
+        if lower == b"content-type":
+            is_text = value.lower().startswith((b"text/html", b"text/plain"))
+    return is_text
+
+
+def may_become_page(body: bytes | bytearray) -> bool:
+    """Tell whether a body that begins with `body` may be one of the front end's pages."""
+    return any(body.startswith(each[: len(body)]) for each in _BEGINNINGS)
+
+
+def is_platform(head: ResponseHead, body: bytes) -> bool:
+    """Tell whether the front end made a response; `body` is the whole of it."""
+    if not may_be_platform(head):
+        return False
+    if is_described(head):
+        return True
+    if len(body) > PAGE_BYTES:
+        return False
+    if page := _PAGE.fullmatch(body) or _ROBOT.match(body):
+        is_whole = page.re is _PAGE or body.rstrip().endswith(_ROBOT_ENDS)
+        return is_whole and int(page[1]) == head.status
+    has_server = bool(values(head.fields, b"server"))
+    return has_server and any(line.fullmatch(body) for line in _LINES)
 
 
 def is_described(head: ResponseHead) -> bool:
     """Tell whether a 401 describes itself in the front end's words."""
-    return any(
+    return head.status == _UNAUTHORIZED and any(
         challenge[:7].lower() == b"bearer " and DESCRIPTION in challenge
         for challenge in values(head.fields, b"www-authenticate")
     )
 
 
-REFUSALS = frozenset((401, 403, 404))
-"""Statuses by which Google's front ends refuse a call: token, permission, ingress."""
+def may_be_api_refusal(head: ResponseHead, token: Token | None) -> bool:
+    """Tell whether one of Google's APIs may have refused an access token."""
+    return (
+        head.status == _UNAUTHORIZED
+        and isinstance(token, AccessToken)
+        and any(
+            kind.lower().startswith(b"application/json")
+            for kind in values(head.fields, b"content-type")
+        )
+    )
 
 
-def refusal_of(head: ResponseHead) -> int:
-    """Return the status if the answer may be a refusal by the platform, else 0.
+def is_api_refusal(head: ResponseHead, body: bytes, token: Token | None) -> bool:
+    """Tell whether one of Google's APIs refused an access token; `body` is what has come.
 
-    A 404 counts where it is a page: internal ingress and VPC Service Controls answer so
-    (Cloud Run, "Troubleshooting: 404"), while APIs answer in their own formats.
+    What it says in JSON counts for access tokens alone: a service behind the front end may say
+    the same of its users.
     """
-    if head.status != 404:  # noqa: PLR2004 (RFC 9110, 15.5.5)
-        return head.status
-    kinds = values(head.fields, b"content-type")
-    return 404 if any(kind.lower().startswith(b"text/html") for kind in kinds) else 0
+    return may_be_api_refusal(head, token) and _API_ERROR.search(body) is not None
 
 
-def explain(status: int, route: Route, token: Token | None) -> tuple[str, str]:
-    """Return a sentence on what was refused and one on what to do."""
+def explain(status: int, route: Route, token: Token | None) -> PlatformError:
+    """Return what a page of the front end with `status` means for a call that carried `token`."""
     account = (token.email if token else None) or "the account of these credentials"
     if route.auth is Auth.ACCESS_TOKEN:
         return _explain_api(status, route, account)
-    if status == 401:  # noqa: PLR2004 (RFC 9110, 15.5.2)
-        text = (
-            f"The upstream of route {route.name} answered 401 to a token of {account}"
-            f" for the audience {route.first.audience}."
+    service, region = service_of(route)
+    where = f"{service} --region={region}"
+    if token is None and status in (401, 403):
+        return PlatformError(
+            status,
+            "The service takes only callers that it knows, and this call carried no ID token: the"
+            f" `auth` of route {route.name} is none.",
+            "Set the route's `auth: id_token`.",
         )
-        hint = (
-            "If the service runs on Cloud Run, the audience must be its run.app URL or one of its"
-            " custom audiences: set the route's `audience`. Otherwise the application refused the"
-            " caller itself."
+    if status == _UNAUTHORIZED:
+        return PlatformError(
+            status,
+            f"The ID token of {account} for the audience {route.first.audience} was refused.",
+            "The audience must be the service's run.app URL or one of its custom audiences: set the"
+            f" route's `audience` to what `gcloud run services describe {where}"
+            " --format='value(status.url)'` prints.",
         )
-        return text, hint
-    if status == 404:  # noqa: PLR2004 (RFC 9110, 15.5.5)
-        text = (
-            f"The upstream of route {route.name} answered 404 with a page: if the application did"
-            " not make it, Google's front end did, because the service takes internal traffic only."
+    if status == 403:  # noqa: PLR2004 (RFC 9110, 15.5.4)
+        return PlatformError(
+            status,
+            f"{account} may not call the service (audience {route.first.audience}): it lacks"
+            " roles/run.invoker.",
+            grant_command(route, account),
         )
-        hint = (
-            "Look at the service's ingress (gcloud run services describe) and send this service's"
-            " traffic through a VPC: --vpc-egress=all-traffic, with Private Google Access."
-        )
-        return text, hint
-    text = (
-        f"The upstream of route {route.name} answered 403: {account} may lack"
-        " roles/run.invoker on the service."
-    )
-    return text, grant_command(route, account)
+    detail, hint = _MEANING[status], _REMEDY[status]
+    return PlatformError(status, detail, hint.format(where=where))
 
 
-def _explain_api(status: int, route: Route, account: str) -> tuple[str, str]:
-    """Explain what one of Google's APIs refused; its own answer says more, and is the caller's."""
-    text = f"The upstream of route {route.name} answered {status} to an access token of {account}"
-    if status == 401:  # noqa: PLR2004 (RFC 9110, 15.5.2)
-        hint = "Look at what the API says in its answer, and at this machine's clock."
-        return f"{text}.", hint
-    if status == 404:  # noqa: PLR2004 (RFC 9110, 15.5.5)
-        hint = "Compare the path, and the region in the route's `upstream`, with the API's own."
-        return f"{text}, with a page.", hint
-    hint = (
-        "The API's answer names the permission, the scope or the API that is missing: grant a role"
-        " (gcloud projects add-iam-policy-binding), add to the route's `scopes`, or enable it"
-        " (gcloud services enable)."
-    )
-    return f"{text} for {' '.join(route.scopes)}.", hint
+def _explain_api(status: int, route: Route, account: str) -> PlatformError:
+    """Explain what was refused on the way to one of Google's APIs."""
+    detail = f"The call carried an access token of {account} for {' '.join(route.scopes)}."
+    return PlatformError(status, detail, _API_REMEDY.get(status, "Repeat the call later."))
+
+
+_API_REMEDY = {
+    401: "Look at what the API says in its answer, and at this machine's clock.",
+    403: "Grant a role (gcloud projects add-iam-policy-binding), add to the route's `scopes`, or"
+    " enable the API (gcloud services enable).",
+    404: "Compare the path, and the region in the route's `upstream`, with the API's own.",
+}
+
+
+# Source: https://cloud.google.com/run/docs/troubleshooting
+_MEANING = {
+    404: "It shows this caller no such service: the URL is wrong, or the service takes internal"
+    " traffic only and the call did not come through its VPC network.",
+    429: "No instance of the service was free, and no more may or can be started so fast.",
+    500: "It could not start an instance in time, or could not pass the service's answer on.",
+    502: "It could not pass the service's answer on.",
+    503: "The service's instance could not be started, or ended without an answer.",
+    504: "The service did not answer within its request timeout.",
+}
+_LOGS = "`gcloud run services logs read {where} --limit=20` says why."
+_REMEDY = {
+    404: "`gcloud run services describe {where}` prints URL and ingress. If that is internal, send"
+    " this workload's traffic through the VPC: --vpc-egress=all-traffic, with Private Google"
+    " Access. Paths such as /healthz Cloud Run keeps to itself.",
+    429: "`gcloud run services update {where} --max-instances=N` lets it have more; the route's"
+    " `retries: {{on: [429]}}` waits for one.",
+    500: _LOGS,
+    502: _LOGS,
+    503: _LOGS,
+    504: "`gcloud run services update {where} --timeout=SECONDS` gives it longer.",
+}
 
 
 def grant_command(route: Route, account: str) -> str:

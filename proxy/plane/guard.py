@@ -239,6 +239,9 @@ def host_guard(route: Route) -> HostGuard | None:
     return HostGuard(route.allow_hosts)
 
 
+PERMITTED = 204  # RFC 9110, 15.3.5
+
+
 def is_preflight(head: RequestHead) -> bool:
     """Tell whether a browser asks for permission (Fetch Standard, 3.2.2: CORS-preflight)."""
     return head.method == b"OPTIONS" and bool(values(head.fields, b"access-control-request-method"))
@@ -253,7 +256,7 @@ def preflight_answer(head: RequestHead) -> ResponseHead:
     if asked:
         answer.append((b"Access-Control-Allow-Headers", asked[0]))
     answer.append((b"Access-Control-Max-Age", b"600"))
-    return ResponseHead(204, block(answer), bodyless=True)
+    return ResponseHead(PERMITTED, block(answer), bodyless=True)
 
 
 def allow(fields: bytes, permission: bytes) -> bytes:

@@ -8,11 +8,10 @@ from collections.abc import Callable
 from typing import final
 
 from proxy.config.model import ErrorFormat, IdentityHeader, Limits, Route
-from proxy.errors import ProxyError, UpstreamConnectFailed
+from proxy.errors import BodyTooLarge, HeadersTooLarge, ProxyError, UpstreamConnectFailed
 from proxy.identity.header import FORWARDED_AUTHORIZATION, spelling
 from proxy.plane.destination import Destination
 from proxy.plane.destinations import Destinations
-from proxy.plane.front_end import explain
 from proxy.plane.gate import Gate
 from proxy.plane.guard import LoopGuard, OriginGuard, allow, host_guard
 from proxy.plane.head import RequestHead, ResponseHead, block, tokens, values
@@ -105,6 +104,18 @@ class PreparedRoute:
         names = [*identity, *ours, *self.config.remove_headers]
         return [*_HOP_BY_HOP, *(spelling(name.encode()) for name in names)]
 
+    def check(self, head: RequestHead) -> None:
+        """Judge what a request announces of itself.
+
+        Raises:
+            HeadersTooLarge, BodyTooLarge: it is more than a limit allows.
+        """
+        if head.raw_size > self.head_limit:
+            raise HeadersTooLarge(f"The request head is larger than {self.head_limit} bytes.")
+        limit = self.body_limit
+        if limit and (head.length or 0) > limit:
+            raise BodyTooLarge(f"The request body is larger than {limit} bytes.")
+
     def prepare(self, head: RequestHead) -> tuple[bytes, bytes]:
         """Return target and fields for any destination.  Runs once, before the first attempt.
 
@@ -143,13 +154,6 @@ class PreparedRoute:
             head.fields += destination.said
         if permission:
             head.fields = allow(head.fields, permission)
-
-    def explanation(self, status: int) -> tuple[str, str] | None:
-        """Return what a refusal with `status` usually means, and what to do; None without auth."""
-        destination = self.destinations[0]
-        if destination.token_cache is None:
-            return None
-        return explain(status, self.config, destination.token)
 
     def trailers(self, fields: bytes) -> bytes:
         """Return what of the request's trailers reaches the upstream, both as field blocks."""

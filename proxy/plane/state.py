@@ -15,7 +15,7 @@ class State(enum.IntEnum):
     ATTEMPTING = 2
     """The request travels; no final head came back."""
     HOLDING = 3
-    """A 401 came back; whether it is repeated with another token is being found out."""
+    """An error came back that may be the platform's: that, and what follows, is being found out."""
     RELAYING = 4
     """The response is on its way to the caller: a failure can only cut."""
     TUNNELLING = 5

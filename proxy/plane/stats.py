@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, final
 
 from proxy.clock import Clock
-from proxy.errors import DownstreamGone, Fault, ProxyError
+from proxy.errors import DownstreamGone, Fault, PlatformError, ProxyError
 from proxy.frozen import frozen
 from proxy.plane.head import RequestHead, values
 
@@ -22,6 +22,8 @@ log = logging.getLogger("proxy.access")
 explanations = logging.getLogger("proxy.plane.refused")
 
 _SERVER_ERROR = 500
+
+_REFUSALS = frozenset((401, 403, 404))  # Token, permission, ingress: what a person can mend.
 
 # Seconds. From a hit on the same host to Cloud Run's longest request timeout (60 min).
 DURATION_BOUNDS = (
@@ -128,16 +130,14 @@ class ReportedRoute(Protocol):
     name: str
     stats: RouteStats
 
-    def explanation(self, status: int) -> tuple[str, str] | None:
-        """Return what a refusal with `status` usually means, and what to do; None if nothing."""
-
 
 class Ended(Protocol):
     """What of an exchange is reported."""
 
     head: RequestHead
     status: int
-    refused_as: int
+    platform_error: PlatformError | None
+    """Set where Google's front end answered."""
     request_bytes: int
     response_bytes: int
     protocol: str
@@ -177,8 +177,8 @@ class Reporter:
         level = logging.INFO if is_plain else _level(status, error)
         if log.isEnabledFor(level):
             _write(level, stats.name, exchange.head, _http(exchange, seconds), error)
-        if exchange.refused_as and error is None:
-            _explain(exchange.refused_as, exchange.route)
+        if exchange.platform_error is not None:
+            _explain(exchange.platform_error, stats.name)
 
     def refused(self, head: RequestHead, protocol: str, error: ProxyError, route: str = "") -> None:
         """Report a request that never became an exchange; `route` is empty where none matched."""
@@ -214,13 +214,11 @@ def _http(exchange: Ended, seconds: float) -> dict[str, Any]:
     }
 
 
-def _explain(status: int, route: ReportedRoute) -> None:
-    """Say once a minute per route what a refused token usually means."""
-    explanation = route.explanation(status)
-    if explanation is not None:
-        text, hint = explanation
-        extra = {"route": route.name, "reason": f"upstream_{status}", "per_minute": 1}
-        explanations.warning(text, extra={**extra, "hint": hint})
+def _explain(error: PlatformError, route: str) -> None:
+    """Say once a minute per route and status why Google's front end refuses its calls."""
+    if error.status in _REFUSALS:
+        extra = {"route": route, "reason": error.reason, "per_minute": 1, "hint": error.hint}
+        explanations.warning(f"{error.title}: {error.detail}", extra=extra)
 
 
 def _level(status: int, error: ProxyError | None) -> int:

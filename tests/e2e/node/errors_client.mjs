@@ -16,7 +16,14 @@ import { createConnectTransport, createGrpcTransport, createGrpcWebTransport } f
 import { MessageType, ScalarType } from "@protobuf-ts/runtime";
 import { ServiceType } from "@protobuf-ts/runtime-rpc";
 import { TwirpFetchTransport } from "@protobuf-ts/twirp-transport";
-import { createTRPCClient, httpBatchLink, httpBatchStreamLink, httpLink } from "@trpc/client";
+import {
+  createTRPCClient,
+  httpBatchLink,
+  httpBatchStreamLink,
+  httpLink,
+  httpSubscriptionLink,
+} from "@trpc/client";
+import { EventSource } from "eventsource";
 import { JSONRPCClient } from "json-rpc-2.0";
 import superjson from "superjson";
 import { report } from "./peer.mjs";
@@ -66,9 +73,12 @@ const calls = {
   },
 };
 
+// What the proxy made of a failure of its own, or of a page of Google's front end.
+const mark = (fields) => fields?.get("x-auth-proxy-error") ?? fields?.get("x-auth-proxy-platform-error");
+
 function connectError(error) {
   if (!(error instanceof ConnectError)) throw error;
-  return { code: Code[error.code], message: error.rawMessage, reason: error.metadata.get("x-auth-proxy-error") };
+  return { code: Code[error.code], message: error.rawMessage, reason: mark(error.metadata) };
 }
 
 // Returns a scenario: the call `kind` over a transport made by `transport` with `options`.
@@ -82,7 +92,7 @@ const rpc = (transport, kind, options) => (baseUrl) => ({
 const trpcError = (error) => ({
   code: error.data?.code,
   message: error.message,
-  reason: error.meta?.response?.headers.get("x-auth-proxy-error"),
+  reason: mark(error.meta?.response?.headers),
   status: error.data?.httpStatus,
 });
 
@@ -90,6 +100,21 @@ const trpc = (link, call) => (baseUrl) => {
   const client = createTRPCClient({ links: [link({ url: `${baseUrl}/trpc`, transformer })] });
   return { call: () => call(client), told: trpcError };
 };
+
+// EventSource shows its page the status of an answer that is no stream, and nothing else of it.
+const subscription = (baseUrl) => ({
+  call: () =>
+    new Promise((_, reject) => {
+      const client = createTRPCClient({ links: [httpSubscriptionLink({ url: `${baseUrl}/trpc`, EventSource })] });
+      const made = client.ticks.subscribe(undefined, {
+        onError(error) {
+          made.unsubscribe();
+          reject(error);
+        },
+      });
+    }),
+  told: (error) => ({ message: error.message, status: error.cause?.code ?? error.data?.httpStatus ?? null }),
+});
 
 // All calls of a batch fail alike.
 async function batch(client) {
@@ -156,6 +181,7 @@ const scenarios = {
   "trpc mutation": trpc(httpLink, (client) => client.a.b.mutate({ n: 1 })),
   "trpc batch": trpc(httpBatchLink, batch),
   "trpc stream": trpc(httpBatchStreamLink, batch),
+  "trpc subscription": subscription,
   twirp: twirp(false),
   "twirp json": twirp(true),
   "jsonrpc call": jsonrpc((client) => client.request("sum", [1, 2])),

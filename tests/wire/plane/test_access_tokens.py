@@ -169,7 +169,7 @@ async def test_a_401_of_the_api_brings_another_token_and_one_repeat(
     [
         unauthorized(OWN),
         unauthorized(EXPIRED, b"text/plain"),
-        unauthorized(b" " * 4096 + EXPIRED),
+        unauthorized(b" " * 16 * 1024 + EXPIRED),
         unauthorized(b""),
     ],
 )

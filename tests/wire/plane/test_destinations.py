@@ -12,6 +12,8 @@ import pytest
 from proxy.config.model import Auth, Destination, Limits, Retries, Timeouts, Upstream
 from proxy.identity.source import TokenSourceError
 from proxy.plane.availability import Standing
+from tests.fakes.answers import PLATFORM
+from tests.fakes.answers import Answer as PlatformAnswer
 from tests.fakes.raw import Message, RawCaller, ScriptedUpstream
 from tests.fakes.wired import AUDIENCE, Wired
 
@@ -349,6 +351,49 @@ async def test_the_applications_answers_are_successes(pair: Pair, status: int) -
         answer = await caller.ask(GET)
         assert (answer.status, by(answer)) == (status, pair.names[0])
     assert pair.standings() == [Standing.AVAILABLE] * 2
+
+
+@pytest.mark.parametrize("page", PLATFORM, ids=str)
+async def test_outages_that_the_front_end_tells_of_set_a_destination_aside(
+    pair: Pair, page: PlatformAnswer
+) -> None:
+    pair.upstream.automatic = page.wire
+    pair.second.automatic = OK
+    caller = await pair.caller()
+    for _ in range(3):
+        answer = await caller.ask(GET)
+        assert (answer.status, by(answer), answer.body) == (
+            page.status,
+            pair.names[0],
+            page.body,
+        )
+
+    counts = page.status in (502, 503, 504)
+    assert pair.standings()[0] is (Standing.SET_ASIDE if counts else Standing.AVAILABLE)
+    assert by(await caller.ask(GET)) == pair.names[1 if counts else 0]
+
+
+async def test_an_outage_counts_where_the_policy_repeats_it_too(pair: Pair) -> None:
+    page = next(each for each in PLATFORM if each.name == "instance failed")
+    pair.upstream.automatic = page.wire
+    pair.second.automatic = OK
+    await pair.serve_both(retries=Retries(attempts=2, backoff=0.0))
+    caller = await pair.caller()
+    for _ in range(3):
+        assert by(await caller.ask(GET)) == pair.names[1]
+
+    assert pair.standings()[0] is Standing.SET_ASIDE
+    assert pair.route_stats.failovers == {"503": 3}
+
+
+async def test_an_explanation_says_which_destination_it_is_about(pair: Pair) -> None:
+    page = next(each for each in PLATFORM if each.status == 403)
+    pair.upstream.automatic = page.wire
+    caller = await pair.caller()
+
+    answer = await caller.ask(GET.replace(b"GET /", b"GET /trpc/a"))
+    assert answer.value("x-auth-proxy-platform-error") == "403"
+    assert by(answer) == pair.names[0]
 
 
 async def test_nothing_is_refused_because_all_are_set_aside(pair: Pair) -> None:
