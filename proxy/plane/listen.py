@@ -248,7 +248,8 @@ def _bind_all(places: Sequence[Place]) -> Sockets:
 
 
 def _tcp_socket(family: int, name: tuple[object, ...], *, share: bool = False) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    # By its number: asyncio leaves Nagle's algorithm on for a socket that does not say TCP.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         # socket(7): a predecessor's connections in TIME_WAIT do not matter; to Windows never.
         sock.setsockopt(socket.SOL_SOCKET, EXCLUSIVE or socket.SO_REUSEADDR, 1)

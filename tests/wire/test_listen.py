@@ -8,11 +8,12 @@ import os
 import socket
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from proxy.config.model import Address
 from proxy.plane.listen import (
@@ -41,6 +42,18 @@ class Greeter(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.WriteTransport)
         transport.write(self._name)
+        transport.close()
+
+
+class Delays(asyncio.Protocol):
+    """Notes whether the kernel holds back what is short (Nagle's algorithm, tcp(7))."""
+
+    def __init__(self) -> None:
+        self.held: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        sock = transport.get_extra_info("socket")
+        self.held.set_result(not sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
         transport.close()
 
 
@@ -499,3 +512,18 @@ async def test_a_listener_that_cannot_be_opened_gives_its_sockets_back(
     with pytest.raises(ListenFailed, match="Too many open files"):
         await open_listener(ANY, sockets, Greeter)
     assert sockets[0].fileno() == -1
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_what_is_short_is_sent_at_once_under_either_loop(
+    new_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    async def ask() -> bool:
+        protocol = Delays()
+        listener = await listen(ANY, lambda: protocol)
+        await heard(listener.address)
+        listener.close()
+        return await protocol.held
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        assert not runner.run(ask())

@@ -1,4 +1,4 @@
-"""A proxy in this process, with peers that speak in frames."""
+"""A proxy in this process, with peers that speak in frames; every test runs on both event loops."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.fakes.wired import Wired
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    return {"uvloop": uvloop.new_event_loop}
+    return {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
 
 
 @pytest.fixture

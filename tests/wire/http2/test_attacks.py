@@ -231,7 +231,7 @@ async def test_others_have_their_turn_while_one_has_much_to_say(framed: Framed) 
     other.send_frame("PING", 0, 0, b"me also!")
     await other.until(lambda: other.pongs, "an answer")
 
-    assert len(framed.plane.exchanges) < 100
+    assert len(framed.plane.exchanges) < 200  # One turn's under uvloop, two or three asyncio's.
     await framed.until(lambda: len(framed.plane.exchanges) == 900, "the last of them")
     for number in range(1, 1801, 2):
         caller.send_reset(number, "CANCEL")
