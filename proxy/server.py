@@ -19,7 +19,7 @@ from proxy.identity.source import TokenSourceError
 from proxy.memory import keep_freed_memory
 from proxy.ops.lifecycle import Lifecycle, State
 from proxy.ops.logs import PROJECT_VARIABLE, name_project
-from proxy.ops.numbers import Numbers, TokenMetrics, token_view
+from proxy.ops.numbers import Numbers, TokenMetrics, TokenView, token_view, worst_tokens
 from proxy.ops.tracing import Tracing
 from proxy.plane.build import Builder
 from proxy.plane.listen import Listener, address_of, open_listener
@@ -209,14 +209,22 @@ class Server:
 
     def numbers(self) -> Numbers:
         """Return what is counted, for metrics and the status."""
+        tokens: dict[str, TokenView] = {}
+        of_destinations: dict[str, dict[str, TokenView]] = {}
+        for name, route in self._builder.routes.items():
+            views = {
+                each.name: token_view(each.token_cache)
+                for each in route.destinations
+                if each.token_cache is not None
+            }
+            if views:
+                tokens.update(worst_tokens({name: view} for view in views.values()))
+            if views and route.several is not None:
+                of_destinations[name] = views
         return Numbers(
             stats=self.plane.stats,
-            tokens={
-                name: token_view(destination.token_cache)
-                for name, route in self._builder.routes.items()
-                for destination in route.destinations
-                if destination.token_cache is not None
-            },
+            tokens=tokens,
+            destination_tokens=of_destinations,
             fetches=self.fetches,
         )
 

@@ -29,9 +29,11 @@ from prometheus_client.utils import floatToGoString
 
 import proxy
 from proxy.ops.numbers import Numbers
-from proxy.plane.stats import Histogram, RouteStats
+from proxy.plane.stats import Connections, Histogram, RouteStats
 
 Labels = tuple[str, ...]
+"""Values of labels, those of a metric's own first: one more is the destination."""
+
 Sample = tuple[Labels, float]
 Samples = Iterator[Sample]
 
@@ -62,6 +64,7 @@ class _Scrape(Collector):
         yield from _traffic(routes)
         yield from _bodies(routes)
         yield from _upstream(routes)
+        yield from _destinations(routes)
         yield from _tokens(self._numbers)
         yield _build_info()
         yield from _processes(self._numbers.pids)
@@ -136,7 +139,35 @@ def _upstream(routes: Sequence[RouteStats]) -> Iterator[Metric]:
         "auth_proxy_upstream_dials_total",
         "Connections that were dialled: ok, or the reason of the failure.",
         ("route", "outcome"),
-        _counts(routes, lambda route: route.dials),
+        chain(
+            _counts(routes, lambda route: route.dials),
+            (
+                ((route.name, outcome, each.name), count)
+                for route in routes
+                for each in route.destinations.values()
+                for outcome, count in each.dials.items()
+            ),
+        ),
+    )
+
+
+def _destinations(routes: Sequence[RouteStats]) -> Iterator[Metric]:
+    yield _counter(
+        "auth_proxy_failovers_total",
+        "Exchanges that went to another destination, by what caused it.",
+        ("route", "cause"),
+        _counts(routes, lambda route: route.failovers),
+    )
+    yield _gauge(
+        "auth_proxy_destination_available",
+        "1 while the destination is available, 0 while it is set aside; the mean of all workers.",
+        ("route", "destination"),
+        (
+            ((route.name, each.name), each.available() / each.processes)
+            for route in routes
+            for each in route.destinations.values()
+            if each.processes
+        ),
     )
 
 
@@ -157,12 +188,18 @@ def _tokens(numbers: Numbers) -> Iterator[Metric]:
         "auth_proxy_token_expiry_timestamp_seconds",
         "When the ID token in use expires; absent where there is none.",
         ("route",),
-        (
-            ((name,), token.expires_at)
-            for name, token in numbers.tokens.items()
-            if token.expires_at is not None
-        ),
+        _expiries(numbers),
     )
+
+
+def _expiries(numbers: Numbers) -> Samples:
+    for name, token in numbers.tokens.items():
+        several = numbers.destination_tokens.get(name, {})
+        for destination, each in several.items():
+            if each.expires_at is not None:
+                yield (name, destination), each.expires_at
+        if not several and token.expires_at is not None:
+            yield (name,), token.expires_at
 
 
 def _build_info() -> Metric:
@@ -203,24 +240,31 @@ def _counts(
 
 def _connections(routes: Iterable[RouteStats]) -> Samples:
     for route in routes:
-        found = route.connections()
-        yield (route.name, "idle"), found.idle
-        yield (route.name, "busy"), found.busy
-        yield (route.name, "dialling"), found.dialling
+        found_at: dict[Labels, Connections] = {
+            (name,): each.connections() for name, each in route.destinations.items()
+        }
+        for more, found in (found_at or {(): route.connections()}).items():
+            yield (route.name, "idle", *more), found.idle
+            yield (route.name, "busy", *more), found.busy
+            yield (route.name, "dialling", *more), found.dialling
 
 
 def _counter(name: str, help_: str, labels: Labels, samples: Iterable[Sample]) -> Metric:
     family = CounterMetricFamily(name, help_, labels=labels)
     for values, count in samples:
-        family.add_metric(values, count)
+        family.add_sample(name, _named(labels, values), count)
     return family
 
 
 def _gauge(name: str, help_: str, labels: Labels, samples: Iterable[Sample]) -> Metric:
     family = GaugeMetricFamily(name, help_, labels=labels)
     for values, value in samples:
-        family.add_metric(values, value)
+        family.add_sample(name, _named(labels, values), value)
     return family
+
+
+def _named(labels: Labels, values: Labels) -> dict[str, str]:
+    return dict(zip((*labels, "destination"), values, strict=False))
 
 
 def _histogram(

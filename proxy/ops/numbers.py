@@ -17,7 +17,14 @@ from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Any, Protocol
 
 from proxy.frozen import frozen
-from proxy.plane.stats import Connections, Failure, Histogram, RouteStats, Stats
+from proxy.plane.stats import (
+    Connections,
+    DestinationStats,
+    Failure,
+    Histogram,
+    RouteStats,
+    Stats,
+)
 
 
 class TokenMetrics:
@@ -109,7 +116,10 @@ class Numbers:
 
     stats: Stats
     tokens: Mapping[str, TokenView] = field(default_factory=dict)
-    """By route; routes without authentication are missing."""
+    """By route; routes without authentication are missing.  Of several destinations the one that
+    needs attention first."""
+    destination_tokens: Mapping[str, Mapping[str, TokenView]] = field(default_factory=dict)
+    """By route and destination, where a route has several."""
     fetches: TokenMetrics = field(default_factory=TokenMetrics)
     pids: tuple[int, ...] = field(default_factory=_own_pid)
     """The processes that are counted."""
@@ -127,20 +137,27 @@ def add_up(parts: Sequence[Numbers]) -> Numbers:
     return Numbers(
         stats=stats,
         fetches=fetches,
-        tokens=_worst_tokens(part.tokens for part in parts),
+        tokens=worst_tokens(part.tokens for part in parts),
+        destination_tokens={
+            name: worst_tokens(part.destination_tokens.get(name, {}) for part in parts)
+            for name in {name: None for part in parts for name in part.destination_tokens}
+        },
         pids=tuple(pid for part in parts for pid in part.pids),
     )
 
 
-def counted(owner: RouteStats | TokenMetrics) -> Iterator[str]:
-    """Yield the names of the fields that hold numbers: all but the name of a route."""
+Owner = RouteStats | DestinationStats | TokenMetrics
+
+
+def counted(owner: Owner) -> Iterator[str]:
+    """Yield the names of the fields that hold numbers: all but the name of what is counted."""
     for name, field_ in vars(type(owner)).items():
         # As slots have it, and as a compiled class has it, which keeps no list of them.
         if isinstance(field_, MemberDescriptorType | GetSetDescriptorType) and name != "name":
             yield name
 
 
-def _add_fields(total: RouteStats | TokenMetrics, part: RouteStats | TokenMetrics) -> None:
+def _add_fields(total: Owner, part: Owner) -> None:
     for name in counted(total):
         setattr(total, name, _sum(getattr(total, name), getattr(part, name)))
 
@@ -152,6 +169,9 @@ def _sum(total: Any, part: Any) -> Any:
             return total + part
         case Counter():
             total.update(part)
+        case dict():
+            for name, each in part.items():
+                _add_fields(total.setdefault(name, DestinationStats(name)), each)
         case Histogram():
             total.counts = [a + b for a, b in zip(total.counts, part.counts, strict=True)]
             total.sum += part.sum
@@ -164,8 +184,8 @@ def _sum(total: Any, part: Any) -> Any:
     return total
 
 
-def _worst_tokens(parts: Iterable[Mapping[str, TokenView]]) -> dict[str, TokenView]:
-    """Of each route the usable token that expires first, with the latest error of any."""
+def worst_tokens(parts: Iterable[Mapping[str, TokenView]]) -> dict[str, TokenView]:
+    """Return of each name the usable token that expires first, with the latest error of any."""
     worst: dict[str, TokenView] = {}
     for tokens in parts:
         for name, token in tokens.items():
@@ -193,6 +213,10 @@ def dump(numbers: Numbers) -> str:
             "failures": [asdict(failure) for failure in stats.failures],
         },
         "tokens": {name: asdict(token) for name, token in numbers.tokens.items()},
+        "destination_tokens": {
+            route: {name: asdict(token) for name, token in tokens.items()}
+            for route, tokens in numbers.destination_tokens.items()
+        },
         "fetches": _dump_fields(numbers.fetches),
         "pids": numbers.pids,
     }
@@ -211,11 +235,15 @@ def load(text: str) -> Numbers:
         stats=stats,
         fetches=fetches,
         tokens={name: TokenView(**token) for name, token in values["tokens"].items()},
+        destination_tokens={
+            route: {name: TokenView(**token) for name, token in tokens.items()}
+            for route, tokens in values["destination_tokens"].items()
+        },
         pids=tuple(values["pids"]),
     )
 
 
-def _dump_fields(owner: RouteStats | TokenMetrics) -> dict[str, Any]:
+def _dump_fields(owner: Owner) -> dict[str, Any]:
     return {name: _as_json(getattr(owner, name)) for name in counted(owner)}
 
 
@@ -225,6 +253,8 @@ def _as_json(value: Any) -> Any:
             return value
         case Counter():
             return list(value.items())  # A list of pairs, because a key may be a tuple.
+        case dict():
+            return {name: _dump_fields(each) for name, each in value.items()}
         case Histogram():
             return [value.counts, value.sum]
         case Connections():
@@ -233,7 +263,7 @@ def _as_json(value: Any) -> Any:
             return _as_json(value())
 
 
-def _load_fields(owner: RouteStats | TokenMetrics, values: Mapping[str, Any]) -> None:
+def _load_fields(owner: Owner, values: Mapping[str, Any]) -> None:
     for name in counted(owner):
         setattr(owner, name, _from_json(getattr(owner, name), values[name]))
 
@@ -245,6 +275,9 @@ def _from_json(empty: Any, value: Any) -> Any:
             return value
         case Counter():
             empty.update({_key(key): count for key, count in value})
+        case dict():
+            for name, each in value.items():
+                _load_fields(empty.setdefault(name, DestinationStats(name)), each)
         case Histogram():
             empty.counts, empty.sum = value
         case Connections():

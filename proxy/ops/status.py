@@ -108,9 +108,25 @@ class Status:
             **_settings(route),
             "condition": {"level": found.level, "why": redact(found.why)},
             "token": self._token(token),
+            "destinations": self._destinations(route, stats, numbers),
             "connections": {**asdict(connections), "limit": limit or None},
             **self._traffic(stats, recent, history=history),
         }
+
+    def _destinations(self, route: Route, stats: RouteStats, numbers: Numbers) -> list[Json]:
+        """Return each destination that is resolved, where the route has several."""
+        tokens = numbers.destination_tokens.get(route.name, {})
+        return [
+            {
+                "name": name,
+                "available": each.available() == each.processes,
+                "token": self._token(tokens.get(name)),
+                "connections": asdict(each.connections()),
+                "dials": dict(each.dials),
+            }
+            for name, each in stats.destinations.items()
+            if each.processes
+        ]
 
     def _remember(self, numbers: Numbers) -> None:
         for failure in numbers.stats.failures:
@@ -146,7 +162,7 @@ class Status:
             "protocols": _summed(stats.requests, lambda key: key[0]),
             "errors": dict(stats.errors),
             "retries": dict(stats.retries),
-            "dials": dict(stats.dials),
+            "dials": dict(stats.all_dials()),
             "request_bytes": stats.request_bytes,
             "response_bytes": stats.response_bytes,
             "recent": asdict(recent),

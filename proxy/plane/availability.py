@@ -94,6 +94,10 @@ class Availability:
         standing = self.standing
         return standing is AVAILABLE or (standing is SET_ASIDE and self._clock() >= self.due_at)
 
+    def count(self) -> int:
+        """Return 1 while it is available, else 0: what metrics add up."""
+        return int(self.standing is AVAILABLE)
+
     def chosen(self) -> bool:
         """Note that an exchange goes there; return whether that is the trial."""
         before = self.standing

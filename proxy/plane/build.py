@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from proxy.plane.limit import ConnectionLimit
 from proxy.plane.plane import Plane, Table
 from proxy.plane.pools import Pools
 from proxy.plane.prepared import PreparedRoute, Unresolved, head_limit
-from proxy.plane.stats import Connections
+from proxy.plane.stats import Connections, DestinationStats
 from proxy.plane.sweeper import LONGEST_TICK, tick_for
 from proxy.plane.trust import HTTP2, fingerprint
 from proxy.resolver import Resolver
@@ -36,9 +36,27 @@ def _nothing() -> None:
     """Stand for whoever would resolve services."""
 
 
-def _connections(pools: Iterable[Pools]) -> Connections:
-    """Return the counts of all `pools` together."""
-    each = [pool.connections() for pool in pools]
+def _count(route: PreparedRoute) -> None:
+    """Have the connections and dials of a route counted, by destination where it has several."""
+    stats, before = route.stats, route.stats.destinations
+    stats.destinations = {}
+    if route.several is None:
+        only = route.destinations[0]
+        stats.connections = only.pools.connections
+        only.pools.count_dials(stats.dials)
+        return
+    stats.connections = partial(_connections, route.destinations)
+    for each in route.destinations:
+        own = stats.destinations[each.name] = before.get(each.name) or DestinationStats(each.name)
+        own.processes = 1
+        own.available = each.availability.count
+        own.connections = each.pools.connections
+        each.pools.count_dials(own.dials)
+
+
+def _connections(destinations: Iterable[Destination]) -> Connections:
+    """Return the counts of all `destinations` together."""
+    each = [destination.pools.connections() for destination in destinations]
     return Connections(
         sum([one.idle for one in each]),
         sum([one.busy for one in each]),
@@ -78,8 +96,6 @@ class Built:
     tick: float
     unused: list[Pools]
     """Those of the configuration before that have no place in this one."""
-    availabilities: dict[tuple[str, Upstream], Availability]
-    """Of each destination of each route."""
 
 
 class Builder:
@@ -102,7 +118,6 @@ class Builder:
         self._resolver = resolver
         self._ask = ask
         self._pools: dict[_PoolKey, Pools] = {}
-        self._availabilities: dict[tuple[str, Upstream], Availability] = {}
         self.routes: dict[str, PreparedRoute] = {}
 
     def build(
@@ -117,15 +132,11 @@ class Builder:
         head_limits = dict.fromkeys(tables, 0)
         routes: dict[str, PreparedRoute] = {}
         pools: dict[_PoolKey, Pools] = {}
-        availabilities: dict[tuple[str, Upstream], Availability] = {}
         tick = LONGEST_TICK
         for route in config.routes:
             waiting = unresolved.get(route.name)
             if waiting is None:
-                routes[route.name] = prepared = self._prepare(route, pools)
-                for destination in prepared.destinations:
-                    key = route.name, destination.upstream
-                    availabilities[key] = destination.availability
+                routes[route.name] = self._prepare(route, pools)
             add_route(tables, route, waiting or routes[route.name])
             for address in route.listen:
                 head_limits[address] = max(head_limits[address], head_limit(route.limits))
@@ -138,18 +149,14 @@ class Builder:
                 unused.append(each)
             if count % _LOOKS == 0:
                 yield
-        return Built(tables, head_limits, routes, pools, tick, unused, availabilities)
+        return Built(tables, head_limits, routes, pools, tick, unused)
 
     def adopt(self, built: Built) -> None:
         """Put in force what was built; closing what is `unused` is left to the caller."""
         self._pools = built.pools
-        self._availabilities = built.availabilities
         self.routes = built.routes
-        of_routes: defaultdict[str, list[Pools]] = defaultdict(list)
-        for key, pools in built.pools.items():
-            of_routes[key.route].append(pools)
-        for route, all_ in of_routes.items():
-            self._plane.stats.route(route).connections = partial(_connections, all_)
+        for route in built.routes.values():
+            _count(route)
         self._plane.sweeper.tick = built.tick
 
     def close(self) -> None:
@@ -195,7 +202,6 @@ class Builder:
         pools: dict[_PoolKey, Pools],
         name: str,
     ) -> Destination:
-        availability = self._availabilities.get((route.name, upstream))
         token_cache = None
         if route.auth is Auth.ID_TOKEN:
             token_cache = self._tokens.cache(route.credentials, audience or upstream.origin)
@@ -209,9 +215,17 @@ class Builder:
             header=route.header,
             protocol=route.protocol,
             counts=QUOTA_FIELD.lower() not in map(field_key, route.remove_headers),
-            availability=availability or Availability(self._plane.clock, self._plane.jitter),
+            availability=self._availability(route.name, upstream),
             name=name,
         )
+
+    def _availability(self, route: str, upstream: Upstream) -> Availability:
+        """Return the state of a destination: what it was, if the route had it before."""
+        before = self.routes.get(route)
+        for each in before.destinations if before is not None else ():
+            if each.upstream == upstream:
+                return each.availability
+        return Availability(self._plane.clock, self._plane.jitter)
 
     def _pools_of(self, route: Route, upstream: Upstream, into: dict[_PoolKey, Pools]) -> Pools:
         """Return the pools of a route, those that there are if it may keep them."""

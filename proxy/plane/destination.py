@@ -26,8 +26,8 @@ class Destination:
     """One upstream address of a route."""
 
     __slots__ = (
-        "_counts", "_header", "_line", "_pools", "_protocol", "_route", "authority",
-        "availability", "base", "connectors", "name", "quota_project", "said", "token",
+        "_counts", "_header", "_line", "_protocol", "_route", "authority",
+        "availability", "base", "connectors", "name", "pools", "quota_project", "said", "token",
         "token_cache", "upstream",
     )  # fmt: skip
 
@@ -53,7 +53,7 @@ class Destination:
         self._counts = counts
         self._route = route
         self.upstream = upstream
-        self._pools = pools
+        self.pools = pools
         self._protocol = protocol
         self._header = header
         self.token_cache = token_cache
@@ -78,7 +78,7 @@ class Destination:
     def connector(self, head: RequestHead, spoken: str) -> Connector:
         """Return where an exchange whose caller speaks `spoken` (h1, h2) gets its connection."""
         if head.upgrade or head.grpc:
-            return self._pools.special(head, self._protocol)
+            return self.pools.special(head, self._protocol)
         return self.connectors[spoken]
 
     def target(self, target: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Protocol as Interface
 from typing import final
 
@@ -68,6 +69,10 @@ class Pools:
         if head.upgrade:
             return self._upgrades
         return self._no_grpc if configured is Protocol.H1 else self._grpc
+
+    def count_dials(self, dials: Counter[str]) -> None:
+        """Count dials there from now on, by outcome."""
+        self._http1.dials = self._streams.dials = dials
 
     def connections(self) -> Connections:
         """Return the counts of this moment."""

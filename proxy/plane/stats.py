@@ -80,12 +80,30 @@ class Failure:
 
 
 @final
+class DestinationStats:
+    """The numbers of one destination, where a route has several."""
+
+    __slots__ = ("available", "connections", "dials", "name", "processes")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.processes = 0
+        """That serve the route."""
+        self.available: Callable[[], int] = int
+        """Asked when somebody looks: how many of them have it available."""
+        self.dials: Counter[str] = Counter()
+        """As the route's, which counts none then."""
+        self.connections: Callable[[], Connections] = Connections
+        """As the route's, which has the sum."""
+
+
+@final
 class RouteStats:
     """The numbers of one route; ``name`` is empty where no route matched."""
 
     __slots__ = (
-        "connections", "dials", "duration", "errors", "failovers", "in_flight", "name",
-        "request_bytes", "requests", "response_bytes", "retries", "upstream_head",
+        "connections", "destinations", "dials", "duration", "errors", "failovers", "in_flight",
+        "name", "request_bytes", "requests", "response_bytes", "retries", "upstream_head",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
@@ -103,11 +121,20 @@ class RouteStats:
         self.failovers: Counter[str] = Counter()
         """By cause: an exchange went to another destination."""
         self.dials: Counter[str] = Counter()
-        """By outcome: ``ok`` or the reason of the failure."""
+        """By outcome: ``ok`` or the reason of the failure.  See `all_dials`."""
+        self.destinations: dict[str, DestinationStats] = {}
+        """By name, where the route has several."""
         self.request_bytes = 0
         self.response_bytes = 0
         self.connections: Callable[[], Connections] = Connections
         """Asked when somebody looks; the route's pool puts its own answer here."""
+
+    def all_dials(self) -> Counter[str]:
+        """Return the dials to whichever destination, by outcome."""
+        total = self.dials.copy()
+        for each in self.destinations.values():
+            total.update(each.dials)
+        return total
 
 
 class Stats:

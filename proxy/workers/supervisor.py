@@ -299,4 +299,6 @@ def _without_gauges(numbers: Numbers) -> Numbers:
     for route in numbers.stats.routes.values():
         route.in_flight = 0
         route.connections = Connections
-    return replace(numbers, tokens={}, pids=())
+        for each in route.destinations.values():
+            each.processes, each.available, each.connections = 0, int, Connections
+    return replace(numbers, tokens={}, destination_tokens={}, pids=())

@@ -60,7 +60,7 @@ class Framed(Wired):
     @property
     def http2_connections(self) -> list[Http2Upstream]:
         """The proxy's connections to the upstream that take streams."""
-        return self.builder.routes["default"].destinations[0]._pools._streams._connections
+        return self.builder.routes["default"].destinations[0].pools._streams._connections
 
     async def frames(self, **windows: int) -> FramedCaller:
         """Connect; the connection ends with the test at the latest."""

@@ -16,13 +16,15 @@ PROMETHEUS = (
     "text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
 )
 
-METRICS = {
+METRICS: dict[str, tuple[str, set[str]]] = {
     "auth_proxy_requests": ("counter", {"route", "protocol", "code"}),
     "auth_proxy_request_duration_seconds": ("histogram", {"route"}),
     "auth_proxy_upstream_head_seconds": ("histogram", {"route"}),
     "auth_proxy_errors": ("counter", {"route", "reason"}),
     "auth_proxy_in_flight": ("gauge", {"route"}),
     "auth_proxy_retries": ("counter", {"route", "cause"}),
+    "auth_proxy_failovers": ("counter", set()),
+    "auth_proxy_destination_available": ("gauge", set()),
     "auth_proxy_upstream_connections": ("gauge", {"route", "state"}),
     "auth_proxy_upstream_dials": ("counter", {"route", "outcome"}),
     "auth_proxy_request_bytes": ("counter", {"route"}),
@@ -32,6 +34,14 @@ METRICS = {
     "auth_proxy_token_expiry_timestamp_seconds": ("gauge", {"route"}),
     "auth_proxy_build_info": ("gauge", {"version", "python", "build"}),
 }
+OF_DESTINATIONS: dict[str, tuple[str, set[str]]] = {
+    "auth_proxy_failovers": ("counter", {"route", "cause"}),
+    "auth_proxy_destination_available": ("gauge", {"route", "destination"}),
+    "auth_proxy_upstream_connections": ("gauge", {"route", "state", "destination"}),
+    "auth_proxy_upstream_dials": ("counter", {"route", "outcome", "destination"}),
+    "auth_proxy_token_expiry_timestamp_seconds": ("gauge", {"route", "destination"}),
+}
+"""What differs where a route has several destinations."""
 
 Parser = Callable[[str], Iterable[Metric]]
 FORMATS = pytest.mark.parametrize(("accept", "parser"), [("", read_plain), (OPEN, read_open)])

@@ -151,6 +151,7 @@ function configuration(route) {
     ["Matches", route.matches + (route.strip_path ? " (prefix removed)" : "")],
     ["Listens on", route.listen.join(", ")],
     ["Upstream", route.upstream],
+    ["Destinations", route.destinations.map(destination).join(", ")],
     ["Egress proxy", route.egress_proxy],
     ["Audience", route.auth === "id_token" ? route.audience ?? "unresolved" : null],
     ["Scopes", route.scopes?.join(" ") ?? null],
@@ -158,6 +159,10 @@ function configuration(route) {
     ["Credentials", authenticated ? route.credentials : null],
     ["Protocol", route.protocol === "auto" ? "as the caller" : route.protocol],
   ];
+}
+
+function destination(each) {
+  return `${each.name} (${each.available ? "available" : "set aside"})`;
 }
 
 function tokenKind(route) {

@@ -51,8 +51,8 @@ class Pool:
 
     __slots__ = (
         "_closed", "_dialler", "_dialling", "_head_limit", "_idle", "_keep_alive", "_limit",
-        "_most_tunnels", "_open", "_stalled", "_stats", "_sweeper", "_tunnels", "_uploads",
-        "_waiting", "deadline",
+        "_most_tunnels", "_open", "_stalled", "_sweeper", "_tunnels", "_uploads",
+        "_waiting", "deadline", "dials",
     )  # fmt: skip
 
     def __init__(
@@ -75,7 +75,8 @@ class Pool:
         self._most_tunnels = tunnels or math.inf
         self._head_limit = head_limit
         self._sweeper = sweeper
-        self._stats = stats
+        self.dials = stats.dials
+        """Where its dials are counted."""
         self._idle: deque[Http1Upstream] = deque()
         """The one that has idled longest first.  What is closed meanwhile stays until it is met:
         to search for it would take time by the number of connections."""
@@ -393,12 +394,12 @@ class Pool:
             _, connection = await self._dialler.dial(self._connection, timeout)
         except BaseException as error:
             if isinstance(error, ProxyError):
-                self._stats.dials[error.reason] += 1
+                self.dials[error.reason] += 1
             self._limit.give_back()
             raise
         finally:
             self._dialling -= 1
-        self._stats.dials["ok"] += 1
+        self.dials["ok"] += 1
         if connection.is_closed:
             self._limit.give_back()
             origin = self._dialler.upstream.origin

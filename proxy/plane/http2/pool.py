@@ -39,8 +39,8 @@ class StreamPool:
 
     __slots__ = (
         "_closed", "_connections", "_declined_until", "_dialler", "_dialling", "_expected",
-        "_head_limit", "_http1", "_leaving", "_limit", "_stats", "_sweeper", "_tasks", "_timeout",
-        "_waiting", "deadline",
+        "_head_limit", "_http1", "_leaving", "_limit", "_sweeper", "_tasks", "_timeout",
+        "_waiting", "deadline", "dials",
     )  # fmt: skip
 
     def __init__(
@@ -60,7 +60,8 @@ class StreamPool:
         limit.share(self)
         self._head_limit = head_limit
         self._sweeper = sweeper
-        self._stats = stats
+        self.dials = stats.dials
+        """Where its dials are counted."""
         self._connections: list[Http2Upstream] = []
         self._leaving: set[Http2Upstream] = set()
         self._waiting: OrderedDict[Turn, int] = OrderedDict()
@@ -263,7 +264,7 @@ class StreamPool:
         finally:
             self._dialling -= 1
         failed = isinstance(outcome, ProxyError)
-        self._stats.dials[outcome.reason if isinstance(outcome, ProxyError) else "ok"] += 1
+        self.dials[outcome.reason if isinstance(outcome, ProxyError) else "ok"] += 1
         if outcome is None or (failed and self._dialling):
             self._serve_waiting()
         else:

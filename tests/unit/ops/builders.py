@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
 from proxy.ops.numbers import Numbers, TokenMetrics, TokenView
-from proxy.plane.stats import Connections, Failure, Stats
+from proxy.plane.stats import Connections, DestinationStats, Failure, Stats
 
 RESET = Failure(
     at=1_767_323_045.5,
@@ -33,6 +36,28 @@ def busy_stats() -> Stats:
     stats.route("").requests["h1", 404] = 7
     stats.failures.append(RESET)
     return stats
+
+
+def several_destinations(pids: tuple[int, ...] = ()) -> Numbers:
+    """Return the numbers of two processes with a route of two destinations."""
+    stats = busy_stats()
+    stock = stats.route("stock")
+    stock.failovers["connect_failed"] = 4
+    for name, available in ("a.run.app", 1), ("b.run.app:8443", 2):
+        each = stock.destinations[name] = DestinationStats(name)
+        each.processes = 2
+        each.available = partial(int, available)
+        each.dials["ok"] = available
+        each.connections = lambda: Connections(idle=1, busy=2)
+    first = TokenView(state="good", expires_at=1_767_326_000.0)
+    second = TokenView(state="good", expires_at=1_767_327_000.0)
+    tokens = {"a.run.app": first, "b.run.app:8443": second}
+    return replace(
+        busy_numbers(pids),
+        stats=stats,
+        tokens={**busy_numbers().tokens, "stock": first},
+        destination_tokens={"stock": tokens},
+    )
 
 
 def busy_numbers(pids: tuple[int, ...] = ()) -> Numbers:

@@ -17,8 +17,8 @@ import proxy
 from proxy.ops.metrics import render
 from proxy.ops.numbers import Numbers
 from proxy.plane.stats import DURATION_BOUNDS, Stats
-from tests.fakes.scraping import FORMATS, METRICS, OPEN, PROMETHEUS, Parser
-from tests.unit.ops.builders import busy_numbers
+from tests.fakes.scraping import FORMATS, METRICS, OF_DESTINATIONS, OPEN, PROMETHEUS, Parser
+from tests.unit.ops.builders import busy_numbers, several_destinations
 
 
 def families(numbers: Numbers, accept: str = "", parser: Parser = read_plain) -> dict[str, Metric]:
@@ -35,16 +35,52 @@ def values(metric: Metric, suffix: str = "") -> dict[tuple[str, ...], float]:
 
 
 @FORMATS
-def test_every_metric_has_its_name_type_and_labels(accept: str, parser: Parser) -> None:
+@pytest.mark.parametrize(
+    ("numbers", "expected"),
+    [(busy_numbers(), METRICS), (several_destinations(), {**METRICS, **OF_DESTINATIONS})],
+    ids=["one destination", "several"],
+)
+def test_every_metric_has_its_name_type_and_labels(
+    numbers: Numbers, expected: object, accept: str, parser: Parser
+) -> None:
     found = {
         name: (
             metric.type,
             {label for sample in metric.samples for label in sample.labels} - {"le"},
         )
-        for name, metric in families(busy_numbers(), accept, parser).items()
+        for name, metric in families(numbers, accept, parser).items()
     }
 
-    assert found == METRICS
+    assert found == expected
+
+
+@FORMATS
+def test_several_destinations_are_told_apart_and_others_have_no_such_label(
+    accept: str, parser: Parser
+) -> None:
+    found = families(several_destinations(), accept, parser)
+
+    first, second = "a.run.app", "b.run.app:8443"
+    assert values(found["auth_proxy_destination_available"]) == {
+        (first, "stock"): 0.5,
+        (second, "stock"): 1,
+    }
+    assert values(found["auth_proxy_failovers"], "_total") == {("connect_failed", "stock"): 4}
+    assert values(found["auth_proxy_upstream_dials"], "_total") == {
+        (first, "ok", "stock"): 1,
+        (second, "ok", "stock"): 2,
+        ("ok", "orders"): 4,
+        ("upstream_connect_failed", "orders"): 1,
+    }
+    connections = values(found["auth_proxy_upstream_connections"])
+    assert connections[first, "stock", "busy"] == 2
+    assert connections["orders", "busy"] == 2
+    assert ("stock", "busy") not in connections
+    assert values(found["auth_proxy_token_expiry_timestamp_seconds"]) == {
+        (first, "stock"): 1_767_326_000.0,
+        (second, "stock"): 1_767_327_000.0,
+        ("orders",): 1_767_326_645.0,
+    }
 
 
 @FORMATS

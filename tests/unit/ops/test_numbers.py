@@ -20,7 +20,7 @@ from proxy.ops.numbers import (
     load,
     token_view,
 )
-from proxy.plane.stats import Connections, Histogram, RouteStats, Stats
+from proxy.plane.stats import Connections, DestinationStats, Histogram, RouteStats, Stats
 from tests.unit.ops.builders import RESET, busy_numbers
 
 
@@ -179,6 +179,31 @@ def test_nothing_survives_too() -> None:
     assert (arrived.stats.routes, arrived.tokens, arrived.pids) == ({}, {}, ())
 
 
+def lost_destination() -> DestinationStats:
+    """Return a destination's numbers, every field of which says something."""
+    made = DestinationStats("a.run.app")
+    made.processes = 2
+    made.available = lambda: 1
+    made.dials["ok"] = 3
+    made.connections = lambda: Connections(1, 2, 3, 4)
+    return made
+
+
+def test_a_destinations_numbers_are_added_up_and_sent() -> None:
+    stats = Stats()
+    stats.route("orders").destinations["a.run.app"] = lost_destination()
+    view = TokenView(state="good", expires_at=5.0)
+    numbers = Numbers(stats=stats, destination_tokens={"orders": {"a.run.app": view}}, pids=())
+
+    both = add_up([numbers, load(dump(numbers))])
+    found = both.stats.routes["orders"].destinations["a.run.app"]
+    assert (found.processes, found.available(), found.dials) == (4, 2, {"ok": 6})
+    assert found.connections() == Connections(2, 4, 6, 8)
+    assert both.destination_tokens == {"orders": {"a.run.app": view}}
+    # The parts are as they were.
+    assert stats.routes["orders"].destinations["a.run.app"].processes == 2
+
+
 def observe(owner: RouteStats | TokenMetrics, name: str) -> None:
     """Count something in the field `name`, whatever is counted there."""
     match getattr(owner, name):
@@ -190,6 +215,8 @@ def observe(owner: RouteStats | TokenMetrics, name: str) -> None:
             histogram.observe(0.25)
         case int():
             setattr(owner, name, 7)
+        case dict() as destinations:
+            destinations["a.run.app"] = lost_destination()
         case _:
             setattr(owner, name, lambda: Connections(1, 2, 3, 4))
 

@@ -26,7 +26,7 @@ from proxy.ops.lifecycle import Lifecycle, State
 from proxy.ops.numbers import Numbers, TokenView
 from proxy.ops.status import Status
 from proxy.plane.stats import Stats
-from tests.unit.ops.builders import RESET, busy_numbers
+from tests.unit.ops.builders import RESET, busy_numbers, several_destinations
 
 TOKEN = "eyJhbGciOiJSUzI1NiIsImtpZCI6IjEifQ.eyJhdWQiOiJodHRwczovL3gucnVuLmFwcCJ9.c2lnbmF0dXJl"
 NOW = 1_767_323_050.0
@@ -281,3 +281,18 @@ def test_no_token_and_no_header_value_is_on_it(where: str) -> None:
     assert "[redacted]" in text
     assert "eyJ" not in text
     assert "very-secret" not in text
+
+
+def test_each_of_several_destinations_is_shown() -> None:
+    (orders, _) = CONFIG.routes
+    config = replace(CONFIG, routes=(orders, replace(orders, name="stock")))
+    report = Bench(config).report(several_destinations())
+
+    plain, stock = report["routes"]
+    assert plain["destinations"] == []
+    first, second = stock["destinations"]
+    assert (first["name"], first["available"]) == ("a.run.app", False)
+    assert (second["name"], second["available"]) == ("b.run.app:8443", True)
+    assert second["connections"]["busy"] == 2
+    assert second["token"]["expires_at"] == 1_767_327_000.0
+    assert (first["dials"], stock["dials"]) == ({"ok": 1}, {"ok": 3})

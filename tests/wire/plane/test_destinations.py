@@ -91,7 +91,7 @@ async def test_a_refused_dial_moves_on_at_once_whatever_the_method(
     assert got.raw.partition(b"\r\n\r\n")[2] == request_.partition(b"\r\n\r\n")[2]
     assert got.value("host") == pair.names[1]
     # Once: there is somewhere to go, so nothing is dialled again in vain.
-    assert pair.route_stats.dials == {"upstream_connect_failed": 1, "ok": 1}
+    assert pair.route_stats.all_dials() == {"upstream_connect_failed": 1, "ok": 1}
     assert pair.route_stats.failovers == {"connect_failed": 1}
     assert pair.route_stats.retries == {}
 
@@ -107,7 +107,7 @@ async def test_a_dial_that_hangs_in_tls_costs_connect_once_and_moves_on(pair: Pa
 
     answer = await caller.ask(POST)
     assert (answer.status, by(answer)) == (200, pair.names[1])
-    assert pair.route_stats.dials == {"upstream_connect_timed_out": 1, "ok": 1}
+    assert pair.route_stats.all_dials() == {"upstream_connect_timed_out": 1, "ok": 1}
 
 
 async def test_tls_that_fails_moves_on(pair: Pair) -> None:
@@ -161,7 +161,7 @@ async def test_an_error_says_which_one_was_tried_last(pair: Pair) -> None:
     answer = await caller.ask(GET)
     assert (answer.status, by(answer)) == (502, pair.names[1])
     # The last one is dialled again, as the only one of another route would be.
-    assert pair.route_stats.dials == {"upstream_connect_failed": 3}
+    assert pair.route_stats.all_dials() == {"upstream_connect_failed": 3}
 
 
 async def test_a_large_upload_whose_first_destination_refuses_arrives_whole(pair: Pair) -> None:
@@ -258,11 +258,11 @@ async def test_three_failures_set_it_aside_and_one_exchange_brings_it_back(pair:
     pair.upstream.automatic = pair.second.automatic = OK
     caller = await pair.caller()
     await pair.lose(caller)
-    dials = pair.route_stats.dials.copy()
+    dials = pair.route_stats.all_dials()
     await pair.restore()
 
     assert by(await caller.ask(GET)) == pair.names[1]
-    assert pair.route_stats.dials == dials
+    assert pair.route_stats.all_dials() == dials
     pair.pass_time(OVER)
     assert by(await caller.ask(GET)) == pair.names[0]
     assert pair.standings() == [Standing.AVAILABLE] * 2
@@ -307,9 +307,9 @@ async def test_one_that_flaps_is_given_longer_and_longer(pair: Pair) -> None:
     tried = []
     for _ in range(12):
         pair.pass_time(1.0)
-        before = pair.route_stats.dials["upstream_connect_failed"]
+        before = pair.route_stats.all_dials()["upstream_connect_failed"]
         assert by(await caller.ask(GET)) == pair.names[1]
-        tried.append(pair.route_stats.dials["upstream_connect_failed"] - before)
+        tried.append(pair.route_stats.all_dials()["upstream_connect_failed"] - before)
     # The pauses are 1, 2, 4, 8 s.
     assert [second for second, dials in enumerate(tried, 1) if dials] == [1, 3, 7]
 
@@ -502,3 +502,44 @@ async def test_exchanges_at_once_lose_nothing_when_the_first_one_goes(pair: Pair
 
     assert {answer.status for answer in answers} == {200}
     assert len(pair.second.requests) == len(callers)
+
+
+# --- numbers
+
+
+async def test_each_destination_is_counted_by_itself(pair: Pair) -> None:
+    pair.second.automatic = OK
+    caller = await pair.caller()
+    await pair.lose(caller)
+
+    first, second = (pair.route_stats.destinations[name] for name in pair.names)
+    assert (first.available(), second.available()) == (0, 1)
+    assert (first.dials, second.dials) == ({"upstream_connect_failed": 3}, {"ok": 1})
+    assert (first.connections().idle, second.connections().idle) == (0, 1)
+    assert pair.route_stats.connections().idle == 1
+    assert pair.route_stats.dials == {}
+
+
+async def test_numbers_follow_a_route_that_gets_a_second_destination_and_loses_it(
+    pair: Pair,
+) -> None:
+    pair.upstream.automatic = OK
+    caller = await pair.caller()
+    await pair.serve()
+    await caller.ask(GET)
+    assert (pair.route_stats.dials, pair.route_stats.destinations) == ({"ok": 1}, {})
+
+    await pair.serve_both()
+    await caller.ask(GET)  # By the connection that was kept.
+    await pair.serve_both(strip_path=True)
+    first = pair.route_stats.destinations[pair.names[0]]
+    assert (first.dials, first.connections().idle) == ({}, 1)
+    pair.upstream.connections[0].close()
+    await pair.upstream.connections[0].take_all()
+    await pair.until(lambda: not first.connections().idle, "the end of the connection")
+    await caller.ask(GET)
+    assert (first.dials, pair.route_stats.dials) == ({"ok": 1}, {"ok": 1})
+
+    await pair.serve()
+    assert pair.route_stats.destinations == {}
+    assert pair.connections.idle == 1

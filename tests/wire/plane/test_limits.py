@@ -618,7 +618,7 @@ async def unread(wired: Wired, count: int) -> tuple[list[RawCaller], list[Upstre
 
 def stalled_at(wired: Wired) -> int:
     """Return how many responses stall."""
-    return len(wired.builder.routes["default"].destinations[0]._pools._http1._stalled)
+    return len(wired.builder.routes["default"].destinations[0].pools._http1._stalled)
 
 
 async def test_downloads_that_stall_make_room_for_who_waits(wired: Wired) -> None:

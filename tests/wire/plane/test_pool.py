@@ -497,7 +497,7 @@ class Whole:
 async def one_waits(wired: Wired) -> tuple[Pool, Http1Upstream, asyncio.Task[Http1Upstream]]:
     """Return a pool whose only connection is taken, that connection, and who waits for it."""
     await wired.serve(limits=Limits(connections=1))
-    pool = wired.builder.routes["default"].destinations[0]._pools._http1
+    pool = wired.builder.routes["default"].destinations[0].pools._http1
     held = await pool.acquire(5.0, Whole())
     waiter = asyncio.ensure_future(pool.acquire(5.0, Whole()))
     await settle()
