@@ -368,7 +368,7 @@ def _token(flags: argparse.Namespace) -> int:
         raise _refusal("AUDIENCE|ROUTE", "is missing; write what the token is for, or --access")
     if flags.word is not None and not flags.word.strip():
         # A variable that is not set, in most cases.
-        raise _refusal("AUDIENCE|ROUTE", "is empty; write what the ID token is for")
+        raise _refusal("AUDIENCE|ROUTE", "is empty; write what the token is for")
     try:
         audience(flags.word or "default")
     except ValueError as error:

@@ -82,12 +82,12 @@ class RouteNotFound(ProxyError):
 
 
 class MethodNotAllowed(ProxyError):
-    """CONNECT or TRACE: the proxy opens no blind tunnels, and shows nobody its ID tokens."""
+    """CONNECT or TRACE: the proxy opens no blind tunnels, and shows nobody its tokens."""
 
     fault, reason, status = Fault.DOWNSTREAM, "method_not_allowed", 405
     title = "The method is not supported"
     default_hint = (
-        "Call the service with http:// through the proxy, so that it can add the ID token; "
+        "Call the service with http:// through the proxy, so that it can add the token; "
         "it then speaks TLS to the upstream."
     )
 

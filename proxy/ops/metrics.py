@@ -174,19 +174,19 @@ def _destinations(routes: Sequence[RouteStats]) -> Iterator[Metric]:
 def _tokens(numbers: Numbers) -> Iterator[Metric]:
     yield _counter(
         "auth_proxy_token_fetches_total",
-        "Fetches of ID tokens that ended, by the route that caused them.",
+        "Fetches of tokens that ended, by the route that caused them.",
         ("route", "outcome"),
         numbers.fetches.fetches.items(),
     )
     yield _histogram(
         "auth_proxy_token_fetch_seconds",
-        "How long fetches of ID tokens took.",
+        "How long fetches of tokens took.",
         (),
         [((), numbers.fetches.seconds)],
     )
     yield _gauge(
         "auth_proxy_token_expiry_timestamp_seconds",
-        "When the ID token in use expires; absent where there is none.",
+        "When the token in use expires; absent where there is none.",
         ("route",),
         _expiries(numbers),
     )

@@ -45,7 +45,7 @@ class TokenMetrics:
 
 @frozen(kw_only=True)
 class TokenView:
-    """A route's ID token as others may see it: everything but the token."""
+    """A route's token as others may see it: everything but the token."""
 
     state: str
     """A word of `proxy.identity.cache.State`."""

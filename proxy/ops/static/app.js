@@ -105,7 +105,7 @@ function showTiles(report) {
     ["Median latency", format.latency(recent.percentiles.p50),
       `p90 ${format.latency(recent.percentiles.p90)}, p99 ${format.latency(recent.percentiles.p99)}`, ""],
     ["In flight", format.count(report.totals.in_flight), "exchanges now", ""],
-    ["ID tokens", tokens.length ? `${valid.length} of ${tokens.length}` : "none",
+    ["Tokens", tokens.length ? `${valid.length} of ${tokens.length}` : "none",
       tokens.length ? "routes have one" : "no route uses one",
       tokens.some((route) => route.token.error && route.token.expires_at === null) ? "failing" : ""],
   ];

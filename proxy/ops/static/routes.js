@@ -115,7 +115,7 @@ function makeCard(route, open) {
       make("div", { class: "graphs" }, traffic, latency),
       make("div", { class: "columns" },
         make("div", {},
-          make("h4", {}, "ID token"), token, make("h4", {}, "Connections to the upstream"), pool),
+          make("h4", {}, "Token"), token, make("h4", {}, "Connections to the upstream"), pool),
         make("div", {}, make("h4", {}, "Since the start"), counts),
         make("div", {}, make("h4", {}, "Configuration"), facts))),
   );
