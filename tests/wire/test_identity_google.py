@@ -1048,3 +1048,17 @@ async def test_an_audience_and_scopes_have_caches_of_their_own(world: World) -> 
     assert tokens.cache(credentials, AUDIENCE) is not tokens.cache(credentials, Scopes(STORAGE))
     assert tokens.source(credentials) is tokens.cache(credentials, Scopes(("other",))).source
     await tokens.close()
+
+
+@pytest.mark.parametrize("told", [{}, {"token_type": "N_A"}, {"token_type": None}])
+@pytest.mark.parametrize("build", [key_file, federation_alone])
+async def test_a_token_of_another_type_than_bearer_is_not_used(
+    world: World, build: Callable[[World], Credentials], told: dict[str, Any]
+) -> None:
+    credentials = build(world)
+    answer = {"issued_token_type": "urn:ietf:params:oauth:token-type:access_token", **told}
+    world.google.answer(200, {"access_token": "ya29.x", "expires_in": 3599, **answer})
+
+    error = await world.cache(credentials, Scopes(STORAGE)).prefetch("orders")
+    assert error is not None
+    assert "token_type is" in error.detail

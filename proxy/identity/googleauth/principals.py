@@ -6,6 +6,7 @@ it cannot do, ID tokens of federated workloads, `iam` does the last step.
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -16,12 +17,12 @@ from google.auth import (
     external_account_authorized_user,
     identity_pool,
     pluggable,
-    transport,
 )
 from google.oauth2 import credentials as user_credentials
 from google.oauth2 import service_account
 
 from proxy.identity.googleauth import iam
+from proxy.identity.googleauth.transport import BoundedRequest
 from proxy.identity.source import CLOUD_PLATFORM, Authority, TokenSourceError
 from proxy.identity.target import Target
 from proxy.redact import redact_foreign
@@ -57,15 +58,15 @@ class Principal(ABC):
     """On which project its calls of Google's APIs count, where one is named."""
 
     @abstractmethod
-    def id_token(self, audience: str, request: transport.Request) -> str:
+    def id_token(self, audience: str, request: BoundedRequest) -> str:
         """Return an ID token."""
 
-    def authorize(self, request: transport.Request, scopes: tuple[str, ...]) -> Authority:
+    def authorize(self, request: BoundedRequest, scopes: tuple[str, ...]) -> Authority:
         """Return an access token of this principal."""
         return self._authorize(request, scopes).counted_on(self.quota_project)
 
     @abstractmethod
-    def _authorize(self, request: transport.Request, scopes: tuple[str, ...]) -> Authority: ...
+    def _authorize(self, request: BoundedRequest, scopes: tuple[str, ...]) -> Authority: ...
 
 
 class ServiceAccountKey(Principal):
@@ -81,7 +82,7 @@ class ServiceAccountKey(Principal):
         )
         self._info = info
 
-    def id_token(self, audience: str, request: transport.Request) -> str:
+    def id_token(self, audience: str, request: BoundedRequest) -> str:
         """Exchange a signed assertion for an ID token."""
         signing = _with_key(
             lambda: service_account.IDTokenCredentials.from_service_account_info(  # type: ignore[no-untyped-call] # google-auth is partly typed
@@ -91,7 +92,7 @@ class ServiceAccountKey(Principal):
         signing.refresh(request)
         return str(signing.token)
 
-    def _authorize(self, request: transport.Request, scopes: tuple[str, ...]) -> Authority:
+    def _authorize(self, request: BoundedRequest, scopes: tuple[str, ...]) -> Authority:
         """Exchange a signed assertion for an access token."""
         signing = _with_key(
             lambda: service_account.Credentials.from_service_account_info(  # type: ignore[no-untyped-call] # google-auth is partly typed
@@ -99,7 +100,7 @@ class ServiceAccountKey(Principal):
             )
         )
         signing.refresh(request)
-        return _authority(signing, f"serviceAccount:{self.email}")
+        return _authority(signing, request, f"serviceAccount:{self.email}")
 
 
 class GcloudUser(Principal):
@@ -113,7 +114,7 @@ class GcloudUser(Principal):
         self.fixed_audience = info["client_id"]
         self._info = info
 
-    def id_token(self, audience: str, request: transport.Request) -> str:  # noqa: ARG002 (cannot be chosen)
+    def id_token(self, audience: str, request: BoundedRequest) -> str:  # noqa: ARG002 (cannot be chosen)
         """Refresh the login; the answer has an ID token beside the access token."""
         token = self._refreshed(request).id_token
         if not isinstance(token, str):
@@ -122,13 +123,13 @@ class GcloudUser(Principal):
             )
         return token
 
-    def _authorize(self, request: transport.Request, scopes: tuple[str, ...]) -> Authority:
+    def _authorize(self, request: BoundedRequest, scopes: tuple[str, ...]) -> Authority:
         """Refresh the login, which has the scopes that it was made with."""
         del scopes
         member = f"user:{self._info.get('account') or 'YOUR_EMAIL'}"
-        return _authority(self._refreshed(request), member, fixed_scopes=True)
+        return _authority(self._refreshed(request), request, member, fixed_scopes=True)
 
-    def _refreshed(self, request: transport.Request) -> Any:
+    def _refreshed(self, request: BoundedRequest) -> Any:
         login: Any = user_credentials.Credentials.from_authorized_user_info(dict(self._info))  # type: ignore[no-untyped-call] # google-auth is partly typed
         login = login.with_token_uri(self._token_endpoint)
         login.refresh(request)
@@ -157,7 +158,7 @@ class Federated(Principal):
             if not key.startswith("service_account_impersonation")
         }
 
-    def id_token(self, audience: str, request: transport.Request) -> str:
+    def id_token(self, audience: str, request: BoundedRequest) -> str:
         """Refuse: only service accounts have ID tokens."""
         del audience, request
         raise TokenSourceError(
@@ -166,11 +167,11 @@ class Federated(Principal):
             "--service-account=ACCOUNT`, or set credentials: {impersonate: ACCOUNT}.",
         )
 
-    def _authorize(self, request: transport.Request, scopes: tuple[str, ...]) -> Authority:
+    def _authorize(self, request: BoundedRequest, scopes: tuple[str, ...]) -> Authority:
         """Exchange the workload's own token at Google's Security Token Service."""
         federated = self._kind().from_info(self._info, scopes=list(scopes))
         federated.refresh(request)
-        return _authority(federated, self._member, role="roles/iam.workloadIdentityUser")
+        return _authority(federated, request, self._member, role="roles/iam.workloadIdentityUser")
 
     def _kind(self) -> Any:
         if self._info["subject_token_type"] == _AWS:
@@ -189,7 +190,7 @@ class WorkforceUser(Principal):
     def __init__(self, info: Info) -> None:
         self._info = info
 
-    def id_token(self, audience: str, request: transport.Request) -> str:
+    def id_token(self, audience: str, request: BoundedRequest) -> str:
         """Refuse: Google gives such logins no ID tokens."""
         del audience, request
         raise TokenSourceError(
@@ -197,12 +198,12 @@ class WorkforceUser(Principal):
             hint="Set credentials: {impersonate: ACCOUNT, source: gcloud}.",
         )
 
-    def _authorize(self, request: transport.Request, scopes: tuple[str, ...]) -> Authority:
+    def _authorize(self, request: BoundedRequest, scopes: tuple[str, ...]) -> Authority:
         """Refresh the login, which has the scopes that it was made with."""
         del scopes
         login: Any = external_account_authorized_user.Credentials.from_info(dict(self._info))  # type: ignore[no-untyped-call] # google-auth is partly typed
         login.refresh(request)
-        return _authority(login, "principal://YOUR_PRINCIPAL", fixed_scopes=True)
+        return _authority(login, request, "principal://YOUR_PRINCIPAL", fixed_scopes=True)
 
 
 class ImpersonatedAccount(Principal):
@@ -214,15 +215,15 @@ class ImpersonatedAccount(Principal):
         self._source = source
         self._target = target
 
-    def id_token(self, audience: str, request: transport.Request) -> str:
+    def id_token(self, audience: str, request: BoundedRequest) -> str:
         """Ask for the account's ID token on behalf of the source."""
         return iam.generate_id_token(request, self._acting(request), self._target, audience)
 
-    def _authorize(self, request: transport.Request, scopes: tuple[str, ...]) -> Authority:
+    def _authorize(self, request: BoundedRequest, scopes: tuple[str, ...]) -> Authority:
         """Ask for the account's access token on behalf of the source."""
         return iam.generate_access_token(request, self._acting(request), self._target, scopes)
 
-    def _acting(self, request: transport.Request) -> Authority:
+    def _acting(self, request: BoundedRequest) -> Authority:
         # gcloud writes the project beside the account, not into the source inside.
         return self._source.authorize(request, CLOUD_PLATFORM).counted_on(self.quota_project)
 
@@ -293,10 +294,21 @@ def _with_key(build: Callable[[], Any]) -> Any:
         ) from None
 
 
-def _authority(refreshed: Any, member: str, **more: Any) -> Authority:
-    """Return the access token that google-auth's credentials hold after a refresh."""
+def _authority(refreshed: Any, request: BoundedRequest, member: str, **more: Any) -> Authority:
+    """Return the access token that google-auth's credentials hold after a refresh by `request`."""
     # Their expiry is naive, in UTC; None where the answer named none.
     expiry = refreshed.expiry
     left = None if expiry is None else expiry.replace(tzinfo=UTC) - datetime.now(UTC)
-    seconds = None if left is None else left.total_seconds()
-    return Authority(str(refreshed.token), expires_in=seconds, member=member, **more)
+    return Authority(
+        str(refreshed.token),
+        expires_in=None if left is None else left.total_seconds(),
+        token_type=_token_type(request),
+        member=member,
+        **more,
+    )
+
+
+def _token_type(request: BoundedRequest) -> str:
+    """Return the ``token_type`` of the last answer, which google-auth does not look at."""
+    answer = json.loads(request.last.data) if request.last is not None else {}
+    return str(answer.get("token_type") or "")

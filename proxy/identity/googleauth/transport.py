@@ -53,6 +53,8 @@ class BoundedRequest(transport.Request):
         self._clock = clock
         self._within = within
         self._deadline = clock() + within
+        self.last: Response | None = None
+        """The answer to the last request."""
         self._session = requests.Session()
         # Proxies and CA bundles of the environment hold for Google's APIs. Credentials of
         # ~/.netrc do not: requests would put them over the Authorization that was asked for.
@@ -108,7 +110,8 @@ class BoundedRequest(transport.Request):
             what, colon, name = str(error).rpartition(": ")
             said = f"no request to {host}: {what}{colon}{shown_file(name)}"
             raise TokenSourceError(said, hint=_CA_HINT) from None
-        return Response(response)
+        self.last = Response(response)
+        return self.last
 
     def _too_slow(self, host: str) -> TokenSourceError:
         return TokenSourceError(f"{host} did not answer within {self._within:.0f} s", slow=True)
