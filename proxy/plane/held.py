@@ -96,7 +96,6 @@ class Held:
         "_ended",
         "_exchange",
         "_head",
-        "_is_page",
         "_late",
         "_trailers",
     )
@@ -109,7 +108,6 @@ class Held:
         self._trailers = b""
         self._decided = False
         self._late = False
-        self._is_page = False
 
     def data(self, data: bytes) -> None:
         """Keep a part of the body."""
@@ -133,14 +131,15 @@ class Held:
         self._decided = True
         exchange, head = self._exchange, self._head
         body = bytes(self._body[: PAGE_BYTES + 1])
-        self._is_page = is_platform(head, body)
+        is_page = is_platform(head, body)
         if exchange.choice is not None:
-            exchange.choice.answered(by_platform=self._is_page and head.status in OUTAGES)
-        if self._is_page or is_api_refusal(head, body, exchange.token):
+            exchange.choice.answered(by_platform=is_page and head.status in OUTAGES)
+        if is_page:
             route, token = exchange.route.config, exchange.token
             exchange.platform_error = explain(head.status, route, token)
-            if head.status == UNAUTHORIZED and self._seeks_token():
-                return
+        is_refused = is_page or is_api_refusal(head, body, exchange.token)
+        if is_refused and head.status == UNAUTHORIZED and self._seeks_token():
+            return
         if exchange.repeats_status(head):
             exchange.platform_error = None
         else:
@@ -187,7 +186,7 @@ class Held:
         """
         exchange = self._exchange
         error = exchange.platform_error
-        fits = self._is_page and self._ended and len(self._body) <= PAGE_BYTES
+        fits = self._ended and len(self._body) <= PAGE_BYTES
         if error is None or not fits or not exchange.explain(self._head, error):
             self._release()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.config.model import Auth, IdentityHeader
+from proxy.config.model import Auth, IdentityHeader, PlatformErrors
 from proxy.identity.source import Authority
 from tests.fakes.raw import RawCaller, UpstreamEnd
 from tests.fakes.steering import HOUR
@@ -180,6 +180,18 @@ async def test_any_other_401_is_the_callers(wired: Wired, answer: bytes) -> None
 
     await caller.take(answer)
     assert wired.source.fetched == 1
+
+
+async def test_what_an_api_says_of_a_token_is_never_explained(
+    wired: Wired, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is in a language that the API's callers know, and says more."""
+    caller, upstream = await begin(wired, platform_errors=PlatformErrors.EXPLAIN)
+    await upstream.serve(unauthorized(EXPIRED))
+
+    await caller.take(unauthorized(EXPIRED))
+    assert wired.source.fetched == 2
+    assert [r for r in caplog.records if r.name == "proxy.plane.refused"] == []
 
 
 async def test_what_an_api_says_counts_for_access_tokens_alone(wired: Wired) -> None:

@@ -410,6 +410,17 @@ async def test_the_log_explains_no_application(
     assert [r for r in caplog.records if r.name == "proxy.plane.refused"] == []
 
 
+@pytest.mark.parametrize("page", [a for a in PLATFORM if a.status in (429, 500, 503)], ids=str)
+async def test_what_passes_by_itself_is_explained_to_callers_alone(
+    wired: Wired, caplog: pytest.LogCaptureFixture, page: Answer
+) -> None:
+    caller, upstream = await begin(wired)
+    await upstream.serve(page.wire)
+    await explained(caller, page.status)
+
+    assert [r for r in caplog.records if r.name == "proxy.plane.refused"] == []
+
+
 async def test_a_refusal_that_another_token_mends_is_not_logged(
     wired: Wired, caplog: pytest.LogCaptureFixture
 ) -> None:
