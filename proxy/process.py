@@ -28,7 +28,7 @@ from proxy.ops.logs import PATIENCE, Logs, configure
 from proxy.plane.descriptors import raise_soft_limit
 from proxy.plane.listen import ListenFailed
 from proxy.sockets import OwnSockets, advice, inherit
-from proxy.system import ENDS, RELOADS, on_signal, run
+from proxy.system import ENDS, RELOADS, forbid_dumps, on_signal, run
 from proxy.tasks import Tasks
 
 log = logging.getLogger("proxy.process")
@@ -73,6 +73,7 @@ def serve(config: Config, reload: Reload | None = None) -> int:
     `reload` reads the configuration anew for SIGHUP; it raises what the parser raises.
     """
     signals = _Signals()
+    forbid_dumps()
     logs = _Logging(config.log)
     raise_soft_limit()
     try:

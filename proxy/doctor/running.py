@@ -9,6 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Thread
 from typing import Any, TypeVar
 
+from proxy.system import forbid_dumps
+
 T = TypeVar("T")
 
 
@@ -17,6 +19,7 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 
     The proxy's log is not written: what it would say is in the report, or in the error.
     """
+    forbid_dumps()
     logging.getLogger("proxy").addHandler(logging.NullHandler())
 
     async def with_daemons() -> T:

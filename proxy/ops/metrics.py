@@ -216,13 +216,17 @@ def _processes(pids: Iterable[int]) -> Iterator[Metric]:
     """Yield the standard ``process_…`` metrics, added up over several processes.
 
     The sum is what an operator budgets for: memory, CPU time and descriptors of the container.
-    The start is that of the first process.
+    The start is that of the first process.  What one of them does not tell is left out, for a sum
+    without it would be wrong: without privileges nobody sees the descriptors of a worker
+    (`system.forbid_dumps`).
     """
     found = [ProcessCollector(pid=partial(str, pid), registry=None).collect() for pid in pids]
     together: dict[str, list[Metric]] = {}
     for metric in chain.from_iterable(found):
         together.setdefault(metric.name, []).append(metric)
     for name, metrics in together.items():
+        if len(metrics) < len(found):
+            continue
         values = [sample.value for metric in metrics for sample in metric.samples]
         value = min(values) if name == "process_start_time_seconds" else sum(values)
         first = metrics[0]

@@ -20,7 +20,7 @@ from proxy.ops.logs import Logs, configure
 from proxy.ops.numbers import dump
 from proxy.plane.listen import Sockets
 from proxy.server import Server
-from proxy.system import run
+from proxy.system import forbid_dumps, run
 from proxy.tasks import Tasks
 from proxy.workers.channel import (
     Ask,
@@ -49,6 +49,7 @@ def main(control: int, passing: int) -> int:
         # Not SIG_IGN, which programs that this one starts would inherit (execve(2)).
         signal.signal(number, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, PARENTS_SIGNALS)
+    forbid_dumps()
     channel = Channel(socket.socket(fileno=control), socket.socket(fileno=passing))
     try:
         return run(_Worker(channel).run())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 
 from proxy.emulator.metadata import MetadataServer
 from proxy.emulator.service import ProtectedService
+from tests.fakes import proc
 from tests.fakes.child import Child, Done, plain_environment, run
 from tests.fakes.program import COMMAND, command
 from tests.fakes.proxies import config_for
@@ -107,3 +110,52 @@ async def test_only_what_is_relative_is_missed_in_a_deleted_directory(tmp_path: 
     assert "ca.pem" in relative.err
     environment["AUTH_PROXY_CONFIG_YAML"] = GOOD
     assert (await run(shell("rm -r gone; " + script, "check"), env=environment)).code == 0
+
+
+# --- core dumps
+
+
+def _cores(folder: Path) -> list[Path]:
+    return [file for file in folder.iterdir() if file.name.startswith("core")]
+
+
+@pytest.fixture
+async def core_folder(tmp_path: Path) -> Path:
+    """Return the folder in which a process that is aborted there leaves its core dump."""
+    control = tmp_path / "control"
+    control.mkdir()
+    script = ["sh", "-c", f"ulimit -c unlimited; cd {control}; exec {sys.executable} -c "]
+    script[2] += "'import os; os.abort()'"
+    await run(script, env=plain_environment(tmp_path, {}))
+    if not _cores(control):
+        pytest.skip("this machine keeps core dumps elsewhere, or keeps none")
+    folder = tmp_path / "cores"
+    folder.mkdir()
+    return folder
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_process_with_tokens_leaves_no_core_dump(
+    core_folder: Path,
+    tmp_path: Path,
+    metadata: MetadataServer,
+    service: ProtectedService,
+    workers: int,
+) -> None:
+    file = tmp_path / "proxy.yaml"
+    file.write_text(config_for(service, route={}, workers=workers))
+    script = 'ulimit -c unlimited && exec "$@"'
+    argv = shell(script, "run", "--config", str(file))
+    child = Child(argv, env=plain_environment(tmp_path, metadata.environ), cwd=core_folder)
+    await child.spawn()
+    try:
+        await child.line(lambda line: '"serving"' in line)
+        for pid in proc.children(child.pid)[:1]:
+            os.kill(pid, signal.SIGABRT)
+            await child.line(lambda line: "SIGABRT" in line)
+        child.signal(signal.SIGABRT)
+
+        assert await child.exit_code() == -signal.SIGABRT
+        assert _cores(core_folder) == []
+    finally:
+        await child.kill()
