@@ -8,7 +8,6 @@ states.  What they send can be as wrong as a test wants.
 from __future__ import annotations
 
 import asyncio
-import ssl
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +28,7 @@ from hyperframe.frame import (
 )
 
 from tests.fakes import leaks
-from tests.fakes.raw import PATIENCE, End
+from tests.fakes.raw import End, Listening
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 WIDE = 2**31 - 1
@@ -428,7 +427,7 @@ class FramedUpstreamEnd(FramedEnd):
             self.send_data(stream, body, end=True)
 
 
-class FramedUpstream:
+class FramedUpstream(Listening[FramedUpstreamEnd]):
     """A server that speaks HTTP/2 as a test tells it, connection by connection.
 
     With `automatic` set, it answers every whole request with this body.
@@ -441,46 +440,19 @@ class FramedUpstream:
         window: int = WIDE,
         connection_window: int = WIDE,
     ) -> None:
+        super().__init__(lambda: FramedUpstreamEnd(self))
         self.settings = settings
         self.automatic = automatic
         self.window = window
         self.connection_window = connection_window
         self.greets = True
         """Whether it sends its settings by itself."""
-        self.connections: list[FramedUpstreamEnd] = []
-        self.port = 0
         self._answered: set[tuple[int, int]] = set()
-        self._waiting: asyncio.Queue[FramedUpstreamEnd] = asyncio.Queue()
-        self._server: asyncio.Server | None = None
-
-    async def start(self, tls: ssl.SSLContext | None = None, port: int = 0) -> None:
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: FramedUpstreamEnd(self), "127.0.0.1", port, ssl=tls, reuse_address=True
-        )
-        self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
         """Stop listening and close every connection; fail with what the proxy did wrong."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-        for end in self.connections:
-            end._transport.abort()
-            await End.until(end, lambda end=end: end.closed, "the end of a connection")  # type: ignore[misc]  # a lambda's default
+        await super().stop()
         assert [end.faults for end in self.connections if end.faults] == []
-
-    async def accept(self) -> FramedUpstreamEnd:
-        """Wait for the next connection that the proxy opens."""
-        try:
-            async with asyncio.timeout(PATIENCE):
-                return await self._waiting.get()
-        except TimeoutError:
-            raise AssertionError("no connection came to the upstream") from None
-
-    def accepted(self, end: FramedUpstreamEnd) -> None:
-        self.connections.append(end)
-        self._waiting.put_nowait(end)
 
     def heard(self, end: FramedUpstreamEnd) -> None:
         if self.automatic is None:

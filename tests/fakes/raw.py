@@ -14,7 +14,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Self, cast
+from typing import Generic, Self, TypeVar, cast
 
 from tests.fakes import leaks
 
@@ -312,25 +312,23 @@ class UpstreamEnd(End):
         return message
 
 
-class ScriptedUpstream:
-    """A server that does what a test tells it, connection by connection.
+E = TypeVar("E", bound=End)
 
-    With `automatic` set, it answers every whole request with these bytes at once.
-    """
 
-    def __init__(self, automatic: bytes | None = None) -> None:
-        self.automatic = automatic
-        self.requests: list[Message] = []
-        """What was answered automatically, in order."""
-        self.connections: list[UpstreamEnd] = []
+class Listening(Generic[E]):
+    """A server that hands each connection to the test, as the end that `make` makes of it."""
+
+    def __init__(self, make: Callable[[], E]) -> None:
+        self.connections: list[E] = []
         self.port = 0
-        self._waiting: asyncio.Queue[UpstreamEnd] = asyncio.Queue()
+        self._make = make
+        self._waiting: asyncio.Queue[E] = asyncio.Queue()
         self._server: asyncio.Server | None = None
 
     async def start(self, tls: ssl.SSLContext | None = None, port: int = 0) -> None:
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            lambda: UpstreamEnd(self), "127.0.0.1", port, ssl=tls, reuse_address=True
+            self._make, "127.0.0.1", port, ssl=tls, reuse_address=True
         )
         self.port = self._server.sockets[0].getsockname()[1]
 
@@ -341,9 +339,10 @@ class ScriptedUpstream:
             self._server = None
         for end in self.connections:
             end._transport.abort()
-            await end.until(lambda end=end: end.closed, "the end of a connection")  # type: ignore[misc]  # a lambda's default
+            # Not an end's own `until`, which fails with what it has noted of the proxy.
+            await End.until(end, lambda end=end: end.closed, "the end of a connection")  # type: ignore[misc]  # a lambda's default
 
-    async def accept(self) -> UpstreamEnd:
+    async def accept(self) -> E:
         """Wait for the next connection that the proxy opens."""
         try:
             async with asyncio.timeout(PATIENCE):
@@ -351,9 +350,22 @@ class ScriptedUpstream:
         except TimeoutError:
             raise AssertionError("no connection came to the upstream") from None
 
-    def accepted(self, end: UpstreamEnd) -> None:
+    def accepted(self, end: E) -> None:
         self.connections.append(end)
         self._waiting.put_nowait(end)
+
+
+class ScriptedUpstream(Listening[UpstreamEnd]):
+    """A server that does what a test tells it, connection by connection.
+
+    With `automatic` set, it answers every whole request with these bytes at once.
+    """
+
+    def __init__(self, automatic: bytes | None = None) -> None:
+        super().__init__(lambda: UpstreamEnd(self))
+        self.automatic = automatic
+        self.requests: list[Message] = []
+        """What was answered automatically, in order."""
 
     def heard(self, end: UpstreamEnd) -> None:
         while self.automatic is not None:

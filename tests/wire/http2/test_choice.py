@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,6 +49,21 @@ def ca_file(tmp_path: Path) -> Path:
     return tls.ca_file(tmp_path)
 
 
+@asynccontextmanager
+async def over_tls(
+    ca_file: Path, alpn: Sequence[str], automatic: bytes | None = None, **keys: Any
+) -> AsyncIterator[Wired]:
+    """A proxy whose upstream offers `alpn`, but sends lines whatever it has settled on.
+
+    `keys` are the route's.
+    """
+    async with Wired(automatic=automatic) as world:
+        await world.upstream.stop()
+        await world.upstream.start(tls.server_context(alpn=alpn))
+        await world.serve_tls(ca_file, **keys)
+        yield world
+
+
 @pytest.mark.parametrize("grpc", [False, True])
 async def test_a_caller_in_http2_reaches_a_tls_upstream_in_http2(ca_file: Path, grpc: bool) -> None:  # noqa: FBT001 (a parameter)
     upstream = FramedUpstream(automatic=b"ok")
@@ -60,10 +78,7 @@ async def test_a_connection_dialled_for_http2_that_speaks_http1_keeps_its_place(
     ca_file: Path,
 ) -> None:
     """It serves all who wait, one after the other, where there may be no second."""
-    async with Wired(automatic=OK) as world:
-        await world.upstream.stop()
-        await world.upstream.start(tls.server_context(alpn=tls.HTTP1))
-        await world.serve_tls(ca_file, limits=Limits(connections=1))
+    async with over_tls(ca_file, tls.HTTP1, OK, limits=Limits(connections=1)) as world:
         async with await frame_caller(world) as caller:
             for stream in (1, 3, 5):
                 caller.send_headers(stream, GET, end=True)
@@ -79,10 +94,7 @@ async def test_a_tls_upstream_that_settles_on_http2_and_closes_is_no_upstream(
     ca_file: Path,
 ) -> None:
     """It is not taken for one that speaks only HTTP/1.1: it has said that it does not."""
-    async with Wired() as world:
-        await world.upstream.stop()
-        await world.upstream.start(tls.server_context(alpn=tls.HTTP2))
-        await world.serve_tls(ca_file)
+    async with over_tls(ca_file, tls.HTTP2) as world:
         async with await frame_caller(world) as caller:
             caller.send_headers(1, GET, end=True)
             for _ in range(2):  # A connection that cannot be had is dialled once more.
@@ -101,11 +113,7 @@ async def test_a_tls_upstream_that_settles_on_http2_and_closes_is_no_upstream(
 async def test_a_tls_upstream_that_offers_only_http1_is_translated_for(
     ca_file: Path, alpn: tuple[str, ...]
 ) -> None:
-    async with Wired(automatic=OK) as world:
-        await world.upstream.stop()
-        await world.upstream.start(tls.server_context(alpn=alpn))
-        await world.serve_tls(ca_file)
-
+    async with over_tls(ca_file, alpn, OK) as world:
         first, second = await call(world), await call(world)
 
         assert (first.status, bytes(first.body), second.status) == (200, b"ok", 200)
@@ -116,11 +124,7 @@ async def test_a_tls_upstream_that_offers_only_http1_is_translated_for(
 async def test_grpc_to_a_tls_upstream_that_offers_only_http1_is_told_why_it_fails(
     ca_file: Path,
 ) -> None:
-    async with Wired(automatic=OK) as world:
-        await world.upstream.stop()
-        await world.upstream.start(tls.server_context(alpn=tls.HTTP1))
-        await world.serve_tls(ca_file)
-
+    async with over_tls(ca_file, tls.HTTP1, OK) as world:
         for _ in range(2):
             seen = await call(world, grpc=True)
 
@@ -131,10 +135,7 @@ async def test_grpc_to_a_tls_upstream_that_offers_only_http1_is_told_why_it_fail
 
 
 async def test_what_an_upstream_speaks_is_asked_again_after_a_minute(ca_file: Path) -> None:
-    async with Wired(automatic=OK) as world:
-        await world.upstream.stop()
-        await world.upstream.start(tls.server_context(alpn=tls.HTTP1))
-        await world.serve_tls(ca_file)
+    async with over_tls(ca_file, tls.HTTP1, OK) as world:
         await call(world)
         port = world.upstream.port
         await world.upstream.stop()
@@ -164,19 +165,24 @@ async def test_a_plain_upstream_that_answers_in_http1_is_translated_for() -> Non
         assert len(prefaced) == 1
 
 
+async def answer_preface(world: Wired, answer: bytes, size: int) -> None:
+    """Answer the preface of HTTP/2, the first `size` bytes by themselves."""
+    upstream = await world.upstream.accept()
+    await upstream.until(lambda: len(upstream.received) > 24, "the preface")
+    upstream.received.clear()
+    upstream.send(answer[:size])
+    await asyncio.sleep(0)
+    upstream.send(answer[size:])
+
+
 @pytest.mark.parametrize("size", [1, 4])
 async def test_an_answer_in_http1_is_known_however_it_is_cut(size: int) -> None:
     async with Wired() as world:
         await world.serve()
         async with await frame_caller(world) as caller:
             caller.send_headers(1, GET, end=True)
-            upstream = await world.upstream.accept()
-            await upstream.until(lambda: len(upstream.received) > 24, "the preface")
-            upstream.received.clear()
             answer = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"
-            upstream.send(answer[:size])
-            await asyncio.sleep(0)
-            upstream.send(answer[size:])
+            await answer_preface(world, answer, size)
 
             again = await world.upstream.accept()
             await again.serve(OK)
@@ -206,12 +212,7 @@ async def test_an_upstream_whose_first_frame_is_no_settings_is_tried_in_http1(
         await world.serve()
         async with await frame_caller(world) as caller:
             caller.send_headers(1, GET, end=True)
-            upstream = await world.upstream.accept()
-            await upstream.until(lambda: len(upstream.received) > 24, "the preface")
-            upstream.received.clear()
-            upstream.send(answer[:size])
-            await asyncio.sleep(0)
-            upstream.send(answer[size:])
+            await answer_preface(world, answer, size)
 
             await (await world.upstream.accept()).serve(OK)
 
@@ -266,17 +267,13 @@ async def test_settings_that_come_byte_by_byte_are_settings() -> None:
 async def test_a_tls_upstream_that_breaks_its_word_to_speak_http2_is_at_fault(
     ca_file: Path,
 ) -> None:
-    async with Wired() as world:
-        await world.upstream.stop()
-        await world.upstream.start(tls.server_context(alpn=tls.HTTP2))
-        await world.serve_tls(ca_file)
-        async with await frame_caller(world) as caller:
-            caller.send_headers(1, GET, end=True)
-            for _ in range(2):  # A connection that cannot be had is dialled once more.
-                upstream = await world.upstream.accept()
-                upstream.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    async with over_tls(ca_file, tls.HTTP2) as world, await frame_caller(world) as caller:
+        caller.send_headers(1, GET, end=True)
+        for _ in range(2):  # A connection that cannot be had is dialled once more.
+            upstream = await world.upstream.accept()
+            upstream.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
-            assert (await caller.finished(1)).reason == "upstream_connect_failed"
+        assert (await caller.finished(1)).reason == "upstream_connect_failed"
 
 
 async def test_a_plain_upstream_that_hangs_up_on_http2_is_tried_in_http1() -> None:
