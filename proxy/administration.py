@@ -75,6 +75,10 @@ class Administration:
         if server is not None:
             await server.stop()
 
+    def reloaded(self, problem: str = "") -> None:
+        """Show what became of a reload; `problem` is why it changed nothing, if it did."""
+        self._lifecycle.reloaded(problem)
+
     def abandon(self) -> None:
         """Remove what would outlive the process, which ends at once."""
         if self._server is not None:

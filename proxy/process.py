@@ -30,10 +30,14 @@ from proxy.plane.listen import ListenFailed
 from proxy.sockets import OwnSockets, advice, inherit
 from proxy.system import ENDS, RELOADS, forbid_dumps, on_signal, run
 from proxy.tasks import Tasks
+from proxy.watch import Watch
 
 log = logging.getLogger("proxy.process")
 
 EXIT_UNAVAILABLE: Final = 69  # sysexits.h: a service is unavailable; here, an address
+
+_LOOK_SECONDS: Final = 1.0
+"""How often files are looked at; a change is taken once it has stood for one such interval."""
 
 _LAST_WORDS: Final = 0.1
 """Seconds in which the rest of the log may be read after the drain or a second signal."""
@@ -174,6 +178,8 @@ class _Process:
         self._delay = 0.0
         """Seconds that the process stays although it is idle; for signals alone."""
         self._reload_asked = asyncio.Event()
+        self._asked_by = ""
+        """What asks for it, for the log: SIGHUP, or a changed file."""
         self._tasks = Tasks()
 
     async def run(self) -> int:
@@ -202,6 +208,8 @@ class _Process:
         gc.freeze()
         self._proxy.admin.announce()
         self._notifier.ready()
+        if self._reload is not None:
+            _ = self._tasks.spawn(self._watch(), "watch files")
         _ = self._tasks.spawn(self._reload_when_asked(), "reload")
 
     async def _until_ending(self) -> None:
@@ -252,19 +260,33 @@ class _Process:
         if self._ending.is_set():
             log.info("SIGHUP: nothing is reloaded any more, the process is ending")
         else:
-            self._reload_asked.set()
+            self._ask_for_reload("SIGHUP")
+
+    def _ask_for_reload(self, by: str) -> None:
+        self._asked_by = by
+        self._reload_asked.set()
+
+    async def _watch(self) -> None:
+        """Ask for a reload when a file of the configuration in force has changed."""
+        watch = Watch()
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            config = self._proxy.config
+            # In a thread: a network's file system can hang.
+            if config.watch and await asyncio.to_thread(watch.have_changed, config.files):
+                self._ask_for_reload("watch")
 
     async def _reload_when_asked(self) -> None:
         """Reload once for all requests that have come since the last one began."""
         while True:
             await self._reload_asked.wait()
             self._reload_asked.clear()
-            await self._reload_now()
+            await self._reload_now(self._asked_by)
 
-    async def _reload_now(self) -> None:
+    async def _reload_now(self, by: str) -> None:
         """Read the configuration anew; a bad one changes nothing."""
         if self._reload is None:
-            log.warning("SIGHUP: there is no configuration file to read")
+            log.warning("%s: there is no configuration file to read", by)
             return
         self._notifier.reloading()
         before = self._proxy.config
@@ -275,24 +297,29 @@ class _Process:
         except ConfigError as error:
             fields = {"problems": [str(problem) for problem in error.problems]}
             # The operator needs the places in the file, not a traceback.
-            log.error("%s: %s", _REFUSED, error, extra={"fields": fields})  # noqa: TRY400 (see above)
+            log.error(_REFUSED, by, error, extra={"fields": fields})  # noqa: TRY400 (see above)
+            self._proxy.admin.reloaded(str(error))
         except OSError as error:
-            log.error("%s: %s", _REFUSED, error)  # noqa: TRY400 (as above)
+            log.error(_REFUSED, by, error)  # noqa: TRY400 (as above)
+            self._proxy.admin.reloaded(str(error))
         except Exception:
             log.exception("a bug in the reload", extra={"reason": "internal_error"})
+            self._proxy.admin.reloaded("a bug in the reload; the log has its trace")
         else:
             self._logs.follow(config.log)
-            _warn_of_restarts(before, config)
-            log.info("SIGHUP: the configuration was taken")
+            _warn_of_restarts(before, config, by)
+            log.info("%s: the configuration was taken", by)
+            self._proxy.admin.reloaded()
         finally:
             self._notifier.ready()
 
 
-_REFUSED: Final = "SIGHUP: the configuration was not taken, nothing has changed"
+_REFUSED: Final = "%s: the configuration was not taken, nothing has changed: %s"
 
 
-def _warn_of_restarts(before: Config, after: Config) -> None:
+def _warn_of_restarts(before: Config, after: Config, by: str) -> None:
     """Log the changes that need a restart."""
     for key in ("workers", "admin"):
         if getattr(before, key) != getattr(after, key):
-            log.warning("SIGHUP: a changed %s needs a restart", key, extra={"fields": {"key": key}})
+            fields = {"key": key}
+            log.warning("%s: a changed %s needs a restart", by, key, extra={"fields": fields})

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from proxy.config.kinds import Reader, ScalarKind, Schema, or_variable
 from proxy.config.misplaced import no_file_name
+from proxy.config.model import Stamp
 from proxy.config.tree import ScalarNode
 from proxy.frozen import frozen
 
@@ -26,6 +27,15 @@ _MARKS = (
 def encoding_of(data: bytes) -> str:
     """Return the codec of a text file: by its byte order mark, else UTF-8."""
     return next((codec for mark, codec in _MARKS if data.startswith(mark)), "utf-8")
+
+
+def stamp(path: Path) -> Stamp:
+    """Return what changes when the file does, behind links: volumes of Kubernetes swap one."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size
 
 
 @frozen
@@ -47,6 +57,8 @@ class File(ScalarKind):
         path = reader.directory / text
         key = (path, self.check)
         if key not in reader.checked_files:
+            # First: what is written meanwhile is a change.
+            reader.stamps.setdefault(path, stamp(path))
             reader.checked_files[key] = self._fault(path)
         if fault := reader.checked_files[key]:
             if what := no_file_name(text):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from proxy.config.expand import expand
+from proxy.config.model import Stamp
 from proxy.config.problems import Place, Problem, nearest, problem_at, quoted
 from proxy.config.tree import Entry, ListNode, MapNode, Node, ScalarNode
 from proxy.config.values import TOKEN, field_key, header_name
@@ -29,7 +30,7 @@ BROKEN: Final = object()
 class Reader:
     """What it takes to read one document, and the problems found so far."""
 
-    __slots__ = ("_told", "checked_files", "directory", "env", "problems")
+    __slots__ = ("_told", "checked_files", "directory", "env", "problems", "stamps")
 
     def __init__(self, env: Mapping[str, str], directory: Path) -> None:
         self.env = env
@@ -37,6 +38,8 @@ class Reader:
         self.problems: list[Problem] = []
         # One answer per file and reading, however many routes name it.
         self.checked_files: dict[tuple[Path, object], str | None] = {}
+        self.stamps: dict[Path, Stamp] = {}
+        """Of every file that was read."""
         # A mistake in `defaults` comes up again in every route, and is reported once.
         self._told: set[tuple[Place, str]] = set()
 

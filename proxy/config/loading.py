@@ -9,7 +9,7 @@ from typing import Any
 
 from proxy.config.addresses import address
 from proxy.config.checks import check_together
-from proxy.config.files import encoding_of
+from proxy.config.files import encoding_of, stamp
 from proxy.config.ignored import FILE_VARIABLE, TEXT_VARIABLE, in_document, in_environment
 from proxy.config.keys import DEFAULTS, ROUTE, TOP
 from proxy.config.kinds import Reader, expect_mapping
@@ -139,6 +139,7 @@ def load(
 
     Raises `ConfigUnreadable` where the file itself cannot be read.
     """
+    before = stamp(path)
     try:
         with path.open("rb") as file:
             data = file.read(_LARGEST + 1)
@@ -146,13 +147,14 @@ def load(
         raise ConfigUnreadable(path, error) from error
     if len(data) > _LARGEST:
         raise ConfigUnreadable(path, OSError(f"larger than {_LARGEST >> 20} MiB"))
-    return parse(
+    config = parse(
         _decode(data, str(path)),
         source=str(path),
         env=env,
         directory=path.absolute().parent,
         overrides=overrides,
     )
+    return replace(config, files={path: before, **config.files})
 
 
 def _here() -> Path:
@@ -219,7 +221,11 @@ def _config(document: MapNode, source: str, reader: Reader) -> Config:
         ignored.append(Ignored("workers", "this system cannot share a port; one process serves"))
         more["workers"] = 1
     return Config(
-        routes=tuple(each.route for each in routes), source=source, ignored=tuple(ignored), **more
+        routes=tuple(each.route for each in routes),
+        source=source,
+        ignored=tuple(ignored),
+        files=reader.stamps,
+        **more,
     )
 
 

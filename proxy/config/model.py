@@ -23,6 +23,9 @@ OFF = math.inf
 
 KIB = 1024
 
+Stamp = tuple[int, int, int] | None
+"""What changes when a file does: time of modification, inode, size; None where there is none."""
+
 ANY_HOST = "any"
 """In ``allow_hosts``: callers may name the proxy as they like."""
 
@@ -622,6 +625,12 @@ class Config:
         default=0.0,
         metadata=doc("after SIGTERM, how long the process stays even when idle", kind="pause"),
     )
+    watch: bool = field(
+        default=False,
+        metadata=doc(
+            "reload when the configuration file or a file it names has changed", kind="flag"
+        ),
+    )
     workers: int = field(
         # The maximum is more than any machine has cores: a typing error must not fork without end.
         default=1,
@@ -630,6 +639,8 @@ class Config:
     source: str = ""
     """Where it came from, for messages: a file name, ``AUTH_PROXY_CONFIG_YAML`` or the URL."""
     ignored: tuple[Ignored, ...] = field(default=(), compare=False)
+    files: Mapping[Path, Stamp] = field(default_factory=dict, compare=False)
+    """Every file that it was read from or that it names, as they were then."""
 
     @property
     def listeners(self) -> tuple[Address, ...]:

@@ -22,7 +22,7 @@ from proxy.config.model import Address, Admin
 from proxy.frozen import frozen
 from proxy.ops import guard
 from proxy.ops.httpd import HttpServer, Request, Response
-from proxy.ops.lifecycle import Lifecycle, Truth
+from proxy.ops.lifecycle import Lifecycle, Reload, Truth
 from proxy.ops.numbers import Numbers, add_up
 from proxy.ops.status import Status
 from proxy.plane.listen import remove_file
@@ -159,7 +159,8 @@ class _Site:
         # The sum of one is a copy that nothing changes. In a thread the loop goes on every few
         # milliseconds, where a hundred routes would keep it for thirty.
         numbers = add_up([await self._view.numbers()])
-        body, content_type = await asyncio.to_thread(_render, numbers, accept)
+        reload = self._view.lifecycle.last_reload
+        body, content_type = await asyncio.to_thread(_render, numbers, reload, accept)
         return Response(body=body, content_type=content_type)
 
     async def _status(self, request: Request) -> Response:
@@ -181,9 +182,9 @@ class _Site:
         return _text("draining", 200)
 
 
-def _render(numbers: Numbers, accept: str) -> tuple[bytes, str]:
+def _render(numbers: Numbers, reload: Reload, accept: str) -> tuple[bytes, str]:
     # Imported by whoever asks first, in this thread: prometheus_client takes 50 ms and 5 MB.
-    rendered: tuple[bytes, str] = import_module("proxy.ops.metrics").render(numbers, accept)
+    rendered: tuple[bytes, str] = import_module("proxy.ops.metrics").render(numbers, reload, accept)
     return rendered
 
 

@@ -9,6 +9,7 @@ import asyncio
 import enum
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from proxy.clock import Clocks
@@ -46,10 +47,20 @@ class Truth:
     why: str
 
 
+@frozen(kw_only=True)
+class Reload:
+    """What became of the last reload; the start counts as one that succeeded."""
+
+    succeeded_at: float
+    """Wall clock: since when the configuration in force is so."""
+    problem: str = ""
+    """Why the last one changed nothing; empty where it succeeded."""
+
+
 class Lifecycle:
     """One per process; `move_to` is the only writer of the state."""
 
-    __slots__ = ("_clocks", "_reached", "_state", "note", "started_at")
+    __slots__ = ("_clocks", "_reached", "_state", "last_reload", "note", "started_at")
 
     def __init__(self, clocks: Clocks | None = None) -> None:
         self._clocks = clocks or Clocks()
@@ -60,6 +71,14 @@ class Lifecycle:
         """Steady clock."""
         self.note = ""
         """What the present state waits for, in a few words, for probes and the page."""
+        self.last_reload = Reload(succeeded_at=self._clocks.wall())
+
+    def reloaded(self, problem: str = "") -> None:
+        """Note the end of a reload; `problem` is why it changed nothing, if it did not succeed."""
+        if problem:
+            self.last_reload = replace(self.last_reload, problem=problem)
+        else:
+            self.last_reload = Reload(succeeded_at=self._clocks.wall())
 
     def __repr__(self) -> str:
         return f"<Lifecycle {self._state.value}>"

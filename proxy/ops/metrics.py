@@ -28,6 +28,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 import proxy
+from proxy.ops.lifecycle import Reload
 from proxy.ops.numbers import Numbers
 from proxy.plane.stats import Connections, Histogram, RouteStats
 
@@ -38,7 +39,7 @@ Sample = tuple[Labels, float]
 Samples = Iterator[Sample]
 
 
-def render(numbers: Numbers, accept: str = "") -> tuple[bytes, str]:
+def render(numbers: Numbers, reload: Reload, accept: str = "") -> tuple[bytes, str]:
     """Return the metrics and their content type, in the format that `accept` asks for.
 
     OpenMetrics where the ``Accept`` header names it, else the text format 0.0.4 (or 1.0.0 where
@@ -49,14 +50,15 @@ def render(numbers: Numbers, accept: str = "") -> tuple[bytes, str]:
     except (TypeError, ValueError):
         # prometheus_client 0.26 compares a version that is no number with one that is.
         encode, content_type = choose_encoder("")
-    return encode(_Scrape(numbers)), content_type
+    return encode(_Scrape(numbers, reload)), content_type
 
 
 class _Scrape(Collector):
     """One reading of the numbers, as the library's encoders want it."""
 
-    def __init__(self, numbers: Numbers) -> None:
+    def __init__(self, numbers: Numbers, reload: Reload) -> None:
         self._numbers = numbers
+        self._reload = reload
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric of the program, then those of its processes."""
@@ -66,6 +68,7 @@ class _Scrape(Collector):
         yield from _upstream(routes)
         yield from _destinations(routes)
         yield from _tokens(self._numbers)
+        yield from _reloads(self._reload)
         yield _build_info()
         yield from _processes(self._numbers.pids)
 
@@ -200,6 +203,21 @@ def _expiries(numbers: Numbers) -> Samples:
                 yield (name, destination), each.expires_at
         if not several and token.expires_at is not None:
             yield (name,), token.expires_at
+
+
+def _reloads(last: Reload) -> Iterator[Metric]:
+    yield _gauge(
+        "auth_proxy_config_last_reload_successful",
+        "1 where the last reload succeeded or none was asked for, 0 where it changed nothing.",
+        (),
+        [((), 0 if last.problem else 1)],
+    )
+    yield _gauge(
+        "auth_proxy_config_last_reload_success_timestamp_seconds",
+        "When the configuration in force was taken.",
+        (),
+        [((), last.succeeded_at)],
+    )
 
 
 def _build_info() -> Metric:

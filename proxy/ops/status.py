@@ -91,10 +91,19 @@ class Status:
             "started_at": wall - uptime,
             "uptime_seconds": round(uptime, 3),
             "configuration": config.source,
+            "last_reload": self._last_reload(),
             "workers": config.workers,
             "listeners": [str(address) for address in self._listeners()],
             "sample_seconds": self.sample_seconds,
             "sampled_at": self._history.at[-1] if self._history.at else None,
+        }
+
+    def _last_reload(self) -> Json:
+        last = self._lifecycle.last_reload
+        return {
+            "successful": not last.problem,
+            "succeeded_at": last.succeeded_at,
+            "problem": redact(last.problem),
         }
 
     def _route(self, route: Route, numbers: Numbers, *, history: bool) -> Json:

@@ -33,7 +33,7 @@ from tests.fakes.lifelines import (
 from tests.fakes.program import Program
 from tests.fakes.proxies import Proxies, config_for
 from tests.fakes.raw import ScriptedUpstream
-from tests.fakes.tls import foreign_authority
+from tests.fakes.tls import authority, foreign_authority
 
 HUP = signal.SIGHUP
 TAKEN = "SIGHUP: the configuration was taken"
@@ -364,6 +364,76 @@ async def test_without_a_file_there_is_nothing_to_read() -> None:
 
             await program.record(message="SIGHUP: there is no configuration file to read")
             assert await status_of(program.listeners[0], "/") == 200
+
+
+# --- without a signal
+
+
+def replace_file(file: Path, text: str) -> None:
+    """Write it as editors do: beside it, and then over it."""
+    beside = file.with_suffix(".new")
+    beside.write_text(text)
+    beside.replace(file)
+
+
+async def admin_page(program: Program, path: str) -> bytes:
+    async with calling_at(program.admin) as caller:
+        return (await caller.ask(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())).body
+
+
+@workers
+async def test_a_watched_file_is_taken_when_it_changes(workers: int) -> None:
+    async with (
+        two_upstreams() as (old, new),
+        Program(document(old, workers=workers, watch=True)) as program,
+    ):
+        assert await body_of(program) == b"old"
+        replace_file(program.config_file, document(new, workers=workers, watch=True))
+
+        await program.record(message="watch: the configuration was taken")
+        assert await body_of(program) == b"new"
+
+
+async def test_a_watched_file_with_a_mistake_is_refused_once_and_its_mend_taken() -> None:
+    async with two_upstreams() as (old, new), Program(document(old, watch=True)) as program:
+        replace_file(program.config_file, "routes: 1")
+        await program.line(lambda line: "watch: the configuration was not taken" in line)
+        last = json.loads(await admin_page(program, "/status"))["last_reload"]
+        assert not last["successful"]
+        assert "routes" in last["problem"]
+        metrics = await admin_page(program, "/metrics")
+        assert b"\nauth_proxy_config_last_reload_successful 0.0\n" in metrics
+
+        replace_file(program.config_file, document(new, watch=True))
+        await program.record(message="watch: the configuration was taken")
+
+        assert await body_of(program) == b"new"
+        assert json.loads(await admin_page(program, "/status"))["last_reload"]["successful"]
+        refusals = [line for line in program.lines if "was not taken" in line]
+        assert len(refusals) == 1
+
+
+async def test_roots_that_are_swapped_are_taken(tmp_path: Path) -> None:
+    roots = tmp_path / "roots.pem"
+    foreign_authority().cert_pem.write_to_path(str(roots))
+    async with scripted(OK) as upstream:
+        text = document(upstream, watch=True, route={"ca_file": str(roots)})
+        async with Program(text) as program:
+            authority().cert_pem.write_to_path(str(roots))
+
+            await program.record(message="watch: the configuration was taken")
+
+
+async def test_unwatched_files_are_left_alone() -> None:
+    async with two_upstreams() as (old, new), Program(document(old)) as program:
+        replace_file(program.config_file, document(new, watch=True))
+        program.signal(HUP)
+        await program.record(message=TAKEN)
+
+        # From here on they are looked at.
+        replace_file(program.config_file, document(old, watch=True))
+        await program.record(message="watch: the configuration was taken")
+        assert await body_of(program) == b"old"
 
 
 # --- one after the other

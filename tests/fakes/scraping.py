@@ -32,6 +32,8 @@ METRICS: dict[str, tuple[str, set[str]]] = {
     "auth_proxy_token_fetches": ("counter", {"route", "outcome"}),
     "auth_proxy_token_fetch_seconds": ("histogram", set()),
     "auth_proxy_token_expiry_timestamp_seconds": ("gauge", {"route"}),
+    "auth_proxy_config_last_reload_successful": ("gauge", set()),
+    "auth_proxy_config_last_reload_success_timestamp_seconds": ("gauge", set()),
     "auth_proxy_build_info": ("gauge", {"version", "python", "build"}),
 }
 OF_DESTINATIONS: dict[str, tuple[str, set[str]]] = {

@@ -26,7 +26,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("process",),
     ("workers",),
     ("server",),
-    ("administration", "services", "sockets", "notify"),
+    ("administration", "services", "sockets", "notify", "watch"),
     ("ops",),
     ("plane",),
     ("dialects",),

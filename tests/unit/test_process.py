@@ -37,9 +37,14 @@ CONFIG = Config(
 class NotedAdministration:
     def __init__(self) -> None:
         self.quit_asked = asyncio.Event()
+        self.problems: list[str] = []
+        """Of each reload, empty where it was taken."""
 
     def announce(self) -> None:
         pass
+
+    def reloaded(self, problem: str = "") -> None:
+        self.problems.append(problem)
 
 
 class NotedProxy:
@@ -218,6 +223,9 @@ async def test_a_reload_that_fails_is_logged_and_the_next_one_works(
     kill(signal.SIGTERM)
 
     assert await run == 0
+    told, taken = cast("NotedAdministration", around.proxy.admin).problems
+    assert said in told
+    assert taken == ""
 
 
 async def test_the_log_follows_only_what_was_taken() -> None:

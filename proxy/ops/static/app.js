@@ -82,7 +82,7 @@ function showState(report) {
   mark(byId("state"), "data-level", level);
   say(byId("live"), "Live");
   mark(byId("live"), "data-live", "yes");
-  byId("notice").hidden = true;
+  showReload(report.last_reload);
   say(byId("version"), `Version ${report.version} (${report.build}), Python ${report.python}`);
   const facts = [
     `Up for ${format.stretch(report.uptime_seconds)}`,
@@ -91,6 +91,13 @@ function showState(report) {
     report.configuration ? `configured by ${report.configuration}` : "",
   ];
   say(byId("facts"), `${facts.filter(Boolean).join(", ")}.`);
+}
+
+function showReload(last) {
+  const notice = byId("notice");
+  notice.hidden = last.successful;
+  if (last.successful) return;
+  say(notice, `The last reload changed nothing: ${last.problem}`);
 }
 
 function showTiles(report) {

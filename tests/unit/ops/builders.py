@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
+from proxy.ops.lifecycle import Reload
 from proxy.ops.numbers import Numbers, TokenMetrics, TokenView
 from proxy.plane.stats import Connections, DestinationStats, Failure, Stats
+
+RELOAD = Reload(succeeded_at=1_767_300_000.0)
 
 RESET = Failure(
     at=1_767_323_045.5,

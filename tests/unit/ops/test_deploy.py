@@ -16,7 +16,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.ops.metrics import render
-from tests.unit.ops.builders import several_destinations
+from tests.unit.ops.builders import RELOAD, several_destinations
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
 PROMETHEUS = DEPLOY / "prometheus"
@@ -34,7 +34,7 @@ promtool = pytest.mark.skipif(
 
 def metrics() -> dict[str, set[str]]:
     """Return every series that the program has, and its labels."""
-    text = render(several_destinations((os.getpid(),)))[0].decode()
+    text = render(several_destinations((os.getpid(),)), RELOAD)[0].decode()
     found = dict(OF_PROMETHEUS)
     for metric in text_string_to_metric_families(text):
         for sample in metric.samples:

@@ -14,15 +14,16 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as read_plain
 
 import proxy
+from proxy.ops.lifecycle import Reload
 from proxy.ops.metrics import render
 from proxy.ops.numbers import Numbers
 from proxy.plane.stats import DURATION_BOUNDS, Stats
 from tests.fakes.scraping import FORMATS, METRICS, OF_DESTINATIONS, OPEN, PROMETHEUS, Parser
-from tests.unit.ops.builders import busy_numbers, several_destinations
+from tests.unit.ops.builders import RELOAD, busy_numbers, several_destinations
 
 
 def families(numbers: Numbers, accept: str = "", parser: Parser = read_plain) -> dict[str, Metric]:
-    return {metric.name: metric for metric in parser(render(numbers, accept)[0].decode())}
+    return {metric.name: metric for metric in parser(render(numbers, RELOAD, accept)[0].decode())}
 
 
 def values(metric: Metric, suffix: str = "") -> dict[tuple[str, ...], float]:
@@ -32,6 +33,14 @@ def values(metric: Metric, suffix: str = "") -> dict[tuple[str, ...], float]:
         for sample in metric.samples
         if sample.name == name
     }
+
+
+@pytest.mark.parametrize(("problem", "successful"), [("", 1.0), ("no file", 0.0)])
+def test_the_last_reload_is_told(problem: str, successful: float) -> None:
+    text = render(busy_numbers(), Reload(succeeded_at=12.5, problem=problem))[0].decode()
+
+    assert f"\nauth_proxy_config_last_reload_successful {successful}\n" in text
+    assert "\nauth_proxy_config_last_reload_success_timestamp_seconds 12.5\n" in text
 
 
 @FORMATS
@@ -183,11 +192,11 @@ def test_nothing_counted_yet_is_still_valid() -> None:
     ],
 )
 def test_the_format_is_what_is_asked_for(accept: str, content_type: str) -> None:
-    assert render(busy_numbers(), accept)[1] == content_type
+    assert render(busy_numbers(), RELOAD, accept)[1] == content_type
 
 
 def test_prometheus_is_given_openmetrics() -> None:
-    text, content_type = render(busy_numbers(), PROMETHEUS)
+    text, content_type = render(busy_numbers(), RELOAD, PROMETHEUS)
 
     assert content_type.startswith("application/openmetrics-text; version=1.0.0; charset=utf-8")
     assert text.endswith(b"# EOF\n")
@@ -228,7 +237,7 @@ def test_promtool_finds_nothing_to_improve() -> None:
 
     checked = subprocess.run(
         ["promtool", "check", "metrics"],
-        input=render(numbers)[0],
+        input=render(numbers, RELOAD)[0],
         capture_output=True,
         check=False,
     )

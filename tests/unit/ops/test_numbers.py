@@ -21,7 +21,7 @@ from proxy.ops.numbers import (
     token_view,
 )
 from proxy.plane.stats import Connections, DestinationStats, Histogram, RouteStats, Stats
-from tests.unit.ops.builders import RESET, busy_numbers
+from tests.unit.ops.builders import RELOAD, RESET, busy_numbers
 
 
 def test_two_processes_count_twice_as_much() -> None:
@@ -157,7 +157,7 @@ def test_what_arrives_renders_as_what_was_sent() -> None:
 
     arrived = load(dump(sent))
 
-    assert render(arrived) == render(sent)
+    assert render(arrived, RELOAD) == render(sent, RELOAD)
     assert arrived.tokens == sent.tokens
     assert arrived.stats.failures == sent.stats.failures
 
@@ -238,10 +238,10 @@ def test_whatever_is_counted_is_a_metric_added_up_and_sent_because_it_is_a_field
     quiet.route("orders")
     once = one_field(name)
 
-    assert render(once) != render(Numbers(stats=quiet, pids=()))
-    assert render(load(dump(once))) == render(once)
-    assert render(add_up([once])) == render(once)
-    assert render(add_up([once, once])) != render(once)
+    assert render(once, RELOAD) != render(Numbers(stats=quiet, pids=()), RELOAD)
+    assert render(load(dump(once)), RELOAD) == render(once, RELOAD)
+    assert render(add_up([once]), RELOAD) == render(once, RELOAD)
+    assert render(add_up([once, once]), RELOAD) != render(once, RELOAD)
 
 
 def test_every_part_of_the_numbers_is_sent() -> None:
