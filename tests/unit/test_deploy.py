@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterator
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -15,6 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
+from proxy.cli import USAGE
 from proxy.config.keys import TOP
 from proxy.config.loading import PLACES, find, load, parse
 from proxy.config.model import Config
@@ -27,6 +31,9 @@ IMAGE = "REGION-docker.pkg.dev/PROJECT_ID/REPOSITORY/cloud-run-auth-proxy:TAG"
 
 # What people replace, by something that our parser accepts in its place.
 FILLED_IN = {"PROJECT_NUMBER": "123456789012", "REGION": "europe-west1", "PROJECT_ID": "shop-1"}
+
+
+NO_VARIABLES: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -53,8 +60,8 @@ def fill_in(text: str) -> str:
     return text
 
 
-def parse_config(text: str, source: str) -> Config:
-    return parse(fill_in(text), source=source, env={})
+def parse_config(text: str, source: str, env: Mapping[str, str] = NO_VARIABLES) -> Config:
+    return parse(fill_in(text), source=source, env={}, overrides=gather({}, env))
 
 
 def documents(file: Path) -> list[dict[str, Any]]:
@@ -78,11 +85,14 @@ def annotations_of(value: Any) -> Iterator[tuple[str, str]]:
 
 
 def config_text(container: dict[str, Any], everything: list[dict[str, Any]]) -> str:
-    """Return the configuration that the container is given, by variable or by ConfigMap."""
+    """Return the configuration that the container is given: by variable, ConfigMap or secret."""
     for variable in container.get("env", []):
         if variable["name"] == "AUTH_PROXY_CONFIG_YAML":
             return str(variable["value"])
     maps = [document for document in everything if document["kind"] == "ConfigMap"]
+    if not maps:
+        # What the file's first lines make the secret of.
+        return (ROOT / "config" / "examples" / "by-path.yaml").read_text()
     return str(maps[0]["data"]["config.yaml"])
 
 
@@ -97,7 +107,9 @@ def examples() -> list[Example]:
                 if len(containers) < 2:  # doctor-job.yaml, which has no app
                     continue
                 text = config_text(containers["auth-proxy"], everything)
-                config = parse_config(text, file.name)
+                variables = containers["auth-proxy"].get("env", [])
+                env = {each["name"]: each["value"] for each in variables}
+                config = parse_config(text, file.name, env)
                 found.append(Example(file, dict(annotations_of(document)), containers, config))
     return found
 
@@ -113,12 +125,14 @@ def test_every_platform_has_its_example() -> None:
     assert names == [
         "cloudrun/doctor-job.yaml",
         "cloudrun/job.yaml",
+        "cloudrun/service-secret.yaml",
         "cloudrun/service.yaml",
+        "cloudrun/worker-pool.yaml",
         "compose/compose.yaml",
         "gke/job.yaml",
         "gke/sidecar.yaml",
     ]
-    assert len(examples()) == 4
+    assert len(examples()) == 6
 
 
 @each_example
@@ -245,6 +259,71 @@ def test_a_secret_is_mounted_where_the_proxy_looks_for_its_file() -> None:
 
     assert Path(mounted) in PLACES
     assert load(ROOT / file, {}, {}).routes
+
+
+def test_a_secret_becomes_the_file_that_the_proxy_looks_for() -> None:
+    [example] = (each for each in examples() if each.file.name == "service-secret.yaml")
+    [pod] = pods(documents(example.file)[0])
+    [volume] = pod["spec"]["volumes"]
+    [mount] = example.proxy["volumeMounts"]
+    [item] = volume["secret"]["items"]
+
+    assert mount["name"] == volume["name"]
+    assert Path(mount["mountPath"]) / item["path"] in PLACES
+    assert "--data-file config/examples/by-path.yaml\n" in example.file.read_text()
+
+
+FOLDERS = sorted(folder for folder in (ROOT / "deploy").iterdir() if folder.is_dir())
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_each_folder_says_what_its_files_are(folder: Path) -> None:
+    linked = re.findall(
+        r"^\| \[`[^`]+`\]\(([^)]+)\)", (folder / "README.md").read_text(), re.MULTILINE
+    )
+
+    assert sorted(linked) == sorted(file.name for file in folder.iterdir() if file.stem != "README")
+
+
+def test_the_units_of_systemd_are_what_systemd_takes(tmp_path: Path) -> None:
+    """Told by systemd itself, with the installed command in the place of the one they name."""
+    verifier = shutil.which("systemd-analyze")
+    if verifier is None:
+        pytest.skip("systemd-analyze is not installed")
+    command = Path(sys.executable).with_name("cloud-run-auth-proxy")
+    said = subprocess.run([verifier, "--version"], capture_output=True, text=True, check=True)
+    is_old = int(said.stdout.split()[1]) < 253
+    for unit in (ROOT / "deploy" / "systemd").glob("cloud-run-auth-proxy.*"):
+        text = unit.read_text().replace(
+            "/opt/cloud-run-auth-proxy/bin/cloud-run-auth-proxy", f"{command}"
+        )
+        # What an older one does not know; the README says what to write there.
+        (tmp_path / unit.name).write_text(
+            text.replace("notify-reload", "notify") if is_old else text
+        )
+    units = sorted(tmp_path.iterdir())
+
+    verdict = subprocess.run(
+        [verifier, "verify", "--man=no", *units], capture_output=True, text=True, check=False
+    )
+
+    assert (verdict.stdout + verdict.stderr, verdict.returncode) == ("", 0)
+
+
+def test_the_unit_reads_the_file_that_its_readme_installs_and_has_time_to_drain() -> None:
+    unit = (ROOT / "deploy" / "systemd" / "cloud-run-auth-proxy.service").read_text()
+    keys = dict(line.split("=", 1) for line in unit.splitlines() if re.match(r"\w+=", line))
+    words = keys["ExecStart"].split()
+    installed = re.findall(
+        r"^install -D --mode=0644 (\S+) (\S+)$",
+        (ROOT / "deploy" / "systemd" / "README.md").read_text(),
+        re.MULTILINE,
+    )
+    config = load(ROOT / installed[0][0], {"SERVICE_URL": "https://a.run.app"}, {})
+
+    assert words[1:] == ["run", "--config", installed[0][1]]
+    assert keys["RestartPreventExitStatus"] == f"{USAGE}"
+    assert float(keys["TimeoutStopSec"].removesuffix("s")) > config.drain
 
 
 def test_compose_runs_the_demo_that_the_app_calls() -> None:
