@@ -55,6 +55,8 @@ class ScriptedSource:
         self._audience = audience
         self.answers: list[str | TokenSourceError] = []
         self.authorities = [Authority("ya29.first", expires_in=HOUR)]
+        self.delay = 0.0
+        """Seconds for which the source of access tokens thinks."""
         self.fetched = 0
         self.held: asyncio.Event | None = None
         """While set and not released, fetches hang."""
@@ -79,6 +81,7 @@ class ScriptedSource:
     async def authorize(self, scopes: tuple[str, ...] = ()) -> Authority:
         assert scopes == SCOPES
         self.fetched += 1
+        self._time.wall += self.delay
         return self.authorities.pop(0) if len(self.authorities) > 1 else self.authorities[0]
 
     async def account(self) -> str | None:

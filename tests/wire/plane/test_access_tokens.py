@@ -203,3 +203,33 @@ async def test_what_an_api_says_counts_for_access_tokens_alone(wired: Wired) -> 
 
     await caller.take(unauthorized(EXPIRED))
     assert wired.source.fetched == 1
+
+
+# --- its time
+
+
+async def test_the_same_token_with_other_seconds_is_unchanged(wired: Wired) -> None:
+    wired.source.authorities = [
+        Authority("ya29.first", expires_in=HOUR),
+        Authority("ya29.first", expires_in=99),
+    ]
+    caller, upstream = await begin(wired)
+    await upstream.serve(OK)
+    await caller.take(OK)
+    wired.time.wall += HOUR - 100
+    wired.time.steady += 25  # Longer than the pause between two fetches.
+    caller.send(get())
+    await upstream.serve(OK)
+    await caller.take(OK)
+
+    counted = {outcome: n for (_, outcome), n in wired.tokens.of_scopes.stats.items()}
+    assert counted == {"fetched": 1, "unchanged": 1}
+
+
+async def test_its_seconds_count_from_the_question(wired: Wired) -> None:
+    wired.source.delay = 20.0
+    caller, upstream = await begin(wired)
+    await upstream.serve(OK)
+    await caller.take(OK)
+
+    assert wired.tokens.of_scopes.expires_at == wired.time.wall - 20.0 + HOUR
