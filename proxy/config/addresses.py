@@ -19,6 +19,7 @@ from proxy.system import HAS_UNIX_SOCKETS
 # What a schema can say; the functions below are stricter.
 ADDRESS = r"unix:/.+|[0-9]{1,5}|(\[[^\]\s]+\]|[^:/\[\]\s]*):[0-9]{1,5}"
 SERVICE = r"[a-z]([a-z0-9-]*[a-z0-9])?(\.[a-z]+(-[a-z]+)*[0-9]+(\.[0-9]+)?)?"
+CONNECT_TO = r"unix:/.+|(\[[^\]\s]+\]|[^:/\[\]\s@]+)(:[0-9]{1,5})?"
 UPSTREAM = r"[hH][tT][tT][pP][sS]?://[^/?#@\s]+(/[^?#\s]*)?"
 HOST = r"(\*\.)?[^*/:\[\]\s]+|\[[^\]\s]+\]"
 PATH = r"/[^?#\s]*"
@@ -55,6 +56,23 @@ def address(text: str) -> Address:
     # No host means loopback: listening to the whole network must be somebody's choice.
     # Both of its addresses, since some clients (Node.js 17 to 19) try ::1 alone for localhost.
     return Address(_host_or_ip(host) if host else "localhost", _port(port_text, lowest=0))
+
+
+def connect_to(text: str) -> Address:
+    """Return where to dial: ``HOST[:PORT]`` or ``unix:/path``; port 0 is the upstream's own."""
+    if text.startswith("unix:"):
+        return _socket(text.removeprefix("unix:"))
+    if "/" in text or "@" in text or (text.count(":") > 1 and not text.startswith("[")):
+        raise ValueError(
+            "is not a place to dial; write HOST, HOST:PORT, [::1]:443 or unix:/run/service.sock"
+        )
+    host, port = host_and_port(text, text)
+    return Address(host, port or 0)
+
+
+def show_place(place: Address) -> str:
+    """Write a place as `connect_to` reads it."""
+    return str(place) if place.path or place.port else str(place).removesuffix(":0")
 
 
 def _socket(path: str) -> Address:

@@ -89,14 +89,15 @@ def _check_loops(routes: Sequence[Written], reader: Reader) -> None:
     """Refuse an upstream that is one of the proxy's own listeners."""
     ports = _by_port(routes)
     for written in routes:
-        for index, upstream in enumerate(written.route.upstream):
-            if not is_loopback(upstream.host):
+        for index, destination in enumerate(written.route.destinations):
+            called = destination.dialled
+            if called is None or not (called.path or is_loopback(called.host)):
                 continue
-            called = Address(upstream.host, upstream.port)
-            for address in ports.get(upstream.port, ()):
+            key = "upstream" if destination.connect_to is None else "connect_to"
+            for address in ports.get(called.port, ()):
                 if _overlap(address, called):
                     reader.complain(
-                        *written.item("upstream", index),
+                        *written.item(key, index),
                         f"{address} is a listener of this proxy, which would call itself; "
                         "name the service's own port, or listen elsewhere",
                     )

@@ -164,9 +164,15 @@ def proxy_for(egress: Egress, scheme: Scheme, host: str) -> HttpProxy | None:
 
 
 def address_of(destination: Destination) -> tuple[Scheme, str]:
-    """Return scheme and host of a destination; of a service's, as far as it is known."""
-    upstream = destination.upstream
-    return ("https", "service.run.app") if upstream is None else (upstream.scheme, upstream.host)
+    """Return scheme and host that are dialled; of a service's, as far as it is known.
+
+    The host of a Unix socket is empty.
+    """
+    upstream, place = destination.upstream, destination.dialled
+    scheme: Scheme = "https" if upstream is None else upstream.scheme
+    if place is None:
+        return scheme, "service.run.app"
+    return scheme, "" if place.path else place.host
 
 
 def proxy_of(route: Route, destination: Destination) -> HttpProxy | None:
@@ -180,8 +186,8 @@ def is_direct(host: str, egress: Egress) -> bool:
 
 
 def is_here(host: str) -> bool:
-    """Tell whether no proxy is ever asked for `host`: loopback, and the metadata server."""
-    if is_loopback(host) or host in _METADATA or host.endswith(".localhost"):
+    """Tell whether no proxy is ever asked for `host`: this machine, and the metadata server."""
+    if not host or is_loopback(host) or host in _METADATA or host.endswith(".localhost"):
         return True
     try:
         address = ipaddress.ip_address(host.partition("%")[0])

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from proxy.config.addresses import is_on_loopback
-from proxy.config.egress import is_here, misunderstood, proxy_of
+from proxy.config.egress import address_of, is_here, misunderstood, proxy_of
 from proxy.config.model import Address, Auth, GcloudCredentials, Ignored, Route
 from proxy.config.overrides import NAMES
 from proxy.config.problems import nearest
@@ -72,10 +72,10 @@ def _in_route(route: Route, keys: Mapping[str, Entry]) -> Iterator[Ignored]:
 
 def _beside_proxy(route: Route) -> Iterator[Ignored]:
     if route.egress_proxy.https and not route.egress_proxy.auto:
-        for upstream in route.upstream:
-            if is_here(upstream.host):
+        for each in route.destinations:
+            if is_here(address_of(each)[1]):
                 what = f"routes.{route.name}.egress_proxy"
-                yield Ignored(what, f"{upstream.host} is dialled directly")
+                yield Ignored(what, f"{each.dialled} is dialled directly")
 
 
 _UNUSED: Mapping[Auth, Mapping[str, str]] = {

@@ -104,6 +104,12 @@ ADDRESS = Word(
     is_text=False,
 )
 ADDRESSES = ListOf(ADDRESS, "an address or a list of them", or_one=True, least=1)
+_PLACE = Word(
+    "a place to dial such as 10.0.0.5",
+    addresses.connect_to,
+    pattern(addresses.CONNECT_TO),
+    addresses.show_place,
+)
 _SIZE = Word(
     "a size such as 64KiB",
     values.size,
@@ -277,6 +283,7 @@ KINDS: Mapping[str, Callable[[Mapping[str, Any]], Kind]] = {
     "path": lambda _: _word("a path such as /orders", addresses.path, addresses.PATH),
     "pause": lambda _: _duration(values.pause, values.DURATION),
     "period": lambda _: _duration(values.period, _DURATION_OR_OFF),
+    "places": lambda _: ListOf(_PLACE, "a place to dial or a list of them", or_one=True, least=1),
     "readable": lambda _: File(check_readable),
     "scopes": lambda _: ListOf(_SCOPE, "a list of scopes", or_one=True, least=1),
     "section": lambda metadata: section(metadata["of"]),

@@ -106,11 +106,23 @@ class Destination:
     """None as long as `service` is unresolved."""
     service: Service | None = None
     """Set where the file names a service instead of an upstream."""
+    connect_to: Address | None = None
+    """What is dialled instead of its own host; None for that, port 0 for the upstream's port."""
     audience: str | None = None
     """None where the route sends no token, or as long as it follows from an unresolved service."""
 
     def __str__(self) -> str:
         return f"service {self.service}" if self.upstream is None else str(self.upstream)
+
+    @property
+    def dialled(self) -> Address | None:
+        """The address that connections are made to, None as long as it is not known."""
+        place, upstream = self.connect_to, self.upstream
+        if place is None:
+            return None if upstream is None else Address(upstream.host, upstream.port)
+        if place.path or place.port:
+            return place
+        return Address(place.host, 443 if upstream is None else upstream.port)
 
 
 class Auth(Enum):
@@ -392,6 +404,17 @@ class Route:
         ),
     )
     """As the file has it, as `upstream`."""
+    connect_to: tuple[Address, ...] = field(
+        default=(),
+        metadata=doc(
+            "`host[:port]` or `unix:PATH` to dial instead, with Host, TLS name and audience "
+            "unchanged (Private Service Connect, a restricted virtual address); a list has one "
+            "for each upstream",
+            kind="places",
+            shown="the upstream's own host",
+        ),
+    )
+    """As the file has it: none, one for all destinations, or one for each."""
     egress_proxy: Egress = field(
         default=Egress(),
         metadata=doc(

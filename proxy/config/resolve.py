@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain, repeat
 from typing import Any
 
 from proxy.config import egress
@@ -72,10 +73,15 @@ def with_upstream(destination: Destination, route: Route, upstream: Upstream) ->
 
 def _destinations(route: Route) -> Iterator[Destination]:
     """Yield where the keys of `route` lead, as far as they say it."""
+    # One place holds for all; too few have been reported.
+    one = len(route.connect_to) == 1
+    places: Iterator[Address | None] = chain(
+        route.connect_to, repeat(route.connect_to[0] if one else None)
+    )
     for upstream in route.upstream:
-        yield with_upstream(Destination(), route, upstream)
+        yield with_upstream(Destination(connect_to=next(places)), route, upstream)
     for service in route.service:
-        destination = Destination(service=service, audience=route.audience)
+        destination = Destination(service=service, connect_to=next(places), audience=route.audience)
         if service.project_number:
             destination = with_upstream(destination, route, service_upstream(service))
         yield destination
@@ -98,7 +104,7 @@ def make_route(
     values = dict(values)
     # A word that could not be read has been reported, and must not cause other problems.
     auth = values.get("auth", "none" if "auth" in node.entries else "auto")
-    values["auth"] = _auth(auth, node, values.get("upstream", ()), path, reader)
+    values["auth"] = _auth(auth, node, _receivers(values), path, reader)
     own = entry.value.entries if isinstance(entry.value, MapNode) else {}
     if values["auth"] is Auth.ACCESS_TOKEN and "header" not in own:
         # The only one that Google's APIs read: one in `defaults` is for services.
@@ -113,6 +119,7 @@ def make_route(
     matching = {"listen", "host", "path"} & node.entries.keys()
     written = Written(route, entry.place, node, matching_read=matching <= values.keys())
     _check_identity_header(written, path, reader)
+    _check_places(written, path, reader)
     _check_variables(written, path, reader)
     if route.auth is Auth.ACCESS_TOKEN:
         _check_source(written, path, reader)
@@ -135,11 +142,31 @@ def _check_destination(entry: Entry, node: MapNode, path: str, reader: Reader) -
         reader.complain(node.entries[written[1]].place, join(path, written[1]), message)
 
 
+def _receivers(values: dict[str, Any]) -> list[tuple[Upstream, str]]:
+    """Return each upstream with the host that is dialled for it, empty for a Unix socket."""
+    places: tuple[Address, ...] = values.get("connect_to", ())
+    upstreams: tuple[Upstream, ...] = values.get("upstream", ())
+    hosts = ["" if each.path else each.host for each in places]
+    if len(hosts) == 1:
+        hosts *= len(upstreams)
+    # Too few have been reported.
+    own = [each.host for each in upstreams[len(hosts) :]]
+    return list(zip(upstreams, [*hosts, *own], strict=False))
+
+
 def _auth(
-    written: str, node: MapNode, upstreams: tuple[Upstream, ...], path: str, reader: Reader
+    written: str,
+    node: MapNode,
+    receivers: list[tuple[Upstream, str]],
+    path: str,
+    reader: Reader,
 ) -> Auth:
-    """Resolve ``auto``, and refuse to send a token where anyone on the way could read it."""
-    here = [not each.tls and is_loopback(each.host) for each in upstreams]
+    """Resolve ``auto``, and refuse to send a token where anyone on the way could read it.
+
+    `receivers` are the upstreams with the hosts that are dialled for them.
+    """
+    upstreams = [upstream for upstream, _ in receivers]
+    here = [not each.tls and (not host or is_loopback(host)) for each, host in receivers]
     if written == "none" or (written == "auto" and here and all(here)):
         return Auth.NONE
     if written == "auto" and any(here):
@@ -151,7 +178,7 @@ def _auth(
         )
         return Auth.ID_TOKEN
     access = written == "access_token"
-    for index, upstream in enumerate(upstreams):
+    for index, (upstream, host) in enumerate(receivers):
         if upstream.tls or here[index]:
             continue
         auth = node.entries.get("auth")
@@ -159,7 +186,7 @@ def _auth(
         reader.complain(
             *((auth.value.place, join(path, "auth")) if auth else where),
             f"an {'access' if access else 'ID'} token is never sent over plain http to "
-            f"{upstream.host}; write https://, or auth: none",
+            f"{host}; write https://, or auth: none",
         )
     return Auth.ACCESS_TOKEN if access else Auth.ID_TOKEN
 
@@ -200,8 +227,21 @@ def _item(node: MapNode, key: str, index: int, path: str) -> tuple[Place, str]:
     """Return the place of a value of `key`, which may be one of a list, and its name."""
     value, name = node.entries[key].value, join(path, key)
     if isinstance(value, ListNode):
+        index = min(index, len(value.items) - 1)  # One place may be that of all destinations.
         return value.items[index].place, f"{name}[{index}]"
     return value.place, name
+
+
+def _check_places(written: Written, path: str, reader: Reader) -> None:
+    route = written.route
+    places, upstreams = len(route.connect_to), len(route.destinations)
+    if places > 1 and upstreams and places != upstreams:
+        reader.complain(
+            written.place_of("connect_to"),
+            join(path, "connect_to"),
+            f"has {places} places for {upstreams} upstream{'s' * (upstreams > 1)}; "
+            "write one for each, or one for all",
+        )
 
 
 def _check_variables(written: Written, path: str, reader: Reader) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from typing import Any
 
+from proxy.config.addresses import show_place
 from proxy.config.egress import proxy_of
 from proxy.config.model import CREDENTIALS, Auth, Config, Credentials, Destination, Route
 from proxy.config.problems import Problem
@@ -46,6 +47,8 @@ def _rows(route: Route) -> Iterator[Sequence[str]]:
     )
     for each in route.destinations:
         upstream = str(each) + " (unresolved)" * (each.upstream is None)
+        if each.connect_to is not None:
+            upstream += f" at {show_place(each.connect_to)}"
         if (proxy := proxy_of(route, each)) is not None:
             upstream += f" through {proxy}"
         yield (*before, upstream, _purpose(route, each), *behind)
@@ -84,6 +87,11 @@ def egress_proxy(route: Route) -> str:
     """Say through which proxies upstreams are dialled, without credentials; nothing for none."""
     found = dict.fromkeys(proxy_of(route, each) for each in route.destinations)
     return ", ".join(str(each) for each in found if each is not None)
+
+
+def connect_to(route: Route) -> str:
+    """Say which places are dialled instead of the upstreams' own hosts; nothing for none."""
+    return ", ".join(show_place(each) for each in route.connect_to)
 
 
 def credentials(value: Credentials) -> str:
@@ -139,10 +147,11 @@ def _route_as_json(route: Route) -> dict[str, Any]:
 def destination_as_json(route: Route, destination: Destination) -> dict[str, Any]:
     """Return where a destination of `route` is, in JSON's types; what is unresolved is null."""
     upstream, service = destination.upstream, destination.service
-    proxy = proxy_of(route, destination)
+    proxy, place = proxy_of(route, destination), destination.connect_to
     return {
         "upstream": None if upstream is None else str(upstream),
         "service": None if service is None else str(service),
+        "connect_to": None if place is None else show_place(place),
         "egress_proxy": None if proxy is None else str(proxy),
         "audience": destination.audience,
     }

@@ -196,6 +196,7 @@ def _settings(route: Route) -> Json:
         "matches": show.matches(route),
         "strip_path": route.strip_path,
         "upstream": show.upstream(route),
+        "connect_to": show.connect_to(route) or None,
         "egress_proxy": show.egress_proxy(route) or None,
         "audience": show.audience(route) or None,
         "scopes": list(route.scopes) if route.auth is Auth.ACCESS_TOKEN else None,

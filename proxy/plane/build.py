@@ -7,7 +7,8 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
-from proxy.config.egress import proxy_for
+from proxy.config import model
+from proxy.config.egress import proxy_of
 from proxy.config.model import Address, Auth, Config, Route, Upstream
 from proxy.config.proxies import HttpProxy
 from proxy.config.values import field_key
@@ -74,6 +75,8 @@ class _PoolKey:
 
     route: str
     upstream: Upstream
+    place: Address | None
+    """What is dialled instead of the upstream's own host."""
     proxy: HttpProxy | None
     """The egress proxy, with its credentials."""
     ca_file: Path | None
@@ -166,24 +169,24 @@ class Builder:
 
     def _prepare(self, route: Route, pools: dict[_PoolKey, Pools]) -> PreparedRoute:
         # A service may turn out to be at an address that the route has already.
-        audiences: dict[Upstream, str | None] = {}
+        found: dict[Upstream, model.Destination] = {}
         for each in route.destinations:
             if each.upstream is not None:
-                audiences.setdefault(each.upstream, each.audience)
-        if not audiences:
+                found.setdefault(each.upstream, each)
+        if not found:
             raise AssertionError(f"the upstream of route {route.name} is not resolved")
-        hosts = Counter(upstream.authority for upstream in audiences)
+        hosts = Counter(upstream.authority for upstream in found)
         destinations = tuple(
             [
                 self._destination(
                     route,
                     upstream,
-                    audience,
+                    each,
                     pools,
                     # Two with one host differ in their paths.
                     upstream.authority if hosts[upstream.authority] == 1 else str(upstream),
                 )
-                for upstream, audience in audiences.items()
+                for upstream, each in found.items()
             ]
         )
         stats = self._plane.stats.route(route.name)
@@ -198,19 +201,20 @@ class Builder:
         self,
         route: Route,
         upstream: Upstream,
-        audience: str | None,
+        configured: model.Destination,
         pools: dict[_PoolKey, Pools],
         name: str,
     ) -> Destination:
         token_cache = None
         if route.auth is Auth.ID_TOKEN:
-            token_cache = self._tokens.cache(route.credentials, audience or upstream.origin)
+            audience = configured.audience or upstream.origin
+            token_cache = self._tokens.cache(route.credentials, audience)
         elif route.auth is Auth.ACCESS_TOKEN:
             token_cache = self._tokens.cache(route.credentials, Scopes(route.scopes))
         return Destination(
             route.name,
             upstream,
-            pools=self._pools_of(route, upstream, pools),
+            pools=self._pools_of(route, upstream, configured, pools),
             token_cache=token_cache,
             header=route.header,
             protocol=route.protocol,
@@ -227,14 +231,21 @@ class Builder:
                 return each.availability
         return Availability(self._plane.clock, self._plane.jitter)
 
-    def _pools_of(self, route: Route, upstream: Upstream, into: dict[_PoolKey, Pools]) -> Pools:
+    def _pools_of(
+        self,
+        route: Route,
+        upstream: Upstream,
+        configured: model.Destination,
+        into: dict[_PoolKey, Pools],
+    ) -> Pools:
         """Return the pools of a route, those that there are if it may keep them."""
         limits = route.limits
         roots = fingerprint(route.ca_file) if upstream.tls else b""
         key = _PoolKey(
             route.name,
             upstream,
-            proxy_for(route.egress_proxy, upstream.scheme, upstream.host),
+            configured.dialled if configured.connect_to else None,
+            proxy_of(route, configured),
             route.ca_file,
             roots,
             limits.connections,
@@ -247,8 +258,11 @@ class Builder:
     def _new_pools(self, key: _PoolKey) -> Pools:
         sweeper, stats = self._plane.sweeper, self._plane.stats.route(key.route)
         limit = ConnectionLimit(key.connections)
+        dialler = partial(
+            Dialler, key.upstream, key.ca_file, self._resolver, at=key.place, proxy=key.proxy
+        )
         http1 = Pool(
-            Dialler(key.upstream, key.ca_file, self._resolver, proxy=key.proxy),
+            dialler(),
             limit=limit,
             tunnels=key.tunnels,
             head_limit=key.head_limit,
@@ -256,7 +270,7 @@ class Builder:
             stats=stats,
         )
         streams = StreamPool(
-            Dialler(key.upstream, key.ca_file, self._resolver, HTTP2, proxy=key.proxy),
+            dialler(protocols=HTTP2),
             http1,
             limit=limit,
             head_limit=key.head_limit,

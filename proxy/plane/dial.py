@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from aiohappyeyeballs import start_connection
 
-from proxy.config.model import Upstream
+from proxy.config.model import Address, Upstream
 from proxy.config.proxies import HttpProxy
 from proxy.deadlines import Within
 from proxy.errors import (
@@ -29,6 +29,7 @@ from proxy.plane.connect import Connect, Tunnel
 from proxy.plane.tls import TlsTransport
 from proxy.plane.trust import HTTP1, Roots, hint_for, ready
 from proxy.resolver import AddressInfo, Resolver
+from proxy.system import UNIX
 
 P = TypeVar("P", bound=asyncio.BufferedProtocol)
 
@@ -76,7 +77,7 @@ class _Stage:
 class Dialler:
     """Opens connections to one upstream."""
 
-    __slots__ = ("_ca_file", "_protocols", "_proxy", "_resolver", "_shown", "upstream")
+    __slots__ = ("_at", "_ca_file", "_protocols", "_proxy", "_resolver", "_shown", "upstream")
 
     def __init__(
         self,
@@ -85,16 +86,21 @@ class Dialler:
         resolver: Resolver,
         protocols: tuple[str, ...] = HTTP1,
         *,
+        at: Address | None = None,
         proxy: HttpProxy | None = None,
     ) -> None:
         """`protocols` is what ALPN offers, best first (RFC 7301).
 
-        `proxy` is the egress proxy through which the upstream is reached, None for none.
+        `at` is dialled instead of the upstream's own host, whose name TLS still verifies.  `proxy`
+        is the egress proxy through which it is reached, None for none.
         """
         self.upstream = upstream
+        self._at = at or Address(upstream.host, upstream.port)
         self._proxy = proxy
-        through = "" if proxy is None else f" (through the egress proxy {proxy})"
-        self._shown = f"{upstream.origin}{through}"
+        ways = [f"at {at}"] if at is not None else []
+        if proxy is not None:
+            ways.append(f"through the egress proxy {proxy}")
+        self._shown = f"{upstream.origin} ({' '.join(ways)})" if ways else upstream.origin
         """The upstream, for messages."""
         self._resolver = resolver
         self._ca_file = ca_file
@@ -115,7 +121,7 @@ class Dialler:
         try:
             async with Within(timeout):
                 roots = await ready(self._ca_file) if self.upstream.tls else None
-                addresses = await self._resolve(stage)
+                addresses = [] if self._at.path else await self._resolve(stage)
                 while True:
                     sock = await self._connect(addresses, stage)
                     was_whole = roots is not None and roots.is_whole
@@ -135,11 +141,13 @@ class Dialler:
 
     async def _resolve(self, stage: _Stage) -> list[AddressInfo]:
         stage.enter("resolving its name", at_proxy=self._proxy is not None)
-        hop = self._proxy or self.upstream
+        hop = self._proxy or self._at
         return await self._resolver.resolve(hop.host, hop.port)
 
     async def _connect(self, addresses: Sequence[AddressInfo], stage: _Stage) -> socket.socket:
         stage.enter("connecting", at_proxy=self._proxy is not None)
+        if self._at.path:
+            return await _connect_unix(self._at.path)
         try:
             sock = await start_connection(
                 addresses,
@@ -148,7 +156,7 @@ class Dialler:
             )
         except BaseException:
             # The name may have moved: a container that was made anew, say. The next dial asks.
-            self._resolver.doubt((self._proxy or self.upstream).host)
+            self._resolver.doubt((self._proxy or self._at).host)
             raise
         refuse_itself(sock)
         leave_reserve(sock)
@@ -185,7 +193,7 @@ class Dialler:
         return secured, codec
 
     def _tunnel(self, proxy: HttpProxy, inside: asyncio.BufferedProtocol) -> Tunnel:
-        return Tunnel(Connect(proxy, self.upstream.host, self.upstream.port), inside)
+        return Tunnel(Connect(proxy, self._at.host, self._at.port), inside)
 
     def _secured(self, codec: P, context: ssl.SSLContext) -> TlsTransport:
         # SSL_new(3) copies it: one context serves whatever is offered, for the roots in it are
@@ -203,7 +211,7 @@ class Dialler:
             return self._tls_failed(error)
         if isinstance(error, socket.gaierror):
             return UpstreamConnectFailed(
-                f"The name {self.upstream.host} cannot be resolved: {error.strerror}.",
+                f"The name {self._at.host} cannot be resolved: {error.strerror}.",
                 hint=CHECK_NAME,
             )
         return UpstreamConnectFailed(
@@ -237,11 +245,27 @@ class Dialler:
         )
 
 
+async def _connect_unix(path: str) -> socket.socket:
+    """Return a socket that is connected to the one at `path`."""
+    sock = socket.socket(UNIX, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(0)
+        await asyncio.get_running_loop().sock_connect(sock, path)
+    except BaseException:
+        sock.close()
+        raise
+    leave_reserve(sock)
+    return sock
+
+
 async def _transport(sock: socket.socket, protocol: asyncio.BufferedProtocol) -> asyncio.Transport:
     """Return a transport for a connected socket, which is the transport's from here on."""
     loop = asyncio.get_running_loop()
     try:
-        tcp, _ = await loop.create_connection(lambda: protocol, sock=sock)
+        if sock.family == UNIX:
+            tcp, _ = await loop.create_unix_connection(lambda: protocol, sock=sock)
+        else:
+            tcp, _ = await loop.create_connection(lambda: protocol, sock=sock)
     finally:
         if not isinstance(loop, asyncio.BaseEventLoop):
             # uvloop's transport closes the descriptor itself, and only then takes it from

@@ -152,6 +152,7 @@ function configuration(route) {
     ["Listens on", route.listen.join(", ")],
     ["Upstream", route.upstream],
     ["Destinations", route.destinations.map(destination).join(", ")],
+    ["Dialled at", route.connect_to],
     ["Egress proxy", route.egress_proxy],
     ["Audience", route.auth === "id_token" ? route.audience ?? "unresolved" : null],
     ["Scopes", route.scopes?.join(" ") ?? null],

@@ -200,7 +200,7 @@ def test_entries_that_exempt_something_are_not_told(exempt: str) -> None:
 def test_an_egress_proxy_for_this_machine_has_no_effect() -> None:
     keys = f'upstream: "{LOCAL}", egress_proxy: "{PROXY}"'
 
-    assert ignored(one_route(keys)) == ["routes.a.egress_proxy: 127.0.0.1 is dialled directly"]
+    assert ignored(one_route(keys)) == ["routes.a.egress_proxy: 127.0.0.1:3001 is dialled directly"]
     assert ignored(one_route(f'egress_proxy: "{PROXY}"')) == []
 
 

@@ -105,12 +105,14 @@ def test_a_program_gets_the_same_as_data() -> None:
         "strip_path": True,
         "upstream": "https://orders.example.com",
         "service": None,
+        "connect_to": None,
         "egress_proxy": None,
         "audience": "https://orders.example.com",
         "destinations": [
             {
                 "upstream": "https://orders.example.com",
                 "service": None,
+                "connect_to": None,
                 "egress_proxy": None,
                 "audience": "https://orders.example.com",
             }

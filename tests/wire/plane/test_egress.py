@@ -7,10 +7,11 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from proxy.config.model import Protocol, Timeouts, Upstream
+from proxy.config.model import Address, Destination, Protocol, Timeouts, Upstream
 from proxy.config.proxies import Egress, HttpProxy
 from proxy.errors import ProxyError, UpstreamConnectFailed, UpstreamConnectTimedOut
 from proxy.plane.dial import Dialler
@@ -19,7 +20,7 @@ from tests.fakes import tls
 from tests.fakes.egress import ForwardProxy, needs_tinyproxy, tinyproxy
 from tests.fakes.framed import FramedUpstream
 from tests.fakes.framed_world import Framed, frame_caller
-from tests.fakes.raw import PATIENCE, ScriptedUpstream
+from tests.fakes.raw import PATIENCE, ScriptedUpstream, UpstreamEnd
 from tests.fakes.wired import Wired
 
 NAME = "orders.example"
@@ -407,3 +408,96 @@ async def test_what_tinyproxy_refuses_is_explained(
     assert (answer.status, answer.value("x-auth-proxy-error")) == (502, "upstream_connect_failed")
     assert detail.encode() in answer.body
     assert forward.heads == []
+
+
+# --- another address
+
+
+async def test_another_address_is_dialled_and_the_upstreams_name_verified(ca_file: Path) -> None:
+    async with Wired(automatic=OK, tls=tls.server_context(NAME)) as wired:
+        await serve_at(wired, Address("127.0.0.1", wired.upstream.port), ca_file)
+        caller = await wired.caller()
+        assert (await caller.ask(GET)).status == 200
+        assert wired.upstream.requests[0].value("host") == NAME
+
+
+async def test_whoever_is_at_another_address_has_to_be_the_upstream(ca_file: Path) -> None:
+    async with Wired(automatic=OK, tls=tls.server_context("localhost", "127.0.0.1")) as wired:
+        place = Address("127.0.0.1", wired.upstream.port)
+        await serve_at(wired, place, ca_file)
+        caller = await wired.caller()
+        answer = await caller.ask(GET)
+
+        assert (answer.status, answer.value("x-auth-proxy-error")) == (502, "upstream_tls_failed")
+        assert f"https://{NAME} (at {place})".encode() in answer.body
+        assert wired.upstream.requests == []
+
+
+@pytest.mark.parametrize("secure", [True, False])
+async def test_a_unix_socket_is_dialled(
+    secure: bool,  # noqa: FBT001 (a row)
+    ca_file: Path,
+    tmp_path: Path,
+) -> None:
+    socket_file = tmp_path / "socket"
+    loop = asyncio.get_running_loop()
+    upstream = ScriptedUpstream(OK)
+    context = tls.server_context(NAME) if secure else None
+    server = await loop.create_unix_server(
+        lambda: UpstreamEnd(upstream), str(socket_file), ssl=context
+    )
+    async with Wired() as wired:
+        await serve_at(
+            wired, Address(path=str(socket_file)), ca_file, scheme="https" if secure else "http"
+        )
+        caller = await wired.caller()
+        for _ in range(3):
+            assert (await caller.ask(GET)).status == 200
+        assert len(upstream.connections) == 1
+        assert upstream.requests[0].value("host") == NAME
+    server.close()
+    await upstream.stop()
+
+
+async def test_a_unix_socket_that_is_not_there_is_told(ca_file: Path, tmp_path: Path) -> None:
+    place = Address(path=str(tmp_path / "gone"))
+    async with Wired() as wired:
+        await serve_at(wired, place, ca_file)
+        caller = await wired.caller()
+        answer = await caller.ask(GET)
+
+    assert answer.value("x-auth-proxy-error") == "upstream_connect_failed"
+    assert f"(at {place}) cannot be connected: No such file".encode() in answer.body
+
+
+async def test_another_address_is_asked_for_through_the_proxy(
+    forward: ForwardProxy, ca_file: Path
+) -> None:
+    async with Wired(automatic=OK, tls=tls.server_context(NAME)) as wired:
+        place = Address("192.0.2.5", wired.upstream.port)
+        await serve_at(wired, place, ca_file, egress_proxy=through(forward.port))
+        caller = await wired.caller()
+        assert (await caller.ask(GET)).status == 200
+    assert forward.targets == [str(place)]
+
+
+async def test_connections_belong_to_the_address_that_was_dialled(ca_file: Path) -> None:
+    async with Wired(automatic=OK, tls=tls.server_context(NAME)) as wired:
+        caller = await wired.caller()
+        for host in ("127.0.0.1", "127.0.0.1", "localhost"):
+            await serve_at(wired, Address(host, wired.upstream.port), ca_file)
+            assert (await caller.ask(GET)).status == 200
+        assert len(wired.upstream.connections) == 2
+
+
+async def serve_at(
+    wired: Wired,
+    place: Address,
+    ca_file: Path,
+    *,
+    scheme: Literal["http", "https"] = "https",
+    **changes: object,
+) -> None:
+    upstream = Upstream(scheme, NAME, 443 if scheme == "https" else 80)
+    destination = Destination(upstream=upstream, connect_to=place)
+    await wired.serve(destinations=(destination,), ca_file=ca_file, **changes)
