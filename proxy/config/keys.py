@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, Final
 
 from proxy.config import addresses, egress, values
+from proxy.config.credentials import CREDENTIALS
 from proxy.config.files import File, check_certificates, check_readable
 from proxy.config.kinds import (
     ABSENT,
@@ -32,16 +33,7 @@ from proxy.config.kinds import (
     or_variable,
     pattern,
 )
-from proxy.config.model import (
-    CREDENTIALS,
-    RETRY_CAUSES,
-    Admin,
-    Config,
-    Limits,
-    Retries,
-    Route,
-    Timeouts,
-)
+from proxy.config.model import RETRY_CAUSES, Admin, Config, Limits, Retries, Route, Timeouts
 from proxy.config.problems import quoted
 from proxy.config.proxies import Egress
 from proxy.config.show import credentials

@@ -7,8 +7,9 @@ from dataclasses import fields
 from typing import Any
 
 from proxy.config.addresses import show_place
+from proxy.config.credentials import CREDENTIALS
 from proxy.config.egress import proxy_of
-from proxy.config.model import CREDENTIALS, Auth, Config, Credentials, Destination, Route
+from proxy.config.model import Auth, Config, Credentials, Destination, Route
 from proxy.config.problems import Problem
 
 _HEADINGS = (

@@ -139,4 +139,4 @@ OPEN: Mapping[type[Credentials], Callable[[TokenCaches, Any], TokenSource]] = {
         account, caches.source(account.source), caches.asker()
     ),
 }
-"""How each kind of credentials is opened; the kinds are those of `config.model.CREDENTIALS`."""
+"""How each kind of credentials is opened; the kinds are those of `config.credentials`."""

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from proxy.config import show
+from proxy.config.credentials import CREDENTIALS
 from proxy.config.model import (
-    CREDENTIALS,
     Address,
     AutoCredentials,
     Credentials,

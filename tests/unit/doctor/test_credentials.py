@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from proxy.clock import Clocks
-from proxy.config.model import CREDENTIALS, TokenFile
+from proxy.config.credentials import CREDENTIALS
+from proxy.config.model import TokenFile
 from proxy.doctor import credentials
 from proxy.doctor.credentials import LOOKS, Surroundings, find_origin
 from proxy.doctor.findings import Outcome

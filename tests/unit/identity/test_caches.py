@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from proxy.clock import Clocks
+from proxy.config.credentials import CREDENTIALS
 from proxy.config.model import (
-    CREDENTIALS,
     AutoCredentials,
     Credentials,
     GcloudCredentials,
