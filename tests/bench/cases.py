@@ -25,6 +25,7 @@ RIVALS = ("proxy", "pure", "envoy")
 
 CONNECTIONS = (1, 16, 64, 256, 1024)
 ROUTES = (1, 100, 1000)
+WORKERS = (1, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,8 @@ class Steady:
     cpu_us: float | None
     """CPU time of the contender for one request; None for direct calls."""
     latency: load.Latency
+    busiest_us: float = 0.0
+    """The part of it that its busiest process had."""
 
 
 def _settle(around: Surroundings) -> None:
@@ -110,12 +113,18 @@ def _under_load(
     """Measure a stretch of steady load: what the service has served, and what that cost."""
     with load.Wrk(f"{running.url}/json", connections=connections, post=post) as wrk:
         _settle(around)
-        before, spent = around.counts(), _cpu_seconds(running)
+        before, used = around.counts(), _cpu_seconds_of_each(running)
         time.sleep(effort.seconds)
-        after, spent = around.counts(), _cpu_seconds(running) - spent
+        after, now = around.counts(), _cpu_seconds_of_each(running)
     requests, seconds = after.requests - before.requests - 1, after.at - before.at
-    cpu = spent / requests * 1e6 if running.server else None
-    return Steady(requests / seconds, cpu, wrk.latency)
+    spent = [now[pid] - used.get(pid, 0.0) for pid in now]
+    cpu = sum(spent) / requests * 1e6 if running.server else None
+    busiest = max(spent, default=0.0) / requests * 1e6
+    return Steady(requests / seconds, cpu, wrk.latency, busiest)
+
+
+def _cpu_seconds_of_each(running: Running) -> dict[int, float]:
+    return running.server.cpu_seconds_of_each() if running.server else {}
 
 
 def _cpu_seconds(running: Running) -> float:
@@ -217,6 +226,20 @@ def _routes(contender: Contender, around: Surroundings, effort: Effort) -> Sampl
     return samples
 
 
+def _workers(contender: Contender, around: Surroundings, effort: Effort) -> Samples:
+    """Measure what the busiest process spends for each request that all of them serve.
+
+    As many cores of their own would serve as many more as that is less: load and upstream need
+    cores, too, so that two workers cannot be given two of them on a small machine.
+    """
+    samples: Samples = {}
+    for count in WORKERS:
+        with contender.run(Setup(around, workers=count)) as running:
+            seen = _under_load(running, around, effort)
+        samples[f"workers_{count}_busiest_us"] = seen.busiest_us
+    return samples
+
+
 def _grpc(
     scheme: str,
     methods: tuple[str, ...],
@@ -276,6 +299,7 @@ CASES: tuple[Case, ...] = (
     Case("idle", "1,000 idle connections: memory, CPU", PROXIES, _idle, sweep=True),
     Case("connections", "requests/s at 1 to 1,024 connections", RIVALS, _connections, sweep=True),
     Case("routes", "requests/s with 1 to 1,000 routes", RIVALS, _routes, sweep=True),
+    Case("workers", "CPU of the busiest of 1 and 2 workers", ("proxy",), _workers, sweep=True),
 )
 
 

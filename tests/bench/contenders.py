@@ -58,6 +58,9 @@ class Setup:
     grpc: bool = False
     """Whether the upstream serves gRPC, and nothing but HTTP/2."""
 
+    workers: int = 1
+    """Processes that serve; of this proxy alone."""
+
     @property
     def prefix(self) -> str:
         """What stands before a path of the upstream."""
@@ -140,6 +143,7 @@ def proxy_config(setup: Setup, port: int) -> str:
         "listen": f"127.0.0.1:{port}",
         "admin": f"127.0.0.1:{free_port()}",
         "routes": routes,
+        "workers": setup.workers,
     }
     return json.dumps(document, indent=1)
 

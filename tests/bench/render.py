@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.calls import IN_FLIGHT
-from tests.bench.cases import CONNECTIONS, ROUTES
+from tests.bench.cases import CONNECTIONS, ROUTES, WORKERS
 from tests.bench.grpc_peers import MESSAGE, STREAMED
 from tests.bench.results import LATEST, Results
 
@@ -86,6 +86,15 @@ ROWS = (
     *(
         Column(f"requests/s, routes: {count:,}", f"routes_{count}_per_s", _count)
         for count in ROUTES
+    ),
+    *(
+        Column(
+            f"CPU of the busiest process per request of all, workers: {count}",
+            f"workers_{count}_busiest_us",
+            _whole,
+            " µs",
+        )
+        for count in WORKERS
     ),
 )
 

@@ -140,6 +140,10 @@ class Server:
             peak_bytes=sum(map(proc.peak_bytes, pids)),
         )
 
+    def cpu_seconds_of_each(self) -> dict[int, float]:
+        """Return the processor time that each of its processes has used so far, by their ids."""
+        return {pid: proc.cpu_seconds(pid) for pid in self._family()}
+
     def forget_peak(self) -> None:
         """Make ``peak_bytes`` count from here."""
         for pid in self._family():
