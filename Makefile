@@ -41,11 +41,15 @@ COPY_SOURCE = rm -rf build/source && mkdir -p build/source && \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo install test lint format types check bench count wheel clean
+.PHONY: help demo install test lint format types check bench count fuzz wheel clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS='	' read -r name what; \
 	do printf '  make %-8s %s\n' "$$name" "$$what"; done
+
+# What `fuzz` attacks (`make fuzz TARGET=help` lists what there is), and for how long.
+TARGET  ?= requests
+SECONDS ?= 60
 
 # `exec` replaces the shell: Ctrl-C then meets only make and the program, and a program that
 # ends with 0 leaves make nothing to complain about.
@@ -79,6 +83,11 @@ bench: $(DEV_STAMP) $(COMPILED_STAMP) ## compare both forms with direct calls, E
 
 count: $(RUN_STAMP) ## instructions of an exchange and of a start, by callgrind; needs valgrind and nginx
 	$(RUN) -m tests.bench.count $(ARGS)
+
+# atheris has no wheel for some Pythons and systems; without it inputs are damaged at random.
+fuzz: $(DEV_STAMP) ## search for bytes that break a TARGET for SECONDS; see tests/fuzz
+	@$(BIN)/python -c "import atheris" 2>/dev/null || $(PIP) install --only-binary :all: atheris || true
+	$(BIN)/python -m tests.fuzz $(TARGET) --seconds $(SECONDS) $(ARGS)
 
 wheel: $(PYTHON_STAMP) ## both wheels, pure and compiled for this machine, into dist/; needs a C compiler
 	rm -f dist/*.whl
