@@ -41,34 +41,33 @@ _FIELDS = frozenset(
 _SERVER = b"Google Frontend"
 """What ``Server`` says, on applications' answers too; the pages with the robot have none."""
 
+# Expressions are compiled when the first page comes (`re` keeps them): most processes see none,
+# and a caller waits for the start.
+
 # The page of Cloud Run, App Engine and the load balancers; no two of its kind differ in more
 # than the sentence. Every repetition ends at a character that it cannot contain: linear.
-_PAGE = re.compile(
+_PAGE = (
     rb"<html><head>\s*(?:<meta [^<>]*>\s*)?<title>(\d{3}) [^<]*</title>\s*</head>\s*"
     rb"<body[^<>]*>\s*<h1>Error: [^<]*</h1>\s*"
     rb"<h2>(?:Your client does not have permission to|The requested URL |Rate exceeded\."
     rb"|The server encountered an? |The service you requested is not available|Service Unavailable)"
-    rb"(?:[^<]|</?(?:code|p)>)*</h2>\s*(?:<h2></h2>\s*)?</body>\s*</html>\s*"
+    rb"(?:[^<]|</?(?:code|p)>)*</h2>\s*(?:<h2></h2>\s*)?</body>\s*</html>"
 )
 
 # The page with the robot, for names and paths behind which there is no service.
-_ROBOT = re.compile(
+_ROBOT = (
     rb"<!DOCTYPE html>\s*<html lang=en>\s*<meta charset=utf-8>\s*"
     rb"(?:<meta name=viewport [^<>]*>\s*)?<title>Error (\d{3}) \([^<]*\)!!1</title>"
 )
 _ROBOT_ENDS = b"<ins>That\xe2\x80\x99s all we know.</ins>"
 
 # Whole bodies; only with `Server`, since an application could say as little.
-_LINES = (
-    re.compile(rb"Rate exceeded\.\s*"),
-    re.compile(rb"Service Unavailable\s*"),
-    re.compile(rb"upstream connect error or disconnect/reset before headers\.[^\r\n<]*\s*"),
-    re.compile(rb"upstream request timeout\s*"),
-)
+_LINES = frozenset((b"Rate exceeded.", b"Service Unavailable", b"upstream request timeout"))
+_LINE_WITH_REASON = b"upstream connect error or disconnect/reset before headers."
 
 # What Google's APIs say of an access token: https://cloud.google.com/apis/design/errors, and
 # https://cloud.google.com/storage/docs/json_api/v1/status-codes for those of the older form.
-_API_ERROR = re.compile(
+_API_ERROR = (
     rb'"status"\s*:\s*"UNAUTHENTICATED"'
     rb'|"reason"\s*:\s*"(?:ACCESS_TOKEN_(?:EXPIRED|TYPE_UNSUPPORTED)|authError)"'
 )
@@ -84,20 +83,24 @@ def may_be_platform(head: ResponseHead) -> bool:
 
     Without a body only its description of a 401 tells, so a HEAD is the application's.
     """
-    if head.status not in STATUSES:
-        return False
-    if is_described(head):
-        return True
+    return head.status in STATUSES and (is_described(head) or _may_be_page(head))
+
+
+def _may_be_page(head: ResponseHead) -> bool:
     if head.bodyless or head.length == 0 or (head.length or 0) > PAGE_BYTES:
         return False
-    is_text = False
+    kinds = values(head.fields, b"content-type")
+    is_text = any(kind.lower().startswith((b"text/html", b"text/plain")) for kind in kinds)
+    return is_text and _is_bare(head)
+
+
+def _is_bare(head: ResponseHead) -> bool:
+    """Tell whether no field is an application's own."""
     for name, value in pairs(head.fields):
         lower = name.lower()
         if lower not in _FIELDS or (lower == b"server" and value != _SERVER):
             return False
-        if lower == b"content-type":
-            is_text = value.lower().startswith((b"text/html", b"text/plain"))
-    return is_text
+    return True
 
 
 def may_become_page(body: bytes | bytearray) -> bool:
@@ -106,18 +109,27 @@ def may_become_page(body: bytes | bytearray) -> bool:
 
 
 def is_platform(head: ResponseHead, body: bytes) -> bool:
-    """Tell whether the front end made a response; `body` is the whole of it."""
-    if not may_be_platform(head):
+    """Tell whether the front end made a response; `body` is the whole of it.
+
+    Its description in what is no page of its own may be an application's that passes on what it
+    was answered itself.
+    """
+    if not body:
+        return is_described(head) and _is_bare(head)
+    if head.status not in STATUSES or len(body) > PAGE_BYTES or not _may_be_page(head):
         return False
-    if is_described(head):
-        return True
-    if len(body) > PAGE_BYTES:
-        return False
-    if page := _PAGE.fullmatch(body) or _ROBOT.match(body):
-        is_whole = page.re is _PAGE or body.rstrip().endswith(_ROBOT_ENDS)
-        return is_whole and int(page[1]) == head.status
-    has_server = bool(values(head.fields, b"server"))
-    return has_server and any(line.fullmatch(body) for line in _LINES)
+    text = body.rstrip()
+    if text.startswith(b"<"):
+        page = re.fullmatch(_PAGE, text)
+        if page is None and text.endswith(_ROBOT_ENDS):
+            page = re.match(_ROBOT, text)
+        return page is not None and int(page[1]) == head.status
+    return bool(values(head.fields, b"server")) and _is_line(text)
+
+
+def _is_line(text: bytes) -> bool:
+    is_one = b"\n" not in text and b"<" not in text
+    return text in _LINES or (is_one and text.startswith(_LINE_WITH_REASON))
 
 
 def is_described(head: ResponseHead) -> bool:
@@ -146,7 +158,7 @@ def is_api_refusal(head: ResponseHead, body: bytes, token: Token | None) -> bool
     What it says in JSON counts for access tokens alone: a service behind the front end may say
     the same of its users.
     """
-    return may_be_api_refusal(head, token) and _API_ERROR.search(body) is not None
+    return may_be_api_refusal(head, token) and re.search(_API_ERROR, body) is not None
 
 
 def explain(status: int, route: Route, token: Token | None) -> PlatformError:

@@ -137,7 +137,7 @@ class Held:
         if is_page:
             route, token = exchange.route.config, exchange.token
             exchange.platform_error = explain(head.status, route, token)
-        is_refused = is_page or is_api_refusal(head, body, exchange.token)
+        is_refused = is_page or is_described(head) or is_api_refusal(head, body, exchange.token)
         if is_refused and head.status == UNAUTHORIZED and self._seeks_token():
             return
         if exchange.repeats_status(head):
