@@ -15,7 +15,7 @@ from typing import Any
 from proxy import __version__
 from proxy.clock import Clocks
 from proxy.config import show
-from proxy.config.model import Address, Admin, Config, Route
+from proxy.config.model import Address, Admin, Auth, Config, Route
 from proxy.ops.admin import AdminServer, AdminView
 from proxy.ops.lifecycle import Lifecycle
 from proxy.ops.numbers import Numbers
@@ -106,13 +106,20 @@ def _elsewhere(admin: Admin, inherited: socket.socket) -> Admin:
     return replace(admin, listen=Address() if address.path else address)
 
 
-def _row(route: Route) -> dict[str, str]:
-    """Return what the log says of a route at the start."""
-    return {
+def _row(route: Route) -> dict[str, str | list[str]]:
+    """Return what the log says of a route at the start: of its token, what that is for."""
+    row: dict[str, str | list[str]] = {
         "name": route.name,
         "matches": show.matches(route),
         "upstream": show.upstream(route),
-        "audience": show.audience(route),
         "auth": route.auth.value,
-        "credentials": show.credentials(route.credentials),
     }
+    match route.auth:
+        case Auth.ID_TOKEN:
+            row["audience"] = show.audience(route)
+        case Auth.ACCESS_TOKEN:
+            row["scopes"] = list(route.scopes)
+        case Auth.NONE:
+            return row
+    row["credentials"] = show.credentials(route.credentials)
+    return row

@@ -15,6 +15,7 @@ from tests.fakes.program import Program, command
 from tests.fakes.proxies import Proxies, config_for
 
 HERE = {"auth": "access_token", "access_token_hosts": ["127.0.0.1"]}
+API = {"auth": "access_token", "scopes": ["https://www.googleapis.com/auth/devstorage.read_only"]}
 CLOUD = "https://www.googleapis.com/auth/cloud-platform"
 
 
@@ -40,6 +41,27 @@ async def test_one_url_and_a_flag_are_enough(metadata: MetadataServer, proxies: 
     assert [r.query.get("scopes") for r in metadata.requests if r.path.endswith("/token")] == [
         CLOUD
     ]
+
+
+async def test_the_log_says_at_the_start_what_the_tokens_of_each_route_are_for(
+    proxies: Proxies,
+) -> None:
+    routes = {
+        "api": {"path": "/api", "upstream": "https://storage.googleapis.com", **API},
+        "orders": {"path": "/orders", "upstream": "https://orders.example"},
+        "local": {"path": "/local", "upstream": "http://127.0.0.1:1"},
+    }
+    text = json.dumps({"listen": "127.0.0.1:0", "admin": "127.0.0.1:0", "routes": routes})
+    program = await proxies.run(text)
+
+    serving = await program.record(message="serving")
+    rows = {row["name"]: row for row in serving["routes"]}
+    told = ("auth", "audience", "scopes", "credentials")
+    assert {name: [row.get(key) for key in told] for name, row in rows.items()} == {
+        "api": ["access_token", None, API["scopes"], "auto"],
+        "orders": ["id_token", "https://orders.example", None, "auto"],
+        "local": ["none", None, None, None],
+    }
 
 
 async def test_another_url_with_that_flag_is_refused() -> None:
