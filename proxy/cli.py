@@ -27,6 +27,7 @@ from proxy.config.overrides import gather
 from proxy.config.problems import ConfigError, ConfigUnreadable, Problem, nearest
 from proxy.config.values import METHOD, audience, period, scope
 from proxy.frozen import frozen
+from proxy.system import SWITCHES
 
 USAGE, UNAVAILABLE, SOFTWARE = 64, 69, 70
 SERVICES_WITHIN = 1.0
@@ -270,6 +271,9 @@ def _demo_flags(parser: argparse.ArgumentParser) -> None:
         default=_ADMIN,
         help=f"the admin listener; default: {_ADMIN}",
     )
+    parser.add_argument(
+        "--regions", type=int, choices=(1, 2), default=1, help="of the service; default: 1"
+    )
 
 
 def _no_flags(parser: argparse.ArgumentParser) -> None:
@@ -442,7 +446,9 @@ def _demo(flags: argparse.Namespace) -> int:
     admin = None if flags.admin == "off" else _flag_address("--admin", flags.admin)
     from proxy.demo import main as demo  # noqa: PLC0415 (the emulator and a whole proxy)
 
-    return demo(port, admin)
+    if flags.regions > 1 and not SWITCHES:
+        raise _refusal("--regions", "a region is ended by a signal, which this system lacks")
+    return demo(port, admin, flags.regions)
 
 
 def _flag_address(flag: str, text: str) -> Address:

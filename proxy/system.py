@@ -54,6 +54,10 @@ RELOADS: Final = _signals("SIGHUP")
 """What has it read its configuration anew; nothing on Windows."""
 
 
+SWITCHES: Final = _signals("SIGUSR1", "SIGUSR2")
+"""What ends a region of the demo, and brings it back; nothing on Windows."""
+
+
 def on_signal(number: int, callback: Callable[..., object], *args: object) -> None:
     """Have the running loop call `callback` for each signal of this number."""
     import asyncio  # noqa: PLC0415 (the configuration is read without it)

@@ -508,6 +508,8 @@ class Exchange:
     def _intercept(self, head: ResponseHead) -> bool:
         """Keep a response from the caller, to look at it or to repeat; return whether."""
         if not (may_be_platform(head) or may_be_api_refusal(head, self.token)):
+            if self.choice is not None:
+                self.choice.answered()
             return self.repeats_status(head)
         self._move_to(HOLDING)
         self._held = Held(self, head)

@@ -135,7 +135,7 @@ class Held:
         if exchange.choice is not None:
             exchange.choice.answered(by_platform=is_page and head.status in OUTAGES)
         if is_page:
-            route, token = exchange.route.config, exchange.token
+            route, token = exchange.route.towards(exchange.destination), exchange.token
             exchange.platform_error = explain(head.status, route, token)
         is_refused = is_page or is_described(head) or is_api_refusal(head, body, exchange.token)
         if is_refused and head.status == UNAUTHORIZED and self._seeks_token():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import final
 
 from proxy.config.model import ErrorFormat, IdentityHeader, Limits, Route
@@ -154,6 +155,11 @@ class PreparedRoute:
             head.fields += destination.said
         if permission:
             head.fields = allow(head.fields, permission)
+
+    def towards(self, destination: Destination) -> Route:
+        """Return its configuration as if `destination` were the only one, to speak of that."""
+        found = [each for each in self.config.destinations if each.upstream == destination.upstream]
+        return replace(self.config, destinations=tuple(found[:1]))
 
     def trailers(self, fields: bytes) -> bytes:
         """Return what of the request's trailers reaches the upstream, both as field blocks."""

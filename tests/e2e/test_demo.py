@@ -61,6 +61,34 @@ async def test_the_three_lines_show_what_they_promise(tmp_path: Path) -> None:
         assert stream.out.splitlines() == [f"line {number} of 5" for number in range(1, 6)]
 
 
+async def test_the_second_region_takes_over_when_the_first_one_ends(tmp_path: Path) -> None:
+    async with demo(tmp_path, "--admin", "off", "--regions", "2") as child:
+        first, second = (
+            line.split()[-1].removeprefix("https://")
+            for line in child.lines
+            if "region    " in line or "region     " in line
+        )
+        before, after = to_paste(child)
+        end, back = (
+            shlex.split(line.strip()) for line in child.lines if line.strip().startswith("kill ")
+        )
+
+        def by(answer: Done) -> str:
+            (line,) = (line for line in answer.out.splitlines() if "destination:" in line)
+            assert answer.out.startswith("HTTP/1.1 200")
+            return line.split()[-1]
+
+        assert by(await paste(before, tmp_path)) == first
+        await run(end, env=plain_environment(tmp_path, {}))
+        for _ in range(4):
+            assert by(await paste(after, tmp_path)) in (first, second)
+        assert by(await paste(after, tmp_path)) == second
+        await run(back, env=plain_environment(tmp_path, {}))
+        async with asyncio.timeout(20):
+            while by(await paste(after, tmp_path)) != first:
+                pass
+
+
 async def test_the_admin_listener_is_shown_where_there_is_one(tmp_path: Path) -> None:
     async with demo(tmp_path, "--admin", "127.0.0.1:0") as child:
         (line,) = (line for line in child.lines if line.strip().startswith("status and metrics"))

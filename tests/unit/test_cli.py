@@ -386,17 +386,32 @@ def test_the_help_of_run_names_every_flag_with_its_variable(
 
 
 def test_demo_gets_its_port_and_admin_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    given: list[tuple[int, Address | None]] = []
+    given: list[tuple[int, Address | None, int]] = []
 
-    def demo(port: int, admin: Address | None) -> int:
-        given.append((port, admin))
+    def demo(port: int, admin: Address | None, regions: int) -> int:
+        given.append((port, admin, regions))
         return 0
 
     stand_in(monkeypatch, "proxy.demo", main=demo)
 
     assert cli.main(["demo"]) == 0
     assert cli.main(["demo", "--port", "0", "--admin", "off"]) == 0
-    assert given == [(8081, Address("localhost", 9090)), (0, None)]
+    assert cli.main(["demo", "--regions", "2"]) == 0
+    assert given == [
+        (8081, Address("localhost", 9090), 1),
+        (0, None, 1),
+        (8081, Address("localhost", 9090), 2),
+    ]
+
+
+def test_demo_ends_no_region_where_there_are_no_signals(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "SWITCHES", ())
+    assert cli.main(["demo", "--regions", "2"]) == 64
+    assert capsys.readouterr().err == (
+        "--regions: a region is ended by a signal, which this system lacks\n"
+    )
 
 
 @pytest.mark.parametrize("columns", ["", "0", "40", "100", "wide"])

@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 
-from proxy.config.model import Auth, Destination, Limits, Retries, Timeouts, Upstream
+from proxy.config.model import (
+    Auth,
+    Destination,
+    Limits,
+    PlatformErrors,
+    Retries,
+    Timeouts,
+    Upstream,
+)
 from proxy.identity.source import TokenSourceError
 from proxy.plane.availability import Standing
 from tests.fakes.answers import PLATFORM
@@ -20,7 +28,7 @@ from tests.fakes.wired import AUDIENCE, Wired
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-OTHER = b"https://other.example"
+OTHER = "https://other.example"
 OVER = 1.5
 """Seconds after which a first pause is over."""
 
@@ -127,10 +135,10 @@ async def test_tls_that_fails_moves_on(pair: Pair) -> None:
 async def test_a_token_that_cannot_be_had_moves_on(pair: Pair) -> None:
     """The source refuses the first audience; nothing reaches the first destination."""
     pair.second.automatic = OK
-    source, other = pair.tokens.add("https://first.example"), pair.tokens.add(OTHER.decode())
+    source, other = pair.tokens.add("https://first.example"), pair.tokens.add(OTHER)
     source.answers = [TokenSourceError("no such audience")]
     first = pair.at(pair.upstream.port, "https://first.example")
-    second = pair.at(pair.second.port, OTHER.decode())
+    second = pair.at(pair.second.port, OTHER)
     await pair.serve_both(destinations=(first, second), auth=Auth.ID_TOKEN)
     caller = await pair.caller()
 
@@ -543,3 +551,40 @@ async def test_numbers_follow_a_route_that_gets_a_second_destination_and_loses_i
     await pair.serve()
     assert pair.route_stats.destinations == {}
     assert pair.connections.idle == 1
+
+
+async def test_a_page_is_explained_for_the_destination_that_it_came_from(pair: Pair) -> None:
+    pair.tokens.add("https://first.example")
+    pair.tokens.add(OTHER)
+    await pair.upstream.stop()
+    pair.second.automatic = next(each for each in PLATFORM if each.status == 403).wire
+    await pair.serve_both(
+        destinations=(
+            pair.at(pair.upstream.port, "https://first.example"),
+            pair.at(pair.second.port, OTHER),
+        ),
+        auth=Auth.ID_TOKEN,
+        platform_errors=PlatformErrors.EXPLAIN,
+    )
+    caller = await pair.caller()
+
+    answer = await caller.ask(GET)
+    assert (answer.status, by(answer)) == (403, pair.names[1])
+    assert OTHER in answer.body.decode()
+    assert "first.example" not in answer.body.decode()
+
+
+async def test_an_applications_answer_that_the_policy_repeats_ends_a_row_of_failures(
+    pair: Pair,
+) -> None:
+    """It is alive, whatever it says."""
+    pair.second.automatic = OK
+    caller = await pair.caller()
+    upstream = pair.builder.routes["default"].destinations[0]
+    for _ in range(2):
+        upstream.availability.failed(0)
+    pair.upstream.automatic = b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"
+    await pair.serve_both(retries=Retries(attempts=2, backoff=0.0))
+    assert by(await caller.ask(GET)) == pair.names[1]
+    upstream.availability.failed(0)
+    assert pair.standings() == [Standing.AVAILABLE] * 2
