@@ -11,8 +11,8 @@ The report as JSON (``--format json``) is one object, whose keys are stable:
   - ``ok``: whether no step has failed;
   - ``steps``: a list in the order in which they depend on each other, each with
     - ``step``: ``configuration`` (warnings only), ``service``, ``credentials``, ``account``,
-      ``token``, ``dns``, ``tcp``, ``tls``, ``request`` or ``clock``; a step that does not
-      concern the route is left out;
+      ``token``, ``dns``, ``tcp``, ``egress_proxy``, ``tls``, ``request`` or ``clock``;
+      a step that does not concern the route is left out;
     - ``outcome``: ``ok``, ``warning``, ``failed`` or ``skipped``;
     - ``text`` and ``notes``: what people read;
     - ``reason``: the stable name of what is wrong, one of `findings.Reason`; ``why``, ``fix``,
@@ -28,6 +28,7 @@ The report as JSON (``--format json``) is one object, whose keys are stable:
       and ``quota_project`` in place of ``aud`` and ``issued_at``;
       ``dns``: ``addresses``, ``seconds``;
       ``tcp``: ``address``, ``port``, ``seconds``;
+      ``egress_proxy``: ``proxy``, ``to`` (what the tunnel leads to), ``seconds``;
       ``tls``: ``version``, ``alpn``, ``verified``, ``subject``, ``issuer``, ``names``,
       ``not_before``, ``not_after`` (ISO 8601);
       ``request``: ``method``, ``path``, ``status``, ``seconds``, ``server``, ``answered_by``

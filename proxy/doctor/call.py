@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 
+from proxy.config.addresses import show_place
+from proxy.config.egress import proxy_of
 from proxy.config.model import Route
 from proxy.doctor.answers import Answer
 from proxy.doctor.clock import skew_of
@@ -101,6 +103,18 @@ class Call:
         return f"`gcloud run services list | grep {label}` shows SERVICE and REGION."
 
 
+def _way(route: Route) -> list[str]:
+    """Return curl's options for the way to the upstream; credentials are left out."""
+    place, proxy = route.first.connect_to, proxy_of(route, route.first)
+    words = []
+    if place is not None:
+        at = ["--unix-socket", place.path] if place.path else ["--connect-to", f"::{place}"]
+        words += at if place.path or place.port else ["--connect-to", f"::{show_place(place)}:"]
+    if proxy is not None:
+        words += ["--proxy", str(proxy)]
+    return words
+
+
 def by_hand(route: Route, question: Question, minted: str) -> str:
     """Return the command that makes the same call; it shows no token.
 
@@ -109,5 +123,5 @@ def by_hand(route: Route, question: Question, minted: str) -> str:
     method = [] if question.method == "GET" else ["-X", question.method]
     ca_file = ["--cacert", str(route.ca_file)] if route.ca_file else []
     url = f"{route.first}{question.path}"
-    words = shlex.join(["curl", "-iv", *method, *ca_file, url])
+    words = shlex.join(["curl", "-iv", *method, *ca_file, *_way(route), url])
     return f'{words} -H "{route.header.value}: Bearer $({minted})"' if minted else words

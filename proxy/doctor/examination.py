@@ -7,6 +7,7 @@ route's own ``timeouts.connect``; the answer is bounded by ``timeouts.response``
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from dataclasses import replace
 
 from proxy.config.model import Auth, Protocol, Route, Upstream
@@ -39,12 +40,13 @@ async def examine(route: Route, world: World, question: Question) -> Report:
         identity = await identify(route, world, within)
         findings += identity.findings
         return Report(route, (*findings, skipped(Step.REQUEST, "it is not known where to")))
-    identity, way = await asyncio.gather(
-        identify(route, world, within),
-        explore(route, upstream, within, world.clocks.wall()),
-    )
-    findings += [*identity.findings, *way.findings]
-    findings += await _call(route, upstream, identity, way, world, question)
+    async with AsyncExitStack() as stack:
+        identity, way = await asyncio.gather(
+            identify(route, world, within),
+            explore(route, upstream, within, world.clocks.wall(), stack),
+        )
+        findings += [*identity.findings, *way.findings]
+        findings += await _call(route, upstream, identity, way, world, question)
     return Report(route, tuple(findings))
 
 

@@ -32,6 +32,7 @@ class Step(StrEnum):
     TOKEN = "token"  # noqa: S105 (the name of a step)
     DNS = "dns"
     TCP = "tcp"
+    EGRESS_PROXY = "egress_proxy"
     TLS = "tls"
     REQUEST = "request"
     CLOCK = "clock"
@@ -54,6 +55,8 @@ Reason = Literal[
     "connection_refused",
     "connect_timed_out",
     "connect_failed",
+    # egress_proxy
+    "egress_proxy_failed",
     # tls
     "certificate_ended",
     "certificate_ends_soon",

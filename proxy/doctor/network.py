@@ -8,12 +8,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import shlex
 import socket
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from functools import partial
 
-from proxy.config.model import Route, Upstream
+from proxy.config.egress import proxy_of
+from proxy.config.model import Address, Route, Upstream
 from proxy.doctor.certificate import Place
 from proxy.doctor.findings import Advice, Finding, Outcome, Reason, Step, failed, skipped
+from proxy.doctor.hop import relay, through_proxy, through_socket, try_proxy
 from proxy.doctor.tls import handshake
 from proxy.doctor.words import span
 from proxy.errors import CHECK_NAME, UpstreamConnectTimedOut
@@ -33,17 +38,17 @@ class Way:
     """Where the upstream was reached, None where it was not."""
 
 
-async def explore(route: Route, upstream: Upstream, within: float, now: float) -> Way:
+async def explore(
+    route: Route, upstream: Upstream, within: float, now: float, stack: AsyncExitStack
+) -> Way:
     """Go to the upstream as the proxy would; `within` seconds for all of it.
 
-    `now` is the wall clock's time, for certificates.
+    `now` is the wall clock's time, for certificates.  The place that is found is good for as long
+    as `stack` is open.
     """
     deadline = asyncio.get_running_loop().time() + within
     findings: list[Finding] = []
-    places = await _resolve(upstream, deadline, findings)
-    if not places:
-        return _stopped(findings, Step.TCP, Step.TLS)
-    place = await _connect(places, within, deadline, findings)
+    place = await _reach(route, within, deadline, findings, stack)
     if place is None:
         return _stopped(findings, Step.TLS)
     if not upstream.tls:
@@ -53,6 +58,52 @@ async def explore(route: Route, upstream: Upstream, within: float, now: float) -
     return Way((*findings, tls), None if tls.outcome is Outcome.FAILED else place)
 
 
+async def _reach(
+    route: Route, within: float, deadline: float, findings: list[Finding], stack: AsyncExitStack
+) -> Place | None:
+    """Return where TLS or the request begins: the upstream's place, or a relay to it."""
+    destination = route.first
+    target, proxy = destination.dialled, proxy_of(route, destination)
+    if target is None:
+        raise AssertionError("the upstream is not resolved")
+    if target.path:
+        return await _reach_socket(target.path, findings, stack)
+    hop = target if proxy is None else Address(proxy.host, proxy.port)
+    after = () if proxy is None else (Step.EGRESS_PROXY,)
+    places = await _resolve(hop, deadline, findings)
+    if not places:
+        findings += [skipped(step, "not reached") for step in (Step.TCP, *after)]
+        return None
+    place = await _connect(places, within, deadline, findings)
+    if proxy is None:
+        return place
+    if place is None:
+        findings.append(skipped(Step.EGRESS_PROXY, "not reached"))
+        return None
+    findings.append(await try_proxy(place, proxy, target, deadline))
+    if findings[-1].outcome is Outcome.FAILED:
+        return None
+    return await stack.enter_async_context(relay(partial(through_proxy, place, proxy, target)))
+
+
+async def _reach_socket(path: str, findings: list[Finding], stack: AsyncExitStack) -> Place | None:
+    findings.append(skipped(Step.DNS, "a Unix socket needs no name server"))
+    try:
+        _, writer, _ = await through_socket(path)
+    except OSError as error:
+        advice = Advice(
+            reason="connect_failed",
+            why=f"The Unix socket {path} cannot be connected: {_refusal(error)}.",
+            fix="Check connect_to, that whoever listens there runs, and the socket's permissions.",
+            command=f"ls -l {shlex.quote(path)}",
+        )
+        findings.append(failed(Step.TCP, f"unix:{path}: {_refusal(error)}", advice))
+        return None
+    writer.transport.abort()
+    findings.append(Finding(step=Step.TCP, text=f"unix:{path}", facts={"path": path}))
+    return await stack.enter_async_context(relay(partial(through_socket, path)))
+
+
 def _stopped(findings: list[Finding], *steps: Step) -> Way:
     return Way((*findings, *(skipped(step, "not reached") for step in steps)))
 
@@ -60,18 +111,18 @@ def _stopped(findings: list[Finding], *steps: Step) -> Way:
 # DNS
 
 
-async def _resolve(upstream: Upstream, deadline: float, findings: list[Finding]) -> list[Place]:
+async def _resolve(hop: Address, deadline: float, findings: list[Finding]) -> list[Place]:
     loop = asyncio.get_running_loop()
     began = loop.time()
     try:
         async with asyncio.timeout_at(deadline):
-            infos = await Resolver().resolve(upstream.host, upstream.port)
+            infos = await Resolver().resolve(hop.host, hop.port)
     except OSError as error:
-        findings.append(_unresolved(upstream.host, error, loop.time() - began))
+        findings.append(_unresolved(hop.host, error, loop.time() - began))
         return []
     places = list(dict.fromkeys((info[4][0], info[4][1]) for info in infos))
     addresses = [address for address, _ in places]
-    if addresses == [upstream.host]:
+    if addresses == [hop.host]:
         findings.append(skipped(Step.DNS, "an IP address needs no name server"))
     else:
         seconds = loop.time() - began

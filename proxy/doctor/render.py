@@ -39,7 +39,7 @@ _PLAIN = str.maketrans({"→": "->", "\N{EN DASH}": "-", "…": "...", "✓": "o
 _COLOURS = {Outcome.OK: "32", Outcome.WARNING: "33", Outcome.FAILED: "31", Outcome.SKIPPED: "2"}
 """ECMA-48, 8.3.117 (select graphic rendition): green, yellow, red, faint."""
 
-_LABELS = {"dns": "DNS", "tcp": "TCP", "tls": "TLS"}
+_LABELS = {"dns": "DNS", "tcp": "TCP", "tls": "TLS", "egress_proxy": "egress proxy"}
 _LABEL_WIDTH = 14
 
 _LABELLED = re.compile(r"\w+ {2,}")
