@@ -11,11 +11,18 @@ FROM python:${PYTHON}-slim-bookworm AS build
 ARG EXTRAS=
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
+COPY locks ./locks
 COPY proxy ./proxy
 # For the data path; of the dependencies only ready-made wheels are taken.
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev
+# What runs and what builds, by version and hash: an index that serves anything else fails here.
+RUN pip --no-cache-dir download --only-binary :all: --require-hashes --dest /wheels -r locks/run.txt \
+ && python -m venv /opt/build \
+ && /opt/build/bin/pip --no-cache-dir install --only-binary :all: --require-hashes \
+      -r locks/build.txt
 RUN HATCH_BUILD_HOOKS_ENABLE=1 \
-    pip --no-cache-dir wheel --only-binary :all: --wheel-dir /wheels ".${EXTRAS}" \
+    /opt/build/bin/pip --no-cache-dir wheel --no-build-isolation --no-deps \
+      --wheel-dir /wheels . \
  && python -m venv --without-pip /opt/auth-proxy \
  && pip --python /opt/auth-proxy/bin/python install --no-cache-dir --no-index \
       --find-links /wheels "cloud-run-auth-proxy${EXTRAS}" \

@@ -8,6 +8,8 @@ NODE := tests/e2e/node
 PYTHON ?=
 # For the command: make test ARGS="tests/unit -k token", make demo ARGS="--port 8091 --admin off"
 ARGS ?=
+# make install LOCKED=1: exactly the versions of locks/dev.txt, checked by their hashes.
+LOCKED ?=
 # make test COMPILED=1, make count COMPILED=1: against the data path as mypyc compiles it, which
 # takes a C compiler.
 COMPILED ?=
@@ -18,6 +20,11 @@ APP_STAMP    := $(VENV)/.app
 DEV_STAMP    := $(VENV)/.dev
 NODE_STAMP   := $(NODE)/node_modules/.stamp
 COMPILED_STAMP := $(VENV)-compiled/.dev
+
+TOOLS       := .venv-tools
+TOOLS_STAMP := $(TOOLS)/.stamp
+LOCK        := $(TOOLS)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
+  --generate-hashes --no-header --no-annotate
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
@@ -41,7 +48,7 @@ COPY_SOURCE = rm -rf build/source && mkdir -p build/source && \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo install test lint format types check bench count fuzz wheel clean
+.PHONY: help demo install test lint format types check bench count fuzz wheel lock audit sbom clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS='	' read -r name what; \
@@ -96,8 +103,21 @@ wheel: $(PYTHON_STAMP) ## both wheels, pure and compiled for this machine, into 
 	HATCH_BUILD_HOOKS_ENABLE=1 $(PIP) wheel --no-deps --wheel-dir dist ./build/source
 	@ls dist/*.whl
 
+# For every system and version of Python.
+lock: $(TOOLS_STAMP) ## choose the newest versions, and write them with their hashes into locks/
+	$(LOCK) pyproject.toml --extra otel -o locks/run.txt
+	$(LOCK) pyproject.toml --extra dev -o locks/dev.txt
+	$(LOCK) locks/build.in -o locks/build.txt
+
+audit: $(TOOLS_STAMP) ## look the locked versions up among known vulnerabilities; asks pypi.org
+	$(TOOLS)/bin/pip-audit --strict --disable-pip --require-hashes -r locks/run.txt
+
+sbom: $(TOOLS_STAMP) ## what the image is made of, as CycloneDX, into dist/sbom.json
+	@mkdir -p dist
+	$(TOOLS)/bin/cyclonedx-py requirements locks/run.txt --pyproject pyproject.toml -o dist/sbom.json
+
 clean: ## remove everything that these commands made
-	rm -rf $(VENV) $(VENV)-compiled $(NODE)/node_modules build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-compiled $(TOOLS) $(NODE)/node_modules build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find proxy tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(PYTHON_STAMP):
@@ -112,6 +132,11 @@ $(PYTHON_STAMP):
 	echo "Python 3.11 or newer with its venv module is needed and was not found." >&2; \
 	echo "Name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 1
 
+$(TOOLS_STAMP): $(PYTHON_STAMP)
+	@test -x $(TOOLS)/bin/python || $(BIN)/python -m venv $(TOOLS)
+	@$(TOOLS)/bin/python -m pip --disable-pip-version-check --quiet install uv pip-audit cyclonedx-bom
+	@touch $@
+
 $(APP_STAMP): pyproject.toml $(PYTHON_STAMP)
 	@echo "Installing into $(VENV)"
 	@$(PIP) install --editable .
@@ -119,6 +144,7 @@ $(APP_STAMP): pyproject.toml $(PYTHON_STAMP)
 
 $(DEV_STAMP): pyproject.toml $(PYTHON_STAMP)
 	@echo "Installing into $(VENV), with what development needs"
+	@$(if $(LOCKED),$(PIP) install --require-hashes -r locks/dev.txt,:)
 	@$(PIP) install --editable '.[dev]'
 	@touch $@ $(APP_STAMP)
 
