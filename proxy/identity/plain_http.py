@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import field
 
 from aiohappyeyeballs import start_connection
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -39,7 +40,8 @@ class Response:
     status: int
     headers: Mapping[str, str]
     """Names in lower case; of repeated fields the last one."""
-    body: bytes
+    body: bytes = field(repr=False)
+    """The metadata server's is a token."""
 
 
 async def get(
