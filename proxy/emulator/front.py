@@ -1,7 +1,7 @@
 """A front that judges each request and relays the admitted ones byte for byte.
 
 Heads and bodies are passed on as they came, chunk sizes, trailers and the connection's own
-headers included, so that what arrives behind is exactly what was sent to the front; only
+headers included, so that what reaches the app is exactly what was sent to the front; only
 the lines that the gate rewrites differ.  Each request gets a connection of its own to the
 app.  The caller's connection is kept between requests as RFC 9112, 9.3 allows.  An upgrade
 (101) becomes a tunnel of bytes.
@@ -67,7 +67,7 @@ class Connection:
         except GoneError:
             after = _After.CUT
         except asyncio.CancelledError:
-            # Half a response must not look whole; an idle connection may end in peace.
+            # Half a response must not look whole; an idle connection may simply end.
             if self._answered:
                 self._caller.abort()
             raise

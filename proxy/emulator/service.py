@@ -12,7 +12,7 @@ server of yours::
 
 What the emulation leaves out: HTTP/2, the headers that Google adds (``X-Forwarded-For``,
 ``traceparent``), and what it removes.  An admitted request reaches the app byte for byte
-but for that signature, so that a test sees exactly what was sent.
+except for that signature, so that a test sees exactly what was sent.
 """
 
 from __future__ import annotations
