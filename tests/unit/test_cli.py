@@ -215,8 +215,8 @@ def test_the_file_in_the_usual_place_is_found(
         (["--config", ""], "--config: is not the name of a file; write a path"),
         (["check", "--config="], "--config: is not the name of a file; write a path"),
         (["token", "a", "--config", ""], "--config: is not the name of a file; write a path"),
-        (["token", ""], "AUDIENCE|ROUTE: is empty; write what the ID token is for"),
-        (["token", " "], "AUDIENCE|ROUTE: is empty; write what the ID token is for"),
+        (["token", ""], "AUDIENCE|ROUTE: is empty; write what the token is for"),
+        (["token", " "], "AUDIENCE|ROUTE: is empty; write what the token is for"),
         (["token", "a\nb"], NO_AUDIENCE),
         (["token", "\udcff"], NO_AUDIENCE),
         (
