@@ -213,6 +213,26 @@ async def test_a_reload_is_not_undone_by_a_service_that_is_resolved_meanwhile(
             assert await status_of(at(server), "/") == 200
 
 
+async def test_a_route_serves_with_the_services_that_are_known_and_looks_for_the_others(
+    metadata: MetadataServer,
+) -> None:
+    metadata.inject(Answer(status=503), times=100)
+    services = ["stock.us-east1.42", "stock.us-west1"]
+    named = {"service": services, "auth": "none", "timeouts": {"connect": "50ms"}}
+    async with running(config({"named": named}), metadata.environ) as server:
+        (only,) = server._builder.routes["named"].destinations
+        assert only.name == "stock-42.us-east1.run.app"
+        metadata.clear_faults()
+        server._services._not_before = 0.0
+        # Asks for the other one; there is nobody at the first.
+        assert await status_of(at(server), "/") in (502, 504)
+        await asyncio.gather(*server.plane._tasks._running)
+
+        first, second = server._builder.routes["named"].destinations
+        assert first.availability is only.availability
+        assert second.name.endswith(".us-west1.run.app")
+
+
 async def test_a_listener_that_no_route_uses_any_more_tells_its_connections_to_go() -> None:
     async with scripted(OK) as upstream:
         route = {"upstream": url_of(upstream)}
