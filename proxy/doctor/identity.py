@@ -76,7 +76,7 @@ async def identify(route: Route, world: World, within: float) -> Identity:
     if not origin.usable:
         accounts = (origin.account,) if origin.account else ()
         return Identity((origin.finding, *accounts, skipped(Step.TOKEN, "not asked for")))
-    cache = world.caches.cache(route.credentials, wanted)
+    cache = world.caches.cache(route.credentials, wanted, route.egress_proxy)
     account = origin.account or await _account(cache.source, within)
     token, error = await _fetch(route, cache, within)
     if token is None:

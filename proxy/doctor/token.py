@@ -131,7 +131,8 @@ async def _fetch(order: Order, environ: Mapping[str, str]) -> tuple[Token, bool]
     try:
         async with asyncio.timeout(within):
             wanted = order.wanted or await _audience_of_service(order, world)
-            cache = world.caches.cache(order.credentials, wanted)
+            egress = order.route.egress_proxy if order.route is not None else None
+            cache = world.caches.cache(order.credentials, wanted, egress)
             if (error := await cache.prefetch(name)) is not None:
                 raise error
             token = await cache.get(name, within)

@@ -14,6 +14,7 @@ from random import Random
 from typing import Any
 
 from proxy.clock import Clocks
+from proxy.config.egress import of_environment
 from proxy.config.model import (
     AutoCredentials,
     Credentials,
@@ -23,6 +24,7 @@ from proxy.config.model import (
     ServiceAccountFile,
     TokenFile,
 )
+from proxy.config.proxies import Egress
 from proxy.deadlines import PatientTimer
 from proxy.frozen import frozen
 from proxy.identity.access_token import Wanted
@@ -34,9 +36,11 @@ from proxy.identity.google_source import Asker, FileSource, ImpersonatedSource, 
 from proxy.identity.metadata import Metadata, MetadataSource
 from proxy.identity.names import Names
 from proxy.identity.source import TokenSource
-from proxy.identity.target import Endpoints
+from proxy.identity.target import Endpoints, Means
 from proxy.identity.token_file import TokenFileSource
 from proxy.resolver import Resolver
+
+_DIRECT = Egress()
 
 FETCHES_AT_ONCE = 4
 """Per source.  Metadata servers limit their connections, and the IAM API its rate."""
@@ -76,21 +80,34 @@ class TokenCaches:
         self._metadata = Metadata(environ, jitter, resolver=resolver or Resolver(clocks.steady))
         self.names = Names(self._metadata)
         """Resolves the names of Cloud Run services."""
-        self._opened: dict[Credentials, _Opened] = {}
-        self._caches: dict[tuple[Credentials, Wanted], TokenCache] = {}
+        self._environment = of_environment(environ)
+        self._opened: dict[tuple[Credentials, Egress], _Opened] = {}
+        self._caches: dict[tuple[Credentials, Wanted, Egress], TokenCache] = {}
 
-    def cache(self, credentials: Credentials, wanted: Wanted) -> TokenCache:
-        """Return the one cache for these credentials and this audience, or these scopes."""
-        cache = self._caches.get((credentials, wanted))
+    def cache(
+        self, credentials: Credentials, wanted: Wanted, egress: Egress | None = None
+    ) -> TokenCache:
+        """Return the one cache for these credentials and this audience, or these scopes.
+
+        Google's APIs are called by `egress`, as a route's upstreams are; by default as the
+        environment says.
+        """
+        key = credentials, wanted, self._way(credentials, egress)
+        cache = self._caches.get(key)
         if cache is None:
-            opened = self._open(credentials)
-            cache = self._build(wanted, opened.source, gate=opened.gate)
-            self._caches[credentials, wanted] = cache
+            opened = self._open(credentials, key[2])
+            cache = self._caches[key] = self._build(wanted, opened.source, gate=opened.gate)
         return cache
 
-    def source(self, credentials: Credentials) -> TokenSource:
-        """Return the one source for these credentials."""
-        return self._open(credentials).source
+    def source(self, credentials: Credentials, egress: Egress | None = None) -> TokenSource:
+        """Return the one source for these credentials; see `cache`."""
+        return self._open(credentials, self._way(credentials, egress)).source
+
+    def _way(self, credentials: Credentials, egress: Egress | None) -> Egress:
+        """Return how Google's APIs are reached, the same where none is called."""
+        if isinstance(credentials, MetadataCredentials | TokenFile):
+            return _DIRECT
+        return self._environment if egress is None else egress
 
     async def close(self) -> None:
         """End every fetch; waiting callers get `TokenUnavailable`."""
@@ -99,29 +116,29 @@ class TokenCaches:
         await asyncio.gather(*(cache.close() for cache in caches.values()))
         await asyncio.gather(*(each.source.close() for each in opened.values()))
 
-    def _open(self, credentials: Credentials) -> _Opened:
-        opened = self._opened.get(credentials)
+    def _open(self, credentials: Credentials, egress: Egress) -> _Opened:
+        opened = self._opened.get((credentials, egress))
         if opened is None:
-            source = OPEN[type(credentials)](self, credentials)
+            source = OPEN[type(credentials)](self, credentials, egress)
             opened = _Opened(source, asyncio.Semaphore(FETCHES_AT_ONCE))
-            self._opened[credentials] = opened
+            self._opened[credentials, egress] = opened
         return opened
 
     def metadata(self) -> MetadataSource:
         """Return a source that asks the metadata server."""
         return MetadataSource(self._metadata, self._endpoints.quota_project)
 
-    def file(self, file: CredentialsFile) -> FileSource:
+    def file(self, file: CredentialsFile, egress: Egress) -> FileSource:
         """Return a source for a credentials file of Google's."""
-        return FileSource(file, self.asker())
+        return FileSource(file, self.asker(egress))
 
-    def asker(self) -> Asker:
+    def asker(self, egress: Egress) -> Asker:
         """Return what runs google-auth for one source, with threads of its own.
 
         Looking up a name that no name server knows cannot be interrupted: one source's stuck
         threads must not be those of another.
         """
-        return Asker(Threads(), self._steady, self._endpoints)
+        return Asker(Threads(), Means(self._steady, egress), self._endpoints)
 
 
 def _key_file(path: Path) -> CredentialsFile:
@@ -129,14 +146,18 @@ def _key_file(path: Path) -> CredentialsFile:
     return CredentialsFile(path, missing, only="service_account")
 
 
-OPEN: Mapping[type[Credentials], Callable[[TokenCaches, Any], TokenSource]] = {
-    AutoCredentials: lambda caches, _: AutoSource(caches.environ, caches.metadata(), caches.file),
-    MetadataCredentials: lambda caches, _: caches.metadata(),
-    GcloudCredentials: lambda caches, _: caches.file(well_known_file(caches.environ)),
-    ServiceAccountFile: lambda caches, key: caches.file(_key_file(key.path)),
-    TokenFile: lambda _, file: TokenFileSource(file.path),
-    Impersonate: lambda caches, account: ImpersonatedSource(
-        account, caches.source(account.source), caches.asker()
+OPEN: Mapping[type[Credentials], Callable[[TokenCaches, Any, Egress], TokenSource]] = {
+    AutoCredentials: lambda caches, _, egress: AutoSource(
+        caches.environ, caches.metadata(), partial(caches.file, egress=egress)
+    ),
+    MetadataCredentials: lambda caches, _, __: caches.metadata(),
+    GcloudCredentials: lambda caches, _, egress: caches.file(
+        well_known_file(caches.environ), egress
+    ),
+    ServiceAccountFile: lambda caches, key, egress: caches.file(_key_file(key.path), egress),
+    TokenFile: lambda _, file, __: TokenFileSource(file.path),
+    Impersonate: lambda caches, account, egress: ImpersonatedSource(
+        account, caches.source(account.source, egress), caches.asker(egress)
     ),
 }
 """How each kind of credentials is opened; the kinds are those of `config.credentials`."""

@@ -14,7 +14,6 @@ from functools import partial
 from threading import Thread
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from proxy.clock import Clock
 from proxy.config.model import Impersonate
 from proxy.deadlines import Within
 from proxy.identity.files import CredentialsFile
@@ -26,7 +25,7 @@ from proxy.identity.source import (
     TokenSource,
     TokenSourceError,
 )
-from proxy.identity.target import Endpoints, Target
+from proxy.identity.target import Endpoints, Means, Target
 
 if TYPE_CHECKING:
     from proxy.identity.googleauth import Minted
@@ -93,8 +92,8 @@ class Threads:
 class Asker:
     """Runs what needs google-auth in a thread, bounded in time."""
 
-    def __init__(self, threads: Threads, clock: Clock, endpoints: Endpoints) -> None:
-        self.clock = clock
+    def __init__(self, threads: Threads, means: Means, endpoints: Endpoints) -> None:
+        self.means = means
         self.endpoints = endpoints
         self._threads = threads
 
@@ -130,7 +129,7 @@ class FileSource:
 
     async def fetch(self, audience: str) -> str:
         """Return an ID token for `audience`, or for gcloud's own where it is a person's login."""
-        minted = await self._asker.ask(_id_token, self._file, audience, self._asker.clock)
+        minted = await self._asker.ask(_id_token, self._file, audience, self._asker.means)
         self.fixed_audience = minted.fixed_audience
         if self.fixed_audience is not None and not self._warned:
             self._warned = True
@@ -152,7 +151,7 @@ class FileSource:
     async def authorize(self, scopes: tuple[str, ...] = ()) -> Authority:
         """Return an access token; a person's login has scopes of its own."""
         wanted = scopes or CLOUD_PLATFORM
-        authority = await self._asker.ask(_authorize, self._file, wanted, self._asker.clock)
+        authority = await self._asker.ask(_authorize, self._file, wanted, self._asker.means)
         if authority.fixed_scopes and wanted != CLOUD_PLATFORM and not self._told_scopes:
             self._told_scopes = True
             log.warning(
@@ -185,7 +184,7 @@ class ImpersonatedSource:
         """Return an ID token of the account, with its email in it."""
         authority = await self._authority()
         return await self._asker.ask(
-            _impersonated_id_token, authority, self._target, audience, self._asker.clock
+            _impersonated_id_token, authority, self._target, audience, self._asker.means
         )
 
     async def account(self) -> str | None:
@@ -196,7 +195,7 @@ class ImpersonatedSource:
         """Return an access token of the account."""
         authority = await self._authority()
         own = await self._asker.ask(
-            _impersonate, authority, self._target, scopes or CLOUD_PLATFORM, self._asker.clock
+            _impersonate, authority, self._target, scopes or CLOUD_PLATFORM, self._asker.means
         )
         return own.counted_on(self._asker.endpoints.quota_project)
 
@@ -217,16 +216,16 @@ class ImpersonatedSource:
 # only by those who need it.
 
 
-def _id_token(file: CredentialsFile, audience: str, clock: Clock) -> Minted:
+def _id_token(file: CredentialsFile, audience: str, means: Means) -> Minted:
     from proxy.identity import googleauth  # noqa: PLC0415 (see above)
 
-    return googleauth.id_token(file, audience, clock)
+    return googleauth.id_token(file, audience, means)
 
 
-def _authorize(file: CredentialsFile, scopes: tuple[str, ...], clock: Clock) -> Authority:
+def _authorize(file: CredentialsFile, scopes: tuple[str, ...], means: Means) -> Authority:
     from proxy.identity import googleauth  # noqa: PLC0415 (see above)
 
-    return googleauth.authorize(file, scopes, clock)
+    return googleauth.authorize(file, scopes, means)
 
 
 def _account(file: CredentialsFile) -> str | None:
@@ -236,16 +235,16 @@ def _account(file: CredentialsFile) -> str | None:
 
 
 def _impersonated_id_token(
-    authority: Authority, target: Target, audience: str, clock: Clock
+    authority: Authority, target: Target, audience: str, means: Means
 ) -> str:
     from proxy.identity import googleauth  # noqa: PLC0415 (see above)
 
-    return googleauth.impersonated_id_token(authority, target, audience, clock)
+    return googleauth.impersonated_id_token(authority, target, audience, means)
 
 
 def _impersonate(
-    authority: Authority, target: Target, scopes: tuple[str, ...], clock: Clock
+    authority: Authority, target: Target, scopes: tuple[str, ...], means: Means
 ) -> Authority:
     from proxy.identity import googleauth  # noqa: PLC0415 (see above)
 
-    return googleauth.impersonate(authority, target, scopes, clock)
+    return googleauth.impersonate(authority, target, scopes, means)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Self
 
+from proxy.clock import Clock
+from proxy.config.proxies import Egress
 from proxy.frozen import frozen
 from proxy.identity.source import QUOTA_VARIABLE
 
@@ -33,6 +35,15 @@ class Endpoints:
         iam = environ.get("CLOUDSDK_API_ENDPOINT_OVERRIDES_IAMCREDENTIALS") or IAM_ENDPOINT
         token = environ.get("CLOUDSDK_AUTH_TOKEN_HOST") or TOKEN_ENDPOINT
         return cls(iam.rstrip("/"), token, environ.get(QUOTA_VARIABLE, ""))
+
+
+@frozen
+class Means:
+    """What every call of Google's APIs is made with."""
+
+    clock: Clock
+    egress: Egress
+    """By which proxies they are reached, as the upstreams of the route are."""
 
 
 @frozen

@@ -208,9 +208,11 @@ class Builder:
         token_cache = None
         if route.auth is Auth.ID_TOKEN:
             audience = configured.audience or upstream.origin
-            token_cache = self._tokens.cache(route.credentials, audience)
+            token_cache = self._tokens.cache(route.credentials, audience, route.egress_proxy)
         elif route.auth is Auth.ACCESS_TOKEN:
-            token_cache = self._tokens.cache(route.credentials, Scopes(route.scopes))
+            token_cache = self._tokens.cache(
+                route.credentials, Scopes(route.scopes), route.egress_proxy
+            )
         return Destination(
             route.name,
             upstream,

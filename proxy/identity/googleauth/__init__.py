@@ -12,14 +12,13 @@ from dataclasses import field
 
 from google.auth.exceptions import GoogleAuthError
 
-from proxy.clock import Clock
 from proxy.frozen import frozen
 from proxy.identity.files import CredentialsFile, read_small
 from proxy.identity.googleauth import iam
 from proxy.identity.googleauth.principals import Info, Principal, principal_of
 from proxy.identity.googleauth.transport import BoundedRequest
 from proxy.identity.source import ANSWER_WITHIN, Authority, TokenSourceError
-from proxy.identity.target import Target
+from proxy.identity.target import Means, Target
 from proxy.redact import redact_foreign
 
 _HINTS = (
@@ -48,18 +47,18 @@ class Minted:
     fixed_audience: str | None
 
 
-def id_token(file: CredentialsFile, audience: str, clock: Clock) -> Minted:
+def id_token(file: CredentialsFile, audience: str, means: Means) -> Minted:
     """Return an ID token of whoever the file stands for."""
     principal = _load(file)
-    with _asking(principal.renewal, clock) as request:
+    with _asking(principal.renewal, means) as request:
         token = principal.id_token(audience, request)
     return Minted(token, principal.fixed_audience)
 
 
-def authorize(file: CredentialsFile, scopes: tuple[str, ...], clock: Clock) -> Authority:
+def authorize(file: CredentialsFile, scopes: tuple[str, ...], means: Means) -> Authority:
     """Return an access token of whoever the file stands for."""
     principal = _load(file)
-    with _asking(principal.renewal, clock) as request:
+    with _asking(principal.renewal, means) as request:
         return principal.authorize(request, scopes)
 
 
@@ -68,17 +67,17 @@ def account(file: CredentialsFile) -> str | None:
     return _load(file).email
 
 
-def impersonated_id_token(authority: Authority, target: Target, audience: str, clock: Clock) -> str:
+def impersonated_id_token(authority: Authority, target: Target, audience: str, means: Means) -> str:
     """Return an ID token of `target`."""
-    with BoundedRequest(clock, ANSWER_WITHIN) as request:
+    with BoundedRequest(means, ANSWER_WITHIN) as request:
         return iam.generate_id_token(request, authority, target, audience)
 
 
 def impersonate(
-    authority: Authority, target: Target, scopes: tuple[str, ...], clock: Clock
+    authority: Authority, target: Target, scopes: tuple[str, ...], means: Means
 ) -> Authority:
     """Return an access token of `target`."""
-    with BoundedRequest(clock, ANSWER_WITHIN) as request:
+    with BoundedRequest(means, ANSWER_WITHIN) as request:
         return iam.generate_access_token(request, authority, target, scopes)
 
 
@@ -106,10 +105,10 @@ def _parse(content: bytes) -> Info:
 
 
 @contextmanager
-def _asking(renewal: str, clock: Clock) -> Iterator[BoundedRequest]:
+def _asking(renewal: str, means: Means) -> Iterator[BoundedRequest]:
     """Give out the means to ask Google, and explain what it refuses."""
     try:
-        with BoundedRequest(clock, ANSWER_WITHIN) as request:
+        with BoundedRequest(means, ANSWER_WITHIN) as request:
             yield request
     except GoogleAuthError as error:
         # The cause has the whole answer, which may hold tokens.

@@ -13,10 +13,13 @@ from urllib.parse import urlsplit
 
 import requests
 from google.auth import transport
+from requests.adapters import HTTPAdapter
 
-from proxy.clock import Clock
+from proxy.config.egress import proxy_for
 from proxy.config.misplaced import shown_file
+from proxy.config.proxies import Egress, Scheme
 from proxy.identity.source import TokenSourceError
+from proxy.identity.target import Means
 
 _CA_HINT = (
     "Where a proxy inspects TLS, put its certificate into a bundle and name that in "
@@ -46,18 +49,36 @@ class Response(transport.Response):
         return self._response.content
 
 
+class _Adapter(HTTPAdapter):
+    """Adds the credentials of a proxy, which stand in no URL: those end up in messages."""
+
+    def __init__(self, egress: Egress) -> None:
+        super().__init__()
+        self._authorization = {
+            str(each): each.authorization for each in (egress.https, egress.http) if each
+        }
+
+    def proxy_headers(self, proxy: str) -> dict[str, str]:
+        """Return what is said to `proxy` alone."""
+        authorization = self._authorization.get(proxy, "")
+        return {"Proxy-Authorization": authorization} if authorization else {}
+
+
 class BoundedRequest(transport.Request):
     """Makes the requests for one token; nothing is sent after `within` seconds."""
 
-    def __init__(self, clock: Clock, within: float) -> None:
-        self._clock = clock
+    def __init__(self, means: Means, within: float) -> None:
+        self._clock = means.clock
+        self._egress = means.egress
         self._within = within
-        self._deadline = clock() + within
+        self._deadline = means.clock() + within
         self.last: Response | None = None
         """The answer to the last request."""
         self._session = requests.Session()
-        # Proxies and CA bundles of the environment hold for Google's APIs. Credentials of
-        # ~/.netrc do not: requests would put them over the Authorization that was asked for.
+        for prefix in ("https://", "http://"):
+            self._session.mount(prefix, _Adapter(means.egress))
+        # CA bundles of the environment hold for Google's APIs. Credentials of ~/.netrc do
+        # not: requests would put them over the Authorization that was asked for.
         self._session.auth = lambda request: request
 
     def __enter__(self) -> Self:
@@ -95,6 +116,7 @@ class BoundedRequest(transport.Request):
                 data=body,
                 headers=headers,
                 timeout=left if timeout is None else min(left, timeout),
+                proxies=self._proxies(url),
                 # Requests carry secrets, so they go where they were meant to, or nowhere.
                 allow_redirects=False,
                 **more,
@@ -113,6 +135,18 @@ class BoundedRequest(transport.Request):
         self.last = Response(response)
         return self.last
 
+    def _proxies(self, url: str) -> dict[str, Any]:
+        """Return the proxy for `url` as requests wants it; None keeps it from looking further."""
+        parts = urlsplit(url)
+        scheme: Scheme = "https" if parts.scheme == "https" else "http"
+        proxy = proxy_for(self._egress, scheme, (parts.hostname or "").removesuffix("."))
+        return {
+            "https": None,
+            "http": None,
+            "all": None,
+            scheme: None if proxy is None else str(proxy),
+        }
+
     def _too_slow(self, host: str) -> TokenSourceError:
         return TokenSourceError(f"{host} did not answer within {self._within:.0f} s", slow=True)
 
@@ -121,12 +155,12 @@ def _unreachable(host: str, error: requests.RequestException) -> TokenSourceErro
     # The text of urllib3's exceptions names the cause; their types are wrapped differently
     # from version to version.
     text = str(error)
-    hint = f"Requests to {host} have to get out: check egress, DNS and HTTPS_PROXY."
+    hint = f"Requests to {host} have to get out: check egress, DNS and the egress proxy."
     if "Failed to resolve" in text or "Name or service not known" in text:
         return TokenSourceError(f"the name {host} does not resolve", hint=hint, retryable=True)
     if isinstance(error, requests.exceptions.ProxyError):
         return TokenSourceError(
-            f"the HTTP proxy does not let requests to {host} through", hint=hint
+            f"the egress proxy does not let requests to {host} through", hint=hint
         )
     what = "connection refused" if "refused" in text else type(error).__name__
     return TokenSourceError(f"{host} cannot be reached: {what}", hint=hint, retryable=True)

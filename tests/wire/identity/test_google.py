@@ -9,6 +9,7 @@ import re
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from proxy.config.model import (
     ServiceAccountFile,
     TokenFile,
 )
+from proxy.config.proxies import Egress, HttpProxy
 from proxy.emulator.claims import CALLER
 from proxy.emulator.faults import Held
 from proxy.emulator.metadata import MetadataServer
@@ -35,7 +37,9 @@ from proxy.identity.cache import TokenCache
 from proxy.identity.caches import TokenCaches
 from proxy.identity.googleauth.transport import BoundedRequest
 from proxy.identity.source import CLOUD_PLATFORM, TokenSourceError
+from proxy.identity.target import Means
 from proxy.identity.token import Token
+from tests.fakes.egress import ForwardProxy
 from tests.fakes.google import (
     AWS,
     CLIENT_ID,
@@ -48,7 +52,7 @@ from tests.fakes.google import (
 )
 from tests.fakes.raw_server import raw_server
 from tests.fakes.steering import jitter
-from tests.fakes.tls import server_context
+from tests.fakes.tls import ca_file, server_context
 
 AUDIENCE = "https://orders-abc123-uc.a.run.app"
 KEY = "key@project.iam.gserviceaccount.com"
@@ -90,11 +94,16 @@ class World:
         content = self.google.key_file() if content is None else content
         return ServiceAccountFile(self.file("key.json", content))
 
-    def cache(self, credentials: Credentials, wanted: Wanted = AUDIENCE) -> TokenCache:
+    def cache(
+        self,
+        credentials: Credentials,
+        wanted: Wanted = AUDIENCE,
+        egress: Egress | None = None,
+    ) -> TokenCache:
         """Return a cache as a started proxy has it."""
         tokens = TokenCaches(clocks=Clocks(), jitter=jitter(), environ=self.environ)
         self._opened.append(tokens)
-        return tokens.cache(credentials, wanted)
+        return tokens.cache(credentials, wanted, egress)
 
     async def fetch(self, credentials: Credentials) -> Token:
         """Return a token for the audience."""
@@ -122,6 +131,34 @@ class World:
     async def close(self) -> None:
         for tokens in self._opened:
             await tokens.close()
+
+
+NAME = "oauth2.example"
+
+
+@asynccontextmanager
+async def tls_front(name: str, port: int) -> AsyncIterator[int]:
+    """End TLS under `name`, and pass everything on to a port of loopback; yield the front's."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", port)
+        back.write(await reader.readuntil(b"\r\n\r\n"))
+        copying = asyncio.ensure_future(_copy(reader, back))
+        await _copy(there, writer)
+        copying.cancel()
+        back.close()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=server_context(name))
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65536):
+        writer.write(data)
 
 
 def assert_nothing_secret(text: str) -> None:
@@ -854,7 +891,7 @@ async def test_a_server_that_does_not_answer_is_named() -> None:
         url = f"http://127.0.0.1:{server.port}/token"
 
         def ask() -> None:
-            with BoundedRequest(time.monotonic, 0.05) as request:
+            with BoundedRequest(Means(time.monotonic, Egress()), 0.05) as request:
                 request(url, method="POST")
 
         with pytest.raises(TokenSourceError) as failure:
@@ -866,7 +903,7 @@ async def test_a_server_that_does_not_answer_is_named() -> None:
 
 def test_nothing_is_sent_after_the_deadline() -> None:
     now = [100.0]
-    with BoundedRequest(lambda: now[0], 15) as request:
+    with BoundedRequest(Means(lambda: now[0], Egress()), 15) as request:
         now[0] = 115.0
         with pytest.raises(TokenSourceError, match=r"oauth2\.example did not answer within 15 s"):
             request("https://oauth2.example/token")
@@ -881,7 +918,7 @@ async def test_a_certificate_that_cannot_be_verified_is_told() -> None:
     port = server.sockets[0].getsockname()[1]
 
     def ask() -> None:
-        with BoundedRequest(time.monotonic, 5) as request:
+        with BoundedRequest(Means(time.monotonic, Egress()), 5) as request:
             request(f"https://127.0.0.1:{port}/token")
 
     with pytest.raises(TokenSourceError) as failure:
@@ -902,15 +939,56 @@ async def test_a_missing_ca_bundle_is_told(world: World, monkeypatch: pytest.Mon
     assert "REQUESTS_CA_BUNDLE" in error.hint
 
 
-async def test_a_proxy_that_lets_nothing_through_is_told(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
-    monkeypatch.setenv("NO_PROXY", "")
+async def test_a_proxy_that_lets_nothing_through_is_told(world: World) -> None:
+    world.environ["HTTPS_PROXY"] = "http://127.0.0.1:1"
     info = world.google.key_file() | {"token_uri": "https://oauth2.example/token"}
 
     error = await world.refusal(world.key(info))
-    assert "the HTTP proxy does not let requests to oauth2.example through" in error.detail
+    assert "the egress proxy does not let requests to oauth2.example through" in error.detail
+
+
+async def test_googles_apis_are_called_through_the_routes_egress_proxy(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And by no variable that requests would read itself."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
+    port = int(world.google.url.rpartition(":")[2])
+    async with ForwardProxy().serving() as forward, tls_front(NAME, port) as front:
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(ca_file(world.folder)))
+        info = world.google.key_file() | {"token_uri": f"https://{NAME}:{front}/token"}
+        proxy = HttpProxy("127.0.0.1", forward.port, "Basic dXNlcjpodW50ZXIy")
+        cache = world.cache(world.key(info), egress=Egress(proxy, proxy))
+        token = await cache.get("orders", 30)
+
+    assert token.email == KEY
+    assert forward.targets == [f"{NAME}:{front}"]
+    assert "\r\nProxy-Authorization: Basic dXNlcjpodW50ZXIy\r\n" in forward.heads[0]
+
+
+async def test_googles_apis_are_called_directly_where_the_egress_proxy_is_off(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+    info = world.google.key_file() | {"token_uri": "https://oauth2.invalid/token"}
+    error = await world.cache(world.key(info), egress=Egress()).prefetch("orders")
+
+    assert error is not None
+    assert "oauth2.invalid" in error.detail
+    assert "proxy" not in error.detail
+
+
+def test_one_cache_is_for_one_way_and_credentials_without_calls_have_one_way(
+    world: World,
+) -> None:
+    proxy = HttpProxy("127.0.0.1", 1)
+    through, direct = Egress(proxy, proxy), Egress()
+    tokens = TokenCaches(clocks=Clocks(), jitter=jitter(), environ=world.environ)
+
+    for credentials, is_one in ((world.key(), False), (MetadataCredentials(), True)):
+        caches = [tokens.cache(credentials, AUDIENCE, each) for each in (through, direct)]
+        assert (caches[0] is caches[1]) == is_one
+        assert tokens.cache(credentials, AUDIENCE, through) is caches[0]
 
 
 async def test_unreadable_files_are_explained(
