@@ -19,6 +19,7 @@ from typing import NoReturn, TextIO
 
 from proxy import PROGRAM, __version__, build
 from proxy.config.addresses import address
+from proxy.config.addresses import app as app_address
 from proxy.config.ignored import FILE_VARIABLE
 from proxy.config.loading import find
 from proxy.config.misplaced import looks_like, shown
@@ -32,6 +33,8 @@ from proxy.system import SWITCHES
 USAGE, UNAVAILABLE, SOFTWARE = 64, 69, 70
 SERVICES_WITHIN = 1.0
 """Seconds that `check` waits for the metadata server, which most machines cannot reach."""
+EMULATED = ("localhost:8443", "localhost:8988")
+"""Where the emulated service and its metadata server listen; 8080, 8081 and 9090 have owners."""
 INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it.
 
 _UNKNOWN_COLUMNS = 80
@@ -263,7 +266,31 @@ def _admin_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _app_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--app", metavar="ADDR|URL", help="what the emulated service runs; default: an echo"
+    )
+
+
+def _emulator_flags(parser: argparse.ArgumentParser) -> None:
+    _app_flag(parser)
+    front, metadata = EMULATED
+    parser.add_argument(
+        "--listen", metavar="ADDR", default=front, help=f"the service's; default: {front}"
+    )
+    parser.add_argument(
+        "--metadata",
+        metavar="ADDR",
+        default=metadata,
+        help=f"the metadata server's; default: {metadata}",
+    )
+    parser.add_argument(
+        "--config", metavar="FILE", help="a proxy's, whose audiences the service admits as well"
+    )
+
+
 def _demo_flags(parser: argparse.ArgumentParser) -> None:
+    _app_flag(parser)
     parser.add_argument("--port", type=int, default=8081, help="of the proxy; default: 8081")
     parser.add_argument(
         "--admin",
@@ -441,14 +468,46 @@ def _schema(flags: argparse.Namespace) -> int:
     return 0
 
 
+def _emulator(flags: argparse.Namespace) -> int:
+    front, metadata = (
+        _tcp_address("--listen", flags.listen),
+        _tcp_address("--metadata", flags.metadata),
+    )
+    app = _app(flags)
+    config = None
+    if flags.config is not None:
+        config = find(None, flags.config, os.environ).read(os.environ, {})
+    from proxy.emulate import main as emulate  # noqa: PLC0415 (aiohttp takes 150 ms)
+
+    return emulate(front, metadata, app, config)
+
+
+def _tcp_address(flag: str, text: str) -> Address:
+    found = _flag_address(flag, text)
+    if found.path:
+        raise _refusal(flag, "a URL leads here; write one such as localhost:8443")
+    return found
+
+
+def _app(flags: argparse.Namespace) -> Address | None:
+    """Return where the app of the emulated service listens, None for the one that echoes."""
+    if flags.app is None:
+        return None
+    try:
+        return app_address(flags.app)
+    except ValueError as error:
+        raise _refusal("--app", str(error)) from None
+
+
 def _demo(flags: argparse.Namespace) -> int:
     port = _flag_address("--port", f":{flags.port}").port
+    app = _app(flags)
     admin = None if flags.admin == "off" else _flag_address("--admin", flags.admin)
     from proxy.demo import main as demo  # noqa: PLC0415 (the emulator and a whole proxy)
 
     if flags.regions > 1 and not SWITCHES:
         raise _refusal("--regions", "a region is ended by a signal, which this system lacks")
-    return demo(port, admin, flags.regions)
+    return demo(port, admin, flags.regions, app)
 
 
 def _flag_address(flag: str, text: str) -> Address:
@@ -475,6 +534,7 @@ COMMANDS = {
         Command("token", "print an ID token, or an access token", _token_flags, _token),
         Command("wait", "return once a running proxy has started", _wait_flags, _wait),
         Command("shutdown", "ask a running proxy to drain and exit", _admin_flag, _shutdown),
+        Command("emulator", "emulate Cloud Run before an app", _emulator_flags, _emulator),
         Command("demo", "try everything on this machine, without Google", _demo_flags, _demo),
         Command("schema", "print the JSON Schema of the configuration", _no_flags, _schema),
     )

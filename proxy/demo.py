@@ -2,7 +2,8 @@
 
 Starts the emulated metadata server, the emulated private service and the proxy in front of
 it, and prints what to type: the call that is refused, the same call through the proxy, a
-stream.  With two regions: a call, the end of the first region, and the next call.
+stream.  With two regions: a call, the end of the first region, and the next call.  The
+service's app is one that echoes, or one of the user's own.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from proxy.config.model import (
     Route,
     Upstream,
 )
+from proxy.emulate import target
 from proxy.emulator.metadata import MetadataServer
 from proxy.emulator.service import ProtectedService
 from proxy.emulator.serving import LOOPBACK
@@ -59,6 +61,25 @@ Ctrl-C ends the demo.
 """
 
 
+OWN_APP = """\
+Cloud Run Auth Proxy: the demo. All of it runs on this machine, no Google account is involved.
+
+  the proxy            {proxy}
+  a private service    {service}
+  before your app      {app}
+  a metadata server    {metadata}
+{admin}
+1. The service answers 403 to a call without an ID token, and your app sees nothing of it:
+
+   curl --cacert {ca_file} {service}/
+
+2. The same call through the proxy, which adds the token. Your app answers:
+
+   curl {proxy}/
+
+Ctrl-C ends the demo.
+"""
+
 REGIONS = """\
 Cloud Run Auth Proxy: the demo. All of it runs on this machine, no Google account is involved.
 
@@ -87,13 +108,19 @@ Ctrl-C ends the demo.
 """
 
 
-def main(port: int = 8081, admin: Address | None = None, regions: int = 1) -> int:
+def main(
+    port: int = 8081,
+    admin: Address | None = None,
+    regions: int = 1,
+    app: Address | None = None,
+) -> int:
     """Serve the demo on `port` of the loopback until SIGINT or SIGTERM; return the exit code.
 
     `admin` is where the admin listener goes, None for none.  `regions` is 1 or 2.
+    `app` is what runs in each of them, None for an app that echoes.
     """
     try:
-        asyncio.run(_run(Address("localhost", port), admin, regions))
+        asyncio.run(_run(Address("localhost", port), admin, regions, app))
     except ListenFailed as error:
         flag = "--admin" if error.where == admin else "--port"
         way_out = f"; {flag} takes another" if error.in_use else ""
@@ -102,12 +129,13 @@ def main(port: int = 8081, admin: Address | None = None, regions: int = 1) -> in
     return 0
 
 
-async def _run(listen: Address, admin: Address | None, regions: int) -> None:
+async def _run(listen: Address, admin: Address | None, regions: int, app: Address | None) -> None:
     ended = asyncio.Event()
     for number in ENDS:
         on_signal(number, ended.set)
     async with MetadataServer() as metadata, AsyncExitStack() as stack:
-        services = [await stack.enter_async_context(ProtectedService()) for _ in range(regions)]
+        made = [ProtectedService(app=target(app)) for _ in range(regions)]
+        services = [await stack.enter_async_context(each) for each in made]
         ca_file = Path(stack.enter_context(TemporaryDirectory(prefix="demo-"))) / "ca.pem"
         ca_file.write_bytes(b"".join([_certificate(each) for each in services]))
         tasks = Tasks()
@@ -117,7 +145,7 @@ async def _run(listen: Address, admin: Address | None, regions: int) -> None:
         if regions > 1:
             _switch(services[0], tasks)
         try:
-            sys.stdout.write(_text(server, services, metadata, ca_file))
+            sys.stdout.write(_text(server, services, metadata, ca_file, app))
             sys.stdout.flush()
             await ended.wait()
             server.drain()
@@ -170,7 +198,11 @@ def _config(
 
 
 def _text(
-    server: Server, services: Sequence[ProtectedService], metadata: MetadataServer, ca_file: Path
+    server: Server,
+    services: Sequence[ProtectedService],
+    metadata: MetadataServer,
+    ca_file: Path,
+    app: Address | None,
 ) -> str:
     status = f"  status and metrics   http://{server.admin_address}\n"
     common = {
@@ -180,6 +212,7 @@ def _text(
         "admin": status if server.admin_address else "",
     }
     if len(services) == 1:
-        return TEXT.format(**common, ca_file=ca_file)
+        text = TEXT if app is None else OWN_APP
+        return text.format(**common, ca_file=ca_file, app=app)
     end, back = [number.name.removeprefix("SIG") for number in SWITCHES]
     return REGIONS.format(**common, second=services[1].url, end=end, back=back, pid=os.getpid())

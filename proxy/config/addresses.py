@@ -75,6 +75,24 @@ def show_place(place: Address) -> str:
     return str(place) if place.path or place.port else str(place).removesuffix(":0")
 
 
+def app(text: str) -> Address:
+    """Return where an app listens that is to be protected: an address, or ``http://HOST:PORT``."""
+    if "://" not in text:
+        found = address(text)
+    else:
+        url = upstream(text)
+        if url.scheme != "http":
+            raise ValueError("Cloud Run calls apps over plain HTTP; write http://HOST:PORT")
+        if url.base:
+            raise ValueError(
+                "an app is protected as a whole; write http://HOST:PORT without a path"
+            )
+        found = Address(url.host, url.port)
+    if not found.path and not found.port:
+        raise ValueError(f"{quoted(text)} is no place to call; write the port that the app has")
+    return found
+
+
 def _socket(path: str) -> Address:
     if not HAS_UNIX_SOCKETS:
         raise ValueError("this system has no Unix sockets; write one such as localhost:8081")

@@ -16,11 +16,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
+import logging
 from collections.abc import Callable
+from pathlib import Path
 
 from proxy.emulator.pages import Page
-from proxy.emulator.peer import READ_SIZE, GoneError, Peer
+from proxy.emulator.peer import READ_SIZE, App, GoneError, Peer, connect
 from proxy.emulator.wire import SWITCHING, Body, MalformedError, Request, Response, UntilClose
+
+log = logging.getLogger("proxy.emulator")
 
 DISCARD_LIMIT = 1024 * 1024
 """Bytes of a refused request's body that are read so that its connection can be kept."""
@@ -48,7 +52,7 @@ class Connection:
     def __init__(
         self,
         caller: Peer,
-        app: tuple[str, int],
+        app: App,
         admit: Callable[[Request], bytes | Page],
         clock: Callable[[], float],
     ) -> None:
@@ -120,8 +124,10 @@ class Connection:
 
     async def _relay(self, request: Request, body: Body, head: bytes) -> _After:
         try:
-            app = Peer(*await asyncio.open_connection(*self._app))
-        except OSError:
+            app = await connect(self._app)
+        except OSError as error:
+            where = self._app if isinstance(self._app, Path) else "{}:{}".format(*self._app)
+            log.info("the app at %s takes no connection: %s", where, error.strerror or error)
             return await self._refuse(UNAVAILABLE, request, body)
         try:
             after = await self._both_ways(request, body, app, head)

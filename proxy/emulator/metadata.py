@@ -12,9 +12,10 @@ keys that do not exist.  `faults` says how to make it misbehave.
 
 from __future__ import annotations
 
+import socket
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -51,6 +52,8 @@ class MetadataRequest:
 class MetadataServer:
     """The metadata server of one emulated instance, on a free port of the loopback.
 
+    `host` is the name or address that callers are told to call it by.
+
     `account` None stands for an instance without service account.  `lifetime` and
     `remint_below` are seconds: see `minting.Mint`.  `access` keeps the access tokens, which an
     `ApiService` checks.  `clock` answers Unix seconds.  All but `access` may be changed while it
@@ -67,6 +70,7 @@ class MetadataServer:
         lifetime: float = LIFETIME,
         remint_below: float = ID_TOKEN_REMINT,
         access: AccessTokens | None = None,
+        host: str = LOOPBACK,
     ) -> None:
         self.keys = keys or Keys.shared()
         self.account = account
@@ -77,11 +81,12 @@ class MetadataServer:
         """Requests being answered; the key is the audience."""
         self._faults: deque[tuple[Fault, float, str]] = deque()
         self._serving = Serving(self._serve)
+        self._host = f"[{host}]" if ":" in host else host
 
     @property
     def host(self) -> str:
         """``127.0.0.1:PORT``, the value for ``GCE_METADATA_HOST``."""
-        return f"{LOOPBACK}:{self._serving.port}"
+        return f"{self._host}:{self._serving.port}"
 
     @property
     def environ(self) -> dict[str, str]:
@@ -114,9 +119,9 @@ class MetadataServer:
         """Answer regularly from now on."""
         self._faults.clear()
 
-    async def start(self) -> Self:
-        """Open the port."""
-        await self._serving.start()
+    async def start(self, sockets: Sequence[socket.socket] = ()) -> Self:
+        """Serve on `sockets`, which it owns from now on, or else on a free port."""
+        await self._serving.start(sockets)
         return self
 
     async def stop(self) -> None:

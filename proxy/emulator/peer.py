@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from pathlib import Path
 
 from proxy.emulator.faults import reset
 from proxy.emulator.wire import MalformedError
@@ -11,6 +12,17 @@ from proxy.emulator.wire import MalformedError
 READ_SIZE = 64 * 1024
 HEAD_LIMIT = 1024 * 1024
 """Bytes; far above what Google allows, so that the limit that a test meets is another's."""
+
+
+App = tuple[str, int] | Path
+"""Where an app listens: host and port, or the path of its Unix socket."""
+
+
+async def connect(app: App) -> Peer:
+    """Return a connection to `app`; raise OSError where it takes none."""
+    if isinstance(app, Path):
+        return Peer(*await asyncio.open_unix_connection(app))
+    return Peer(*await asyncio.open_connection(*app))
 
 
 class GoneError(Exception):

@@ -12,15 +12,21 @@ T = TypeVar("T")
 
 
 class Records(list[T]):
-    """A list that one can wait for: `add` appends and wakes whoever waits for its length."""
+    """A list that one can wait for: `add` appends and wakes whoever waits for its length.
 
-    def __init__(self) -> None:
+    `limit` is how many are kept, None for all; then older ones go, a half of them at a time.
+    """
+
+    def __init__(self, limit: int | None = None) -> None:
         super().__init__()
+        self.limit = limit
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
 
     def add(self, record: T) -> None:
         """Append `record`."""
         self.append(record)
+        if self.limit is not None and len(self) > self.limit:
+            del self[: -(self.limit // 2)]
         for count, waiter in self._waiters:
             if len(self) >= count and not waiter.done():
                 waiter.set_result(None)

@@ -18,11 +18,14 @@ except for that signature, so that a test sees exactly what was sent.
 from __future__ import annotations
 
 import asyncio
+import logging
+import socket
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -34,12 +37,14 @@ from proxy.emulator.front import Connection
 from proxy.emulator.gate import Admitted, judge, status_of
 from proxy.emulator.keys import Keys
 from proxy.emulator.pages import INVALID_TOKEN, Page
-from proxy.emulator.peer import Peer
+from proxy.emulator.peer import App, Peer
 from proxy.emulator.records import Records
 from proxy.emulator.serving import LOOPBACK, Serving
 from proxy.emulator.verify import Refusal, verify
 from proxy.emulator.wire import Head, Request
 from proxy.frozen import frozen
+
+log = logging.getLogger("proxy.emulator")
 
 NAMES = (LOOPBACK, "::1", "localhost")
 
@@ -72,6 +77,7 @@ class ProtectedService:
     `audience` is what tokens must be for: one or several strings; None for the service's
     own `url`.  `invokers` are the accounts' e-mail addresses that may call; None for all.
     `app` is the server to protect, None for one that echoes, whose streams wait for `pause`.
+    `host` is the name or address in its `url`; the certificate has it, and all of `names`.
     `clock` answers Unix seconds.  `audiences`, `invokers` and `ingress` may be changed
     while it runs.  After `stop`, `start` opens the same port again.
     """
@@ -83,22 +89,25 @@ class ProtectedService:
         *,
         clock: Callable[[], float] = time.time,  # noqa: TID251 (users run the emulator alone)
         invokers: Collection[str] | None = None,
-        app: tuple[str, int] | None = None,
+        app: App | None = None,
         tls: bool = True,
         pause: Pause = short_pause,
+        host: str = LOOPBACK,
     ) -> None:
         self.keys = keys or Keys.shared()
         self.audiences = (audience,) if isinstance(audience, str) else audience
         self.invokers = invokers
         self.ingress: Literal["all", "internal"] = "all"
         self.requests: Records[ServiceRequest] = Records()
+        self.names: Sequence[str] = tuple(dict.fromkeys((host, *NAMES)))
+        self._host = f"[{host}]" if ":" in host else host
         self._clock = clock
         self._app = app
         self._echo = Serving(EchoApp(pause).handle)
         self._authority = Authority() if tls else None
         self._directory: tempfile.TemporaryDirectory[str] | None = None
         self._planned: deque[Page] = deque()
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self._connections: set[asyncio.Task[None]] = set()
         self._failures: list[Exception] = []
         self.port = 0
@@ -107,7 +116,7 @@ class ProtectedService:
     @property
     def url(self) -> str:
         """Its origin, with the port that it got."""
-        return f"{'https' if self._authority else 'http'}://{LOOPBACK}:{self.port}"
+        return f"{'https' if self._authority else 'http'}://{self._host}:{self.port}"
 
     @property
     def ca_file(self) -> Path | None:
@@ -134,28 +143,33 @@ class ProtectedService:
         """
         self._planned.extend([Page(status, headers, robot)] * times)
 
-    async def start(self) -> Self:
-        """Open the port."""
+    async def start(self, sockets: Sequence[socket.socket] = ()) -> Self:
+        """Serve on `sockets`, which it owns from now on, or else on a free port."""
         if self._app is None:
             await self._echo.start()
         context = None
         if self._authority is not None:
-            context = self._authority.server_context(NAMES)
+            context = self._authority.server_context(self.names)
             self._directory = tempfile.TemporaryDirectory(prefix="protected-service-")
             (Path(self._directory.name) / "ca.pem").write_bytes(self._authority.pem)
-        self._server = await asyncio.start_server(self._connected, LOOPBACK, self.port, ssl=context)
-        self.port = self._server.sockets[0].getsockname()[1]
+        serve = partial(asyncio.start_server, self._connected, ssl=context)
+        if sockets:
+            self._servers = [await serve(sock=sock) for sock in sockets]
+        else:
+            self._servers = [await serve(LOOPBACK, self.port)]
+        self.port = self._servers[0].sockets[0].getsockname()[1]
         return self
 
     async def stop(self) -> None:
         """Close the port and every connection; raise what the front or its app raised."""
-        server, self._server = self._server, None
-        if server is not None:
+        servers, self._servers = self._servers, []
+        for server in servers:
             server.close()
-            connections = list(self._connections)
-            for connection in connections:
-                connection.cancel()
-            await asyncio.gather(*connections, return_exceptions=True)
+        connections = list(self._connections)
+        for connection in connections:
+            connection.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
+        for server in servers:
             await server.wait_closed()
         if self._directory is not None:
             self._directory.cleanup()
@@ -221,6 +235,8 @@ class ProtectedService:
             return INTERNAL_ONLY
         if isinstance(verdict, Refusal):
             status = status_of(verdict)
+            path = request.target.partition(b"?")[0].decode("latin-1")
+            log.info("%s %s: %d, %s", request.method, path, status, verdict.value)
             return Page(status, (INVALID_TOKEN,) if status == UNAUTHORIZED else ())
         return self._planned.popleft() if self._planned else _stripped(request, verdict)
 

@@ -1,8 +1,9 @@
-"""One aiohttp handler on a free port of the loopback, which keeps what the handler raised."""
+"""One aiohttp handler on a port of its own, which keeps what the handler raised."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import socket
+from collections.abc import Awaitable, Callable, Sequence
 
 from aiohttp import web
 
@@ -27,8 +28,8 @@ class Serving:
         self._handler = handler
         self._runner: web.AppRunner | None = None
 
-    async def start(self) -> None:
-        """Open the port."""
+    async def start(self, sockets: Sequence[socket.socket] = ()) -> None:
+        """Serve on `sockets`, which it owns from now on; without any, on `port` of the loopback."""
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", self._handle)
         self._runner = web.AppRunner(
@@ -43,7 +44,10 @@ class Serving:
             max_headers=HEAD_FIELDS,
         )
         await self._runner.setup()
-        await web.TCPSite(self._runner, LOOPBACK, self.port).start()
+        for sock in sockets:
+            await web.SockSite(self._runner, sock).start()
+        if not sockets:
+            await web.TCPSite(self._runner, LOOPBACK, self.port).start()
         self.port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:

@@ -23,6 +23,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
     ("doctor", "demo", "remote"),
+    ("emulate",),
     ("process",),
     ("workers",),
     ("server",),

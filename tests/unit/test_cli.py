@@ -20,7 +20,7 @@ from proxy.config.problems import ConfigError
 from proxy.config.schema import schema
 
 NO_AUDIENCE = "AUDIENCE|ROUTE: an audience is one line of text, such as https://billing.example.com"
-COMMANDS = "run, check, doctor, token, wait, shutdown, demo, schema"
+COMMANDS = "run, check, doctor, token, wait, shutdown, emulator, demo, schema"
 
 Reload = Callable[[], Config] | None
 
@@ -386,21 +386,21 @@ def test_the_help_of_run_names_every_flag_with_its_variable(
 
 
 def test_demo_gets_its_port_and_admin_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    given: list[tuple[int, Address | None, int]] = []
+    given: list[tuple[int, Address | None, int, Address | None]] = []
 
-    def demo(port: int, admin: Address | None, regions: int) -> int:
-        given.append((port, admin, regions))
+    def demo(port: int, admin: Address | None, regions: int, app: Address | None) -> int:
+        given.append((port, admin, regions, app))
         return 0
 
     stand_in(monkeypatch, "proxy.demo", main=demo)
 
     assert cli.main(["demo"]) == 0
     assert cli.main(["demo", "--port", "0", "--admin", "off"]) == 0
-    assert cli.main(["demo", "--regions", "2"]) == 0
+    assert cli.main(["demo", "--regions", "2", "--app", "http://localhost:3001"]) == 0
     assert given == [
-        (8081, Address("localhost", 9090), 1),
-        (0, None, 1),
-        (8081, Address("localhost", 9090), 2),
+        (8081, Address("localhost", 9090), 1, None),
+        (0, None, 1, None),
+        (8081, Address("localhost", 9090), 2, Address("localhost", 3001)),
     ]
 
 

@@ -51,3 +51,13 @@ def test_in_flight_counts_in_all_and_by_key() -> None:
 
     assert inside == (3, {"a": 2, "b": 1})
     assert (counts.total, counts.peak, counts.peak_by_key) == (0, 3, {"a": 2, "b": 1})
+
+
+def test_beyond_the_limit_the_older_half_is_forgotten() -> None:
+    kept: list[list[int]] = []
+    records: Records[int] = Records(limit=4)
+    for number in range(6):
+        records.add(number)
+        kept.append(list(records))
+
+    assert kept[3:] == [[0, 1, 2, 3], [3, 4], [3, 4, 5]]
