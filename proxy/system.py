@@ -98,12 +98,11 @@ def forbid_dumps() -> None:
     prctl(2): no core dump is written, and processes of the same user can neither trace it nor read
     its memory.  It does not outlive execve(2): each process asks for itself.  Linux has it.
     """
-    if sys.platform != "linux":
-        return
-    with suppress(ImportError, OSError, AttributeError):  # A Python without libffi.
-        import ctypes  # noqa: PLC0415 (2 ms that only those with secrets spend)
+    if sys.platform == "linux":
+        with suppress(ImportError, OSError, AttributeError):  # A Python without libffi.
+            import ctypes  # noqa: PLC0415 (2 ms that only those with secrets spend)
 
-        ctypes.CDLL(None).prctl(_DUMPABLE, 0, 0, 0, 0)
+            ctypes.CDLL(None).prctl(_DUMPABLE, 0, 0, 0, 0)
 
 
 def event_loop() -> Literal["uvloop", "asyncio"]:

@@ -17,6 +17,7 @@ from proxy.doctor.findings import Advice, Finding, Step, failed
 from proxy.doctor.words import span
 from proxy.errors import ProxyError, UpstreamConnectFailed
 from proxy.plane.connect import HEAD_BYTES, Connect
+from proxy.plane.dial import connect_unix
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter, bytes]
 """An open connection, and what has come on it already."""
@@ -51,7 +52,7 @@ async def _rest(connect: Connect, reader: asyncio.StreamReader) -> bytes:
 
 async def through_socket(path: str) -> Streams:
     """Connect to the Unix socket at `path`; raises OSError."""
-    return *await asyncio.open_unix_connection(path), b""
+    return *await asyncio.open_connection(sock=await connect_unix(path)), b""
 
 
 @contextlib.asynccontextmanager

@@ -147,7 +147,7 @@ class Dialler:
     async def _connect(self, addresses: Sequence[AddressInfo], stage: _Stage) -> socket.socket:
         stage.enter("connecting", at_proxy=self._proxy is not None)
         if self._at.path:
-            return await _connect_unix(self._at.path)
+            return await connect_unix(self._at.path)
         try:
             sock = await start_connection(
                 addresses,
@@ -245,8 +245,8 @@ class Dialler:
         )
 
 
-async def _connect_unix(path: str) -> socket.socket:
-    """Return a socket that is connected to the one at `path`."""
+async def connect_unix(path: str) -> socket.socket:
+    """Return a Unix socket that is connected to the one at `path`.  Raises OSError."""
     sock = socket.socket(UNIX, socket.SOCK_STREAM)
     try:
         sock.settimeout(0)
