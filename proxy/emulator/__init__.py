@@ -16,7 +16,8 @@ them.  Everything between the two is what you want to test::
             assert [request.target for request in orders.admitted] == ["/orders/1"]
 
 For access tokens `ApiService` stands for one of Google's APIs, and shares `AccessTokens` with the
-metadata server, which issues them.
+metadata server, which issues them.  `TokenServices` is where key files, logins, impersonation and
+workload identity federation get theirs, and ID tokens.
 
 All servers take a free port of the loopback, keep what arrived in ``requests``
 (``await server.requests.reached(3)`` waits for the third), accept a clock of yours, and
@@ -31,6 +32,7 @@ from proxy.emulator.access import AccessTokens, Grant
 from proxy.emulator.api import ApiService
 from proxy.emulator.claims import Instance, ServiceAccount, id_token_claims
 from proxy.emulator.faults import Answer, Exchange, Fault, Held, Minted, NoFlavor, Reset
+from proxy.emulator.google import TokenRequest, TokenServices
 from proxy.emulator.keys import Keys
 from proxy.emulator.metadata import MetadataRequest, MetadataServer
 from proxy.emulator.service import ProtectedService, ServiceRequest
@@ -55,6 +57,8 @@ __all__ = [
     "Reset",
     "ServiceAccount",
     "ServiceRequest",
+    "TokenRequest",
+    "TokenServices",
     "id_token_claims",
     "verify",
 ]

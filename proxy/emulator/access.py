@@ -18,6 +18,13 @@ class Grant:
     scopes: tuple[str, ...]
     expires_at: float
     """Unix seconds."""
+    member: str = ""
+    """Whose it is, in the words of policies; by default the service account's."""
+
+    @property
+    def who(self) -> str:
+        """Return the member of policies that presents it."""
+        return self.member or f"serviceAccount:{self.email}"
 
 
 class AccessTokens:

@@ -22,6 +22,7 @@ from proxy import __version__
 from proxy.clock import Clocks
 from proxy.emulator.claims import CALLER
 from proxy.emulator.faults import Answer, Held, Minted
+from proxy.emulator.google import TokenServices
 from proxy.emulator.metadata import MetadataServer
 from proxy.emulator.pages import INVALID_TOKEN
 from tests.fakes.child import Child, plain_environment
@@ -36,7 +37,6 @@ from tests.fakes.doctoring import (
     plain,
     silent,
 )
-from tests.fakes.google import FakeGoogle
 from tests.fakes.program import COMMAND, command
 from tests.fakes.tls import HTTP2, foreign_authority, server_context
 
@@ -630,7 +630,7 @@ async def test_every_kind_of_credentials_is_named(doctor: Doctor) -> None:
     broken.write_text("not JSON")
     token = doctor.home / "token"
     token.write_text("neither this")
-    async with FakeGoogle() as google:
+    async with TokenServices() as google:
         key.write_text(json.dumps(google.key_file()))
         env = google.environ(GOOGLE_APPLICATION_CREDENTIALS=str(key))
         robot = "robot@project.iam.gserviceaccount.com"
@@ -668,7 +668,7 @@ async def test_a_gcloud_login_is_used_and_its_audience_explained(doctor: Doctor)
     _, port = await doctor.private()
     login = doctor.home / ".config/gcloud/application_default_credentials.json"
     login.parent.mkdir(parents=True)
-    async with FakeGoogle() as google:
+    async with TokenServices() as google:
         login.write_text(json.dumps(google.login_file()))
         seen = await doctor.examine({"orders": doctor.to(RUN_APP, port)}, env=google.environ())
 

@@ -13,8 +13,8 @@ from google.oauth2.id_token import verify_token
 
 from proxy.emulator.claims import CALLER
 from proxy.emulator.faults import Answer, Held
+from proxy.emulator.google import CLIENT_ID, TokenServices
 from proxy.emulator.metadata import MetadataServer
-from tests.fakes.google import CLIENT_ID, FakeGoogle
 from tests.fakes.program import A_TOKEN, command
 
 AUDIENCE = "https://orders-123456789012.us-central1.run.app"
@@ -66,7 +66,7 @@ async def test_the_claims_are_printed_instead_of_the_token(metadata: MetadataSer
 async def test_a_route_stands_for_its_audience_and_its_credentials(
     metadata: MetadataServer, tmp_path: Path
 ) -> None:
-    async with FakeGoogle() as google:
+    async with TokenServices() as google:
         key = tmp_path / "key.json"
         key.write_text(json.dumps(google.key_file()))
         file = config(
@@ -92,7 +92,7 @@ async def test_a_route_stands_for_its_audience_and_its_credentials(
 async def test_an_audience_of_routes_that_disagree_is_fetched_with_auto(
     metadata: MetadataServer, tmp_path: Path
 ) -> None:
-    async with FakeGoogle() as google:
+    async with TokenServices() as google:
         (tmp_path / "key.json").write_text(json.dumps(google.key_file()))
         other = {"credentials": {"service_account_file": "key.json"}}
         file = config(tmp_path, one={"audience": CUSTOM}, two={"audience": CUSTOM, **other})
@@ -168,7 +168,7 @@ async def test_an_audience_that_was_forgotten_is_one_line_and_exit_64(word: str)
 async def test_what_a_gcloud_login_cannot_do_is_said_beside_the_token(tmp_path: Path) -> None:
     login = tmp_path / ".config/gcloud/application_default_credentials.json"
     login.parent.mkdir(parents=True)
-    async with FakeGoogle() as google:
+    async with TokenServices() as google:
         login.write_text(json.dumps(google.login_file()))
         env = google.environ(HOME=str(tmp_path))
         done = await command("token", AUDIENCE, "--claims", env=env)

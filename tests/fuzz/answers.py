@@ -18,6 +18,7 @@ from proxy.config.loading import parse
 from proxy.config.model import AutoCredentials
 from proxy.config.problems import ConfigError, Problem
 from proxy.config.proxies import HttpProxy
+from proxy.emulator.google import TokenServices
 from proxy.errors import ProxyError
 from proxy.identity.access_token import Scopes, read_access_token
 from proxy.identity.caches import TokenCaches
@@ -26,7 +27,6 @@ from proxy.identity.source import CLOUD_PLATFORM, TokenSourceError
 from proxy.identity.token import USE_MARGIN, read_token
 from proxy.plane.connect import HEAD_BYTES, Connect
 from tests.fakes import leaks
-from tests.fakes.google import FakeGoogle
 from tests.fakes.raw_server import raw_server
 from tests.fakes.steering import jitter
 
@@ -116,7 +116,7 @@ async def google(data: bytes) -> None:
     """Answer the Security Token Service and the IAM API of a federated workload alike."""
     with tempfile.TemporaryDirectory(prefix="fuzz-") as name:
         async with raw_server(data) as server:
-            folder, services = Path(name), FakeGoogle()
+            folder, services = Path(name), TokenServices()
             services.url = f"http://127.0.0.1:{server.port}"
             (folder / "subject").write_text("a token of the workload's own")
             info = services.federated_file(folder / "subject", "a@project.iam.gserviceaccount.com")

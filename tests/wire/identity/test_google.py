@@ -28,8 +28,19 @@ from proxy.config.model import (
     TokenFile,
 )
 from proxy.config.proxies import Egress, HttpProxy
+from proxy.emulator.access import AccessTokens
 from proxy.emulator.claims import CALLER
 from proxy.emulator.faults import Held
+from proxy.emulator.google import (
+    AWS,
+    CLIENT_ID,
+    MEMBER,
+    POOL,
+    WORKFORCE_MEMBER,
+    TokenServices,
+    pem,
+    private_key,
+)
 from proxy.emulator.metadata import MetadataServer
 from proxy.errors import TokenUnavailable
 from proxy.identity.access_token import AccessToken, Scopes, Wanted
@@ -40,16 +51,6 @@ from proxy.identity.source import CLOUD_PLATFORM, TokenSourceError
 from proxy.identity.target import Means
 from proxy.identity.token import Token
 from tests.fakes.egress import ForwardProxy
-from tests.fakes.google import (
-    AWS,
-    CLIENT_ID,
-    MEMBER,
-    POOL,
-    WORKFORCE_MEMBER,
-    FakeGoogle,
-    pem,
-    private_key,
-)
 from tests.fakes.raw_server import raw_server
 from tests.fakes.steering import jitter
 from tests.fakes.tls import ca_file, server_context
@@ -64,7 +65,7 @@ METADATA = f"serviceAccount:{CALLER.email}"
 class World:
     """Google, a metadata server, and a machine with files and an environment."""
 
-    def __init__(self, google: FakeGoogle, metadata: MetadataServer, folder: Path) -> None:
+    def __init__(self, google: TokenServices, metadata: MetadataServer, folder: Path) -> None:
         self.google = google
         self.metadata = metadata
         self.folder = folder
@@ -168,7 +169,11 @@ def assert_nothing_secret(text: str) -> None:
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
-    async with FakeGoogle() as google, MetadataServer() as metadata:
+    access = AccessTokens()
+    async with (
+        TokenServices(access=access) as google,
+        MetadataServer(access=access) as metadata,
+    ):
         world = World(google, metadata, tmp_path)
         yield world
         await world.close()
@@ -199,9 +204,6 @@ def impersonation_with_a_login(world: World) -> Credentials:
 
 
 def impersonation_with_the_metadata_server(world: World) -> Credentials:
-    token = world.metadata.mint.access_token(CALLER)["access_token"]
-    world.google.access_tokens[str(token)] = METADATA
-    world.google.scopes_of[str(token)] = list(CALLER.scopes)
     world.google.grant(METADATA, ORDERS)
     return Impersonate(ORDERS, (), MetadataCredentials())
 
@@ -698,7 +700,7 @@ def impersonation_where_iam_sends_no_json(world: World) -> Credentials:
 
 def impersonation_with_a_stale_access_token(world: World) -> Credentials:
     credentials = impersonation_with_the_metadata_server(world)
-    world.google.access_tokens.clear()
+    world.google.access = AccessTokens()
     return credentials
 
 
@@ -1049,8 +1051,9 @@ async def test_each_kind_of_credentials_brings_an_access_token_with_the_scopes(
 ) -> None:
     token = await world.access(build(world), STORAGE)
 
-    assert world.google.access_tokens[token.value] == member
-    assert world.google.scopes_of[token.value] == [*STORAGE]
+    grant = world.google.access.of(token.value)
+    assert grant is not None
+    assert (grant.who, grant.scopes) == (member, STORAGE)
     assert token.expires_at == pytest.approx(Clocks().wall() + 3600, abs=30)
     assert token.email == (member.partition(":")[2] if "@" in member else None)
     assert token.quota_project == ""
@@ -1065,7 +1068,9 @@ async def test_a_login_has_scopes_of_its_own_and_says_so(
         token = await world.access(GcloudCredentials(), STORAGE)
         again = await world.access(GcloudCredentials(), CLOUD_PLATFORM)
 
-    assert world.google.access_tokens[token.value] == "user:dev@example.com"
+    grant = world.google.access.of(token.value)
+    assert grant is not None
+    assert grant.who == "user:dev@example.com"
     assert token.fixed_scopes
     assert again.fixed_scopes
     assert token.quota_project == "quota"
@@ -1076,7 +1081,9 @@ async def test_a_login_has_scopes_of_its_own_and_says_so(
 async def test_a_workforce_login_has_access_tokens(world: World) -> None:
     token = await world.access(world.named(world.google.workforce_file()), CLOUD_PLATFORM)
 
-    assert world.google.access_tokens[token.value] == WORKFORCE_MEMBER
+    grant = world.google.access.of(token.value)
+    assert grant is not None
+    assert grant.who == WORKFORCE_MEMBER
     assert (token.fixed_scopes, token.email) == (True, None)
 
 
