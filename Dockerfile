@@ -13,6 +13,7 @@ WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY locks ./locks
 COPY proxy ./proxy
+COPY cloud_run_auth_proxy ./cloud_run_auth_proxy
 # For the data path; of the dependencies only ready-made wheels are taken.
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev
 # What runs and what builds, by version and hash: an index that serves anything else fails here.

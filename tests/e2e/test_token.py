@@ -162,7 +162,7 @@ async def test_an_audience_that_was_forgotten_is_one_line_and_exit_64(word: str)
     done = await command("token", word)
 
     assert (done.code, done.out) == (64, "")
-    assert done.err == "AUDIENCE|ROUTE: is empty; write what the ID token is for\n"
+    assert done.err == "AUDIENCE|ROUTE: is empty; write what the token is for\n"
 
 
 async def test_what_a_gcloud_login_cannot_do_is_said_beside_the_token(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ PACKAGE = ROOT / "proxy"
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
-    ("doctor", "demo", "remote"),
+    ("doctor", "demo", "remote", "embedded"),
     ("emulate",),
     ("process",),
     ("workers",),

@@ -358,7 +358,14 @@ def test_the_dockerfile_copies_only_what_the_context_holds() -> None:
         for source in line.split()[:-1]
     ]
 
-    assert copied == ["pyproject.toml", "README.md", "LICENSE", "locks", "proxy"]
+    assert copied == [
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "locks",
+        "proxy",
+        "cloud_run_auth_proxy",
+    ]
     assert [line[1:] for line in ignore if line.startswith("!")] == copied
 
 
