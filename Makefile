@@ -4,6 +4,8 @@
 VENV := .venv
 BIN  := $(VENV)/bin
 NODE := tests/e2e/node
+# The tests that run the program in their own process, where coverage sees it.
+WATCHED := tests/unit tests/wire
 # Another interpreter: make demo PYTHON=/opt/python3.13/bin/python3
 PYTHON ?=
 # For the command: make test ARGS="tests/unit -k token", make demo ARGS="--port 8091 --admin off"
@@ -48,7 +50,7 @@ COPY_SOURCE = rm -rf build/source && mkdir -p build/source && \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo install test lint format types check bench count fuzz wheel lock audit sbom clean
+.PHONY: help demo install test cover rest lint format types check bench count fuzz wheel lock audit sbom clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS='	' read -r name what; \
@@ -68,6 +70,16 @@ install: $(DEV_STAMP) $(NODE_STAMP) ## what the tests and linters need
 test: $(RUN_STAMP) $(NODE_STAMP) ## all tests
 	$(PYTEST) $(ARGS)
 
+# Machine code cannot be watched, so this is always the pure form; nor can the processes that the
+# other tests start.
+cover: $(DEV_STAMP) $(NODE_STAMP) ## tests/unit and tests/wire, and which lines and branches they run
+	$(BIN)/coverage run -m pytest $(WATCHED)
+	mkdir -p build && $(BIN)/coverage json -q -o build/coverage.json
+	$(BIN)/python -m tests.cover build/coverage.json
+
+rest: $(DEV_STAMP) $(NODE_STAMP)
+	$(BIN)/python -m pytest $(WATCHED:%=--ignore=%)
+
 lint: $(DEV_STAMP) ## style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -83,7 +95,7 @@ types: $(DEV_STAMP) ## mypy --strict
 	for system in win32 darwin; do $(BIN)/mypy --strict --platform $$system --follow-imports silent \
 	  --cache-dir .mypy_cache/$$system --exclude '^proxy/workers/' proxy || exit 1; done
 
-check: lint types test ## lint, types and test
+check: lint types cover rest ## lint, types, and all tests once, those of cover with their coverage
 
 bench: $(DEV_STAMP) $(COMPILED_STAMP) ## compare both forms with direct calls, Envoy, nginx and Go; needs wrk, nginx, a C compiler
 	$(BIN)/python -m tests.bench $(ARGS)
@@ -117,7 +129,7 @@ sbom: $(TOOLS_STAMP) ## what the image is made of, as CycloneDX, into dist/sbom.
 	$(TOOLS)/bin/cyclonedx-py requirements locks/run.txt --pyproject pyproject.toml -o dist/sbom.json
 
 clean: ## remove everything that these commands made
-	rm -rf $(VENV) $(VENV)-compiled $(TOOLS) $(NODE)/node_modules build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-compiled $(TOOLS) $(NODE)/node_modules build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find proxy tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(PYTHON_STAMP):

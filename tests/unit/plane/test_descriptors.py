@@ -60,5 +60,7 @@ def test_where_sockets_are_no_descriptors_there_is_no_limit(
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1, 1))
     monkeypatch.setattr(descriptors, "_resource", None)
 
+    descriptors.raise_soft_limit()
+
     assert descriptors.soft_limit() == sys.maxsize
     assert descriptors.beyond(1_000_000) == 0

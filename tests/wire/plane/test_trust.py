@@ -100,6 +100,15 @@ def test_a_directory_of_hashed_roots_is_enough(
     assert trust.has_roots(ssl.create_default_context()) is found
 
 
+def test_a_directory_that_cannot_be_read_holds_no_roots(
+    without_roots: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    paths = ssl.get_default_verify_paths()._replace(capath=str(tmp_path / "gone"))
+    without_roots.setattr(ssl, "get_default_verify_paths", lambda: paths)
+
+    assert not trust.has_roots(ssl.create_default_context())
+
+
 def test_a_machine_with_roots_needs_no_hint() -> None:
     assert trust.hint_for(None) is None
 
