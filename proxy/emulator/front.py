@@ -127,7 +127,7 @@ class Connection:
             app = await connect(self._app)
         except OSError as error:
             where = self._app if isinstance(self._app, Path) else "{}:{}".format(*self._app)
-            log.info("the app at %s takes no connection: %s", where, error.strerror or error)
+            log.warning("the app at %s takes no connection: %s", where, error.strerror or error)
             return await self._refuse(UNAVAILABLE, request, body)
         try:
             after = await self._both_ways(request, body, app, head)

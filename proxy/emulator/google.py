@@ -196,7 +196,7 @@ class TokenServices:
         return {
             "type": "authorized_user",
             "client_id": CLIENT_ID,
-            "client_secret": "d-FL95Q19q7MQmFpd7hHD0Ty",
+            "client_secret": "emulated-client-secret",
             "refresh_token": "1//refresh",
             "quota_project_id": "quota",
             "account": "dev@example.com",

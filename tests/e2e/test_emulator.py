@@ -19,7 +19,7 @@ from aiohttp import web
 
 from proxy.emulator.serving import LOOPBACK, Serving
 from tests.fakes import sessions
-from tests.fakes.child import Child, plain_environment
+from tests.fakes.child import Child, plain_environment, run
 from tests.fakes.program import COMMAND, Program, command
 
 PARTS = 3
@@ -257,6 +257,15 @@ async def test_an_app_that_cannot_be_called_is_refused(name: str, app: str, said
     assert "pass@" not in done.err
 
 
+async def test_the_line_that_it_prints_is_refused_without_a_token(tmp_path: Path) -> None:
+    async with emulator(tmp_path) as front:
+        (line,) = (line for line in front.child.lines if line.startswith("#   curl --cacert"))
+        argv = [*shlex.split(line.removeprefix("#")), "-sS", "-w", "%{http_code}"]
+        page = await run(argv, env=plain_environment(tmp_path, {}))
+
+        assert page.out.endswith("403")
+
+
 async def test_the_demo_serves_an_app_of_ones_own(tmp_path: Path, app: str) -> None:
     flags = ("--port", "0", "--admin", "off", "--app", f"http://{app}")
     async with running(tmp_path, "demo", *flags) as child:
@@ -265,3 +274,15 @@ async def test_the_demo_serves_an_app_of_ones_own(tmp_path: Path, app: str) -> N
 
         assert behind.split()[-1] == app
         await calls_pass(line.split()[-1])
+
+
+async def test_the_demo_says_that_an_app_does_not_run(tmp_path: Path) -> None:
+    with socket.create_server((LOOPBACK, 0)) as free:
+        port = free.getsockname()[1]
+    flags = ("--port", "0", "--admin", "off", "--app", str(port))
+    async with running(tmp_path, "demo", *flags) as child:
+        (line,) = (line for line in child.lines if "the proxy   " in line)
+        async with sessions.session() as session, session.get(line.split()[-1]) as answer:
+            assert answer.status == 503
+
+        await child.line(lambda line: f"localhost:{port} takes no connection" in line)
