@@ -102,6 +102,7 @@ async def test_the_report_for_machines_has_stable_keys(doctor: Doctor) -> None:
         "upstream": f"https://{RUN_APP}:{port}",
         "auth": "id_token",
         "audience": f"https://{RUN_APP}:{port}",
+        "scopes": None,
         "header": "X-Serverless-Authorization",
         "credentials": "auto",
         "ok": True,
