@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from pathlib import Path
 
 from proxy.emulator.faults import reset
@@ -20,9 +21,11 @@ App = tuple[str, int] | Path
 
 async def connect(app: App) -> Peer:
     """Return a connection to `app`; raise OSError where it takes none."""
-    if isinstance(app, Path):
+    if not isinstance(app, Path):
+        return Peer(*await asyncio.open_connection(*app))
+    if sys.platform != "win32":
         return Peer(*await asyncio.open_unix_connection(app))
-    return Peer(*await asyncio.open_connection(*app))
+    raise OSError(f"Python has no Unix sockets on Windows: {app}")
 
 
 class GoneError(Exception):
