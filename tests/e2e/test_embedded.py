@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -101,6 +102,25 @@ async def test_the_fixtures_are_all_that_a_users_test_needs(tmp_path: Path) -> N
 
     assert done.code == 0, done.out
     assert "3 passed" in done.out
+
+
+async def test_the_test_of_the_docs_passes(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "emulator.md").read_text()
+    (snippet,) = (
+        block
+        for block in re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+        if "auth_proxy," in block
+    )
+    (tmp_path / "test_orders.py").write_text(snippet)
+
+    done = await run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:asyncio", "-p", PLUGIN, "test_orders.py"],
+        env=plain_environment(tmp_path, {}),
+        cwd=tmp_path,
+    )
+
+    assert done.code == 0, done.out
+    assert "1 passed" in done.out
 
 
 def test_code_that_blocks_has_the_proxy_in_a_thread() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shlex
 import signal
 import socket
@@ -264,6 +265,47 @@ async def test_the_line_that_it_prints_is_refused_without_a_token(tmp_path: Path
         page = await run(argv, env=plain_environment(tmp_path, {}))
 
         assert page.out.endswith("403")
+
+
+@pytest.mark.parametrize("flag", ["--listen", "--metadata"])
+async def test_what_urls_lead_to_is_no_unix_socket(flag: str) -> None:
+    done = await command("emulator", flag, "unix:/run/emulator.sock")
+
+    assert (done.code, done.out) == (64, "")
+    assert done.err == f"{flag}: a URL leads here; write one such as localhost:8443\n"
+
+
+async def test_the_recipe_of_the_docs_works_as_it_stands(tmp_path: Path, app: str) -> None:
+    """On free ports; what follows the recipe calls, and ends what it has started."""
+    front, metadata, listen, admin = free_ports(4)
+    (recipe,) = (block for block in shell_blocks() if "emulator.env" in block)
+    recipe = recipe.replace(
+        "--app 3001", f"--app {app} --listen localhost:{front} --metadata localhost:{metadata}"
+    ).replace("localhost:8443", f"localhost:{front}")
+    recipe = recipe.replace("emulator.env &\n", "emulator.env 2> errors & started=$!\n")
+    script = f"""{recipe.rstrip()} --listen 127.0.0.1:{listen} --admin 127.0.0.1:{admin} 2> log &
+        started="$started $!"
+        trap 'kill $started; wait' EXIT
+        cloud-run-auth-proxy wait --admin 127.0.0.1:{admin}
+        curl --silent --show-error --fail http://127.0.0.1:{listen}/orders"""
+
+    done = await run(["sh", "-eu", "-c", script], env=plain_environment(tmp_path, {}), cwd=tmp_path)
+
+    assert (done.code, done.err) == (0, ""), done
+    assert json.loads(done.out)["path"] == "/orders"
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server((LOOPBACK, 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def shell_blocks() -> list[str]:
+    page = (Path(__file__).parents[2] / "docs" / "emulator.md").read_text()
+    return re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
 
 
 async def test_the_demo_serves_an_app_of_ones_own(tmp_path: Path, app: str) -> None:
