@@ -356,9 +356,9 @@ class Server:
         }
         roots = asyncio.get_running_loop().run_in_executor(None, load_roots, secure)
         waits: list[asyncio.Future[TokenUnavailable | None]] = []
-        for name, route in list(self._builder.routes.items()):
+        for route in list(self._builder.routes.values()):
             waits.extend(
-                asyncio.ensure_future(destination.token_cache.prefetch(name))
+                asyncio.ensure_future(destination.token_cache.prefetch(destination.cause))
                 for destination in route.destinations
                 if destination.token_cache is not None
             )

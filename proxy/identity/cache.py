@@ -38,7 +38,7 @@ from proxy.deadlines import PatientTimer
 from proxy.errors import TokenTimedOut, TokenUnavailable
 from proxy.frozen import frozen
 from proxy.identity.access_token import Wanted
-from proxy.identity.fetch import Fetch, Later
+from proxy.identity.fetch import Cause, Fetch, Later
 from proxy.identity.source import TokenSource, TokenSourceError, Watched
 from proxy.identity.token import USE_MARGIN, Token
 
@@ -142,8 +142,8 @@ class Outcome(StrEnum):
     TIMED_OUT = "timed_out"
 
 
-OnFetch = Callable[[str, str, float], object]
-"""Told of each fetch that ended: the route that caused it, its `Outcome`, seconds."""
+OnFetch = Callable[[Cause, str, float], object]
+"""Told of each fetch that ended: what caused it, its `Outcome`, seconds."""
 
 
 @frozen
@@ -282,8 +282,8 @@ class TokenCache:
         # For the life of the cache
         self.wanted: Wanted = wanted
         self.source = source
-        self.stats: Counter[tuple[str, str]] = Counter()
-        """Fetches that ended, by (route, outcome)."""
+        self.stats: Counter[tuple[Cause, str]] = Counter()
+        """Fetches that ended, by (cause, outcome)."""
         self._on_fetch = on_fetch
         self._wall = clocks.wall
         self._steady = clocks.steady
@@ -308,7 +308,7 @@ class TokenCache:
 
     # --- what callers use
 
-    def current(self, route: str) -> Token | None:
+    def current(self, cause: Cause) -> Token | None:
         """Return a token that may be used now, None if there is none; never waits.
 
         Called for every request.  Starts a refresh in the background when its time has come.
@@ -316,9 +316,9 @@ class TokenCache:
         now = self._wall()
         if self._fresh_from <= now < self._fresh_until:
             return self._token
-        return self._look(route, now)
+        return self._look(cause, now)
 
-    async def get(self, route: str, timeout: float) -> Token:
+    async def get(self, cause: Cause, timeout: float) -> Token:
         """Return a usable token, waiting up to `timeout` seconds for it.
 
         Raises `TokenUnavailable` with the last error when no further attempt fits into the
@@ -326,29 +326,29 @@ class TokenCache:
         caller leaves the fetch running for the others.
         """
         deadline = self._steady() + timeout
-        while (token := self.current(route)) is None:
-            self._pursue(route, deadline)
+        while (token := self.current(cause)) is None:
+            self._pursue(cause, deadline)
             retry_at = self._pace.not_before if self._state is State.BACKING_OFF else math.inf
             await self._waiters.wait(min(deadline, retry_at))
             if self._state.is_fetching and self._steady() >= deadline and not self._settles():
                 raise self._too_late()
         return token
 
-    async def prefetch(self, route: str) -> TokenUnavailable | None:
+    async def prefetch(self, cause: Cause) -> TokenUnavailable | None:
         """Make one attempt to get a token; return why it failed, None if there is a token.
 
         For the time before the first request, when `get` would wait for further attempts.
         """
-        if self.current(route) is not None:
+        if self.current(cause) is not None:
             return None
         try:
-            self._pursue(route, self._steady())
+            self._pursue(cause, self._steady())
         except TokenUnavailable as error:
             return error
         await self._waiters.wait(math.inf)
         return None if self._usable() else self._unavailable()
 
-    def seek_another(self, token: Token, route: str) -> bool:
+    def seek_another(self, token: Token, cause: Cause) -> bool:
         """Look for another token than `token`, which Google's front end answered with 401.
 
         Return whether a fetch is running that may bring one.  Nothing is taken away: the
@@ -366,18 +366,18 @@ class TokenCache:
             known_bad = self._failure is not None or held.value == self._refused
             if (known_bad and self._pace.wait() > 0) or not self._pace.may_replace():
                 return False
-            self._start(route)
+            self._start(cause)
         self._refused = held.value
         return self._state.is_fetching
 
-    async def another(self, refused: Token, route: str, timeout: float) -> Token | None:
+    async def another(self, refused: Token, cause: Cause, timeout: float) -> Token | None:
         """Return a token other than `refused`, None if there is none.
 
         Waits for one fetch at most, and up to `timeout` seconds for it; see `seek_another`.
         """
-        if self.seek_another(refused, route):
+        if self.seek_another(refused, cause):
             await self._waiters.wait(self._steady() + timeout)
-        token = self.current(route)
+        token = self.current(cause)
         return None if token is None or token.value == refused.value else token
 
     async def close(self) -> None:
@@ -411,7 +411,7 @@ class TokenCache:
 
     # --- the policy
 
-    def _look(self, route: str, now: float) -> Token | None:
+    def _look(self, cause: Cause, now: float) -> Token | None:
         """Do the rest of `current`, where the token is not simply fresh."""
         token = self._token
         if token is None or not self._follow(now):
@@ -419,11 +419,11 @@ class TokenCache:
         if self._has_changed():
             self._unread = True
         if self._unread:
-            self._start(route)
+            self._start(cause)
             return None  # `get` waits for the change to be read, and falls back to this token.
         due = not self._fresh_from <= now < token.expires_at - REFRESH_AHEAD
         if due and self._pace.wait() <= 0:
-            self._start(route)
+            self._start(cause)
         return token
 
     def _usable(self) -> bool:
@@ -442,7 +442,7 @@ class TokenCache:
                 self._lapse()
         return alive
 
-    def _pursue(self, route: str, deadline: float) -> None:
+    def _pursue(self, cause: Cause, deadline: float) -> None:
         """Make sure that waiting until `deadline` (steady clock) can bring a token, or raise."""
         if self._closed:
             raise TokenUnavailable("the proxy is shutting down")
@@ -452,7 +452,7 @@ class TokenCache:
             if hopeless or self._steady() + wait > deadline:
                 raise self._unavailable()
         else:
-            self._start(route)
+            self._start(cause)
 
     def _has_changed(self) -> bool:
         return self._watched is not None and self._watched.changed()
@@ -462,19 +462,19 @@ class TokenCache:
         self._unread = False
         return self._usable()
 
-    def _start(self, route: str) -> None:
+    def _start(self, cause: Cause) -> None:
         if not self._state.is_fetching and not self._closed:
-            self._fetch.start(route)
+            self._fetch.start(cause)
             self._move(Event.START)
 
-    def _ended(self, route: str, result: Token | TokenSourceError, seconds: float) -> None:
+    def _ended(self, cause: Cause, result: Token | TokenSourceError, seconds: float) -> None:
         """Take what a fetch brought, and wake whoever waits for it."""
         self._unread = False
         outcome = self._accept(result) if isinstance(result, Token) else self._fail(result)
         self._waiters.wake()
-        self.stats[route, outcome] += 1
+        self.stats[cause, outcome] += 1
         if self._on_fetch is not None:
-            self._on_fetch(route, outcome, seconds)
+            self._on_fetch(cause, outcome, seconds)
 
     def _accept(self, token: Token) -> Outcome:
         old, self._token = self._token, token

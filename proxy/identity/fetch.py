@@ -29,8 +29,11 @@ their own, with better explanations."""
 Later = Callable[[float, Callable[[], object]], Timer]
 """Calls back after so many seconds; an argument, so that tests control time."""
 
-OnEnd = Callable[[str, Token | TokenSourceError, float], object]
-"""Told how a fetch ended: the route that caused it, a token that was accepted or why there is
+Cause = str | tuple[str, str]
+"""Who has a token fetched, for the numbers: a route, or one of its destinations by both names."""
+
+OnEnd = Callable[[Cause, Token | TokenSourceError, float], object]
+"""Told how a fetch ended: what caused it, a token that was accepted or why there is
 none, and how long it took in seconds."""
 
 
@@ -82,13 +85,13 @@ class Fetch:
         """How long the running, or the last, fetch has taken."""
         return self._clocks.steady() - self._began
 
-    def start(self, route: str) -> None:
+    def start(self, cause: Cause) -> None:
         """Begin a fetch; none may be running."""
         self._began = self._clocks.steady()
         task = asyncio.get_running_loop().create_task(
             self._obtain(), name=f"fetch {kind_of(self._wanted)} for {self._wanted}"
         )
-        task.add_done_callback(lambda done: self._ended(route, done))
+        task.add_done_callback(lambda done: self._ended(cause, done))
         self._task = task
 
     async def close(self) -> None:
@@ -121,11 +124,11 @@ class Fetch:
         if self._task is not None:
             self._task.cancel()
 
-    def _ended(self, route: str, task: asyncio.Task[Token]) -> None:
+    def _ended(self, cause: Cause, task: asyncio.Task[Token]) -> None:
         if self._limit is not None:
             self._limit.cancel()
         self._task = self._limit = None
-        self._on_end(route, self._result(task), self.seconds)
+        self._on_end(cause, self._result(task), self.seconds)
 
     def _result(self, task: asyncio.Task[Token]) -> Token | TokenSourceError:
         if task.cancelled():

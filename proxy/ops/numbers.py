@@ -33,13 +33,17 @@ class TokenMetrics:
     __slots__ = ("fetches", "seconds")
 
     def __init__(self) -> None:
-        self.fetches: Counter[tuple[str, str]] = Counter()
-        """By (route that caused it, outcome)."""
+        self.fetches: Counter[tuple[str, ...]] = Counter()
+        """By (route that caused it, outcome), and the destination where it has several."""
         self.seconds = Histogram()
 
-    def on_fetch(self, route: str, outcome: str, seconds: float) -> None:
+    def on_fetch(self, cause: str | tuple[str, str], outcome: str, seconds: float) -> None:
         """Count one fetch that ended."""
-        self.fetches[route, outcome] += 1
+        if isinstance(cause, str):
+            self.fetches[cause, outcome] += 1
+        else:
+            route, destination = cause
+            self.fetches[route, outcome, destination] += 1
         self.seconds.observe(seconds)
 
 

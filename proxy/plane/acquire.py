@@ -66,17 +66,18 @@ class Pursuit:
         Raises:
             TokenUnavailable, TokenTimedOut: there is none; nothing may be sent.
         """
-        route, cache = self.route, self.destination.token_cache
+        destination, cache = self.destination, self.destination.token_cache
         if cache is None:
             return None
-        return await cache.get(route.name, route.config.timeouts.connect)
+        return await cache.get(destination.cause, self.route.config.timeouts.connect)
 
     async def another_token(self, refused: Token) -> Token | None:
         """Make one fetch after a token was refused; return another one, None if none came."""
-        route, cache = self.route, self.destination.token_cache
+        destination, cache = self.destination, self.destination.token_cache
         if cache is None:
             return None
-        return await cache.another(refused, route.name, route.config.timeouts.connect)
+        timeout = self.route.config.timeouts.connect
+        return await cache.another(refused, destination.cause, timeout)
 
     async def connection(self, applicant: Applicant) -> UpstreamCodec:
         """Wait for a connection for `applicant`, dialling again as the policy allows.

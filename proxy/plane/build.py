@@ -214,7 +214,7 @@ class Builder:
                 route.credentials, Scopes(route.scopes), route.egress_proxy
             )
         return Destination(
-            route.name,
+            (route.name, name) if len(route.destinations) > 1 else route.name,
             upstream,
             pools=self._pools_of(route, upstream, configured, pools),
             token_cache=token_cache,

@@ -11,6 +11,7 @@ from typing import Final, final
 
 from proxy.config.model import IdentityHeader, Protocol, Upstream
 from proxy.identity.cache import TokenCache
+from proxy.identity.fetch import Cause
 from proxy.identity.header import QUOTA_PROJECT, identity_line, quota_project
 from proxy.identity.token import Token
 from proxy.plane.availability import Availability
@@ -26,14 +27,13 @@ class Destination:
     """One upstream address of a route."""
 
     __slots__ = (
-        "_counts", "_header", "_line", "_protocol", "_route", "authority",
-        "availability", "base", "connectors", "name", "pools", "quota_project", "said", "token",
-        "token_cache", "upstream",
+        "_counts", "_header", "_line", "_protocol", "authority", "availability", "base", "cause",
+        "connectors", "name", "pools", "quota_project", "said", "token", "token_cache", "upstream",
     )  # fmt: skip
 
     def __init__(
         self,
-        route: str,
+        cause: Cause,
         upstream: Upstream,
         *,
         pools: Pools,
@@ -44,14 +44,15 @@ class Destination:
         name: str = "",
         counts: bool = True,
     ) -> None:
-        """`route` is the name that fetches of tokens are counted for.
+        """`cause` is what fetches of its tokens are counted for.
 
         `token_cache` is None where the route's `auth` is none.  `name` is what it is called among
         several, by default its authority.  `counts` tells whether calls name the quota project of
         their credentials.
         """
         self._counts = counts
-        self._route = route
+        self.cause = cause
+        """What fetches of its tokens are counted for."""
         self.upstream = upstream
         self.pools = pools
         self._protocol = protocol
@@ -89,7 +90,7 @@ class Destination:
         """Return the identity header to send now, empty for no auth, None if it must be awaited."""
         if self.token_cache is None:
             return b""
-        token = self.token_cache.current(self._route)
+        token = self.token_cache.current(self.cause)
         if token is None:
             return None
         return self._line if token is self.token else self.line_of(token)

@@ -162,7 +162,7 @@ class Held:
             return False
         exchange.replaces_token = False
         if not exchange.is_repeatable:
-            cache.seek_another(token, exchange.route.name)
+            cache.seek_another(token, exchange.destination.cause)
             return False
         exchange.hold_for(partial(self._reauthenticate, token))
         return True

@@ -41,6 +41,7 @@ OF_DESTINATIONS: dict[str, tuple[str, set[str]]] = {
     "auth_proxy_destination_available": ("gauge", {"route", "destination"}),
     "auth_proxy_upstream_connections": ("gauge", {"route", "state", "destination"}),
     "auth_proxy_upstream_dials": ("counter", {"route", "outcome", "destination"}),
+    "auth_proxy_token_fetches": ("counter", {"route", "outcome", "destination"}),
     "auth_proxy_token_expiry_timestamp_seconds": ("gauge", {"route", "destination"}),
 }
 """What differs where a route has several destinations."""

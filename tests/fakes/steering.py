@@ -12,6 +12,7 @@ from typing import Any
 
 from proxy.clock import Clocks
 from proxy.identity.cache import State, TokenCache
+from proxy.identity.fetch import Cause
 from proxy.identity.source import TokenSourceError
 
 AUDIENCE = "https://orders-abc123-uc.a.run.app"
@@ -149,7 +150,7 @@ class Rig:
     def __init__(self, source: Source | None = None, gate: asyncio.Semaphore | None = None) -> None:
         self.time = Time()
         self.source = source or Source()
-        self.seen: list[tuple[str, str, float]] = []
+        self.seen: list[tuple[Cause, str, float]] = []
         self.then: Callable[[], object] = lambda: None
         """Called when a fetch has ended, before anybody who waits for it runs."""
         self.cache = TokenCache(
@@ -162,8 +163,8 @@ class Rig:
             on_fetch=self._ended,
         )
 
-    def _ended(self, route: str, outcome: str, seconds: float) -> None:
-        self.seen.append((route, outcome, seconds))
+    def _ended(self, cause: Cause, outcome: str, seconds: float) -> None:
+        self.seen.append((cause, outcome, seconds))
         self.then()
 
     def token(self, lifetime: float = HOUR, **claims: Any) -> str:

@@ -117,7 +117,8 @@ class _OneCache:
         self.others[audience] = self._cache(audience, source)
         return source
 
-    def cache(self, _: object, wanted: Wanted) -> TokenCache:
+    def cache(self, credentials: object, wanted: Wanted, egress: object) -> TokenCache:
+        del credentials, egress  # Its source has neither.
         if isinstance(wanted, Scopes):
             return self.of_scopes
         return self.others.get(wanted, self.one)

@@ -98,12 +98,12 @@ async def test_a_source_whose_calls_hang_keeps_no_other_waiting(
 async def test_fetches_of_all_caches_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "token"
     path.write_text(jwt(Clocks().wall() + 3600))
-    seen: list[tuple[str, str]] = []
+    seen: list[tuple[object, str]] = []
     tokens = TokenCaches(
         clocks=Clocks(),
         jitter=jitter(),
         environ={},
-        on_fetch=lambda route, outcome, _: seen.append((route, outcome)),
+        on_fetch=lambda cause, outcome, _: seen.append((cause, outcome)),
     )
     await tokens.cache(TokenFile(path), AUDIENCE).get("orders", 1)
     await tokens.cache(TokenFile(path), "https://another.example").prefetch("billing")

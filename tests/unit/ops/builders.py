@@ -55,8 +55,10 @@ def several_destinations(pids: tuple[int, ...] = ()) -> Numbers:
     first = TokenView(state="good", expires_at=1_767_326_000.0)
     second = TokenView(state="good", expires_at=1_767_327_000.0)
     tokens = {"a.run.app": first, "b.run.app:8443": second}
+    numbers = busy_numbers(pids)
+    numbers.fetches.on_fetch(("stock", "a.run.app"), "fetched", 0.02)
     return replace(
-        busy_numbers(pids),
+        numbers,
         stats=stats,
         tokens={**busy_numbers().tokens, "stock": first},
         destination_tokens={"stock": tokens},

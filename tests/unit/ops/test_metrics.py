@@ -85,6 +85,11 @@ def test_several_destinations_are_told_apart_and_others_have_no_such_label(
     assert connections[first, "stock", "busy"] == 2
     assert connections["orders", "busy"] == 2
     assert ("stock", "busy") not in connections
+    assert values(found["auth_proxy_token_fetches"], "_total") == {
+        (first, "fetched", "stock"): 1,
+        ("fetched", "orders"): 1,
+        ("failed", "orders"): 1,
+    }
     assert values(found["auth_proxy_token_expiry_timestamp_seconds"]) == {
         (first, "stock"): 1_767_326_000.0,
         (second, "stock"): 1_767_327_000.0,

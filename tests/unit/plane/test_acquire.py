@@ -44,7 +44,7 @@ def pursuit(
         timeouts=Timeouts(connect=connect), limits=Limits(in_flight=1, queue=1)
     )
     route: Any = SimpleNamespace(name="orders", gate=gate, config=config)
-    destination: Any = SimpleNamespace(token_cache=cache)
+    destination: Any = SimpleNamespace(token_cache=cache, cause="orders")
     return Pursuit(
         cast("PreparedRoute", route),
         cast("Destination", destination),
@@ -97,7 +97,7 @@ async def test_a_route_that_sends_no_token_waits_for_none() -> None:
     assert await one.another_token(REFUSED) is None
 
 
-async def test_tokens_are_asked_for_in_the_name_of_the_route_and_for_so_long() -> None:
+async def test_tokens_are_asked_for_in_the_name_of_the_destination_and_for_so_long() -> None:
     cache = Cache()
     one = pursuit(cache=cache, connect=3.0)
 

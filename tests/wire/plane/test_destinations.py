@@ -149,6 +149,10 @@ async def test_a_token_that_cannot_be_had_moves_on(pair: Pair) -> None:
     )
     assert pair.upstream.connections == []
     assert pair.route_stats.failovers == {"token_unavailable": 1}
+    destinations = pair.builder.routes["default"].destinations
+    for each, outcome in zip(destinations, ("failed", "fetched"), strict=True):
+        assert each.token_cache is not None
+        assert each.token_cache.stats == {(("default", each.name), outcome): 1}
 
 
 async def test_without_a_token_for_any_nothing_is_sent(pair: Pair) -> None:
