@@ -591,6 +591,19 @@ async def test_a_stream_that_the_upstream_resets_is_not_repeated(framed: Framed)
     assert b"INTERNAL_ERROR" in seen.body
 
 
+async def test_a_code_that_nobody_knows_is_named_by_its_number(framed: Framed) -> None:
+    caller = await framed.frames()
+    caller.send_headers(1, GET, end=True)
+    upstream = await framed.framed.accept()
+    await upstream.request(1)
+
+    upstream.send_frame("RST_STREAM", 1, 0, bytes.fromhex("00001234"))
+
+    seen = await caller.finished(1)
+    assert (seen.status, seen.reason) == (502, "upstream_reset")
+    assert b"0x1234" in seen.body
+
+
 async def test_calls_under_way_fail_when_their_connection_breaks(framed: Framed) -> None:
     caller = await framed.frames()
     for stream in (1, 3):
@@ -695,6 +708,31 @@ async def test_a_dial_goes_on_when_the_first_who_waits_goes_away() -> None:
         upstream.greet()
 
         await world.until(lambda: world.connections.idle == 1, "the connection")
+
+
+@pytest.mark.parametrize("answer_first", [True, False])
+async def test_a_place_that_comes_to_who_leaves_in_the_same_turn_is_not_lost(
+    *, answer_first: bool
+) -> None:
+    async with Framed(FramedUpstream((3, 1)), limits=Limits(connections=1)) as world:
+        caller = await world.frames()
+        ask_all(caller, 2)
+        upstream = await world.framed.accept()
+        await arrived(upstream, 1)
+        await world.until(lambda: world.connections.waiting == 1, "one who waits")
+
+        if answer_first:
+            upstream.answer(1)
+            caller.send_reset(3, "CANCEL")
+        else:
+            caller.send_reset(3, "CANCEL")
+            upstream.answer(1)
+
+        assert (await caller.finished(1)).status == 200
+        # The only place is free for the next, on the same connection.
+        caller.send_headers(5, GET, end=True)
+        upstream.answer((await arrived(upstream, 2))[-1])
+        assert (await caller.finished(5)).status == 200
 
 
 async def test_a_reload_lets_streams_end_on_the_old_connection(framed: Framed) -> None:
