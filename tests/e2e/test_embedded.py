@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import subprocess
 import sys
@@ -84,8 +85,10 @@ def get(url: str) -> Any:
 
 
 def python(code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    # The compiled form is tested with a path that leaves the working directory out.
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
     return subprocess.run(
-        [sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code], cwd=cwd, env=env, capture_output=True, text=True, check=False
     )
 
 
