@@ -16,6 +16,7 @@ from proxy.config.loading import parse
 from proxy.emulator.faults import Answer, Fault, Held, Minted, Reset
 from proxy.emulator.metadata import MetadataServer
 from proxy.emulator.service import ProtectedService
+from proxy.identity.metadata import ATTEMPTS
 from proxy.server import Server
 from tests.fakes import sessions
 from tests.fakes.child import Done, plain_environment, run
@@ -101,8 +102,10 @@ async def test_a_service_is_called_by_its_url_alone(
 async def test_500_first_calls_at_once_cause_one_request_to_the_metadata_server(
     metadata: MetadataServer, proxies: Proxies, service: ProtectedService
 ) -> None:
-    # Without this the token would be there before the first call.
-    metadata.inject(Answer(status=404))
+    # Without this the token would be there before the first call.  The failure is one that may
+    # pass, so that calls wait for the next fetch; after a 404 they would fail until that may begin.
+    for _ in range(ATTEMPTS):
+        metadata.inject(Answer(status=503))
     proxy = await proxies.to(service)
     before = len(metadata.requests)
     held = asyncio.Event()
