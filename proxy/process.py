@@ -28,7 +28,7 @@ from proxy.ops.logs import PATIENCE, Logs, configure
 from proxy.plane.descriptors import raise_soft_limit
 from proxy.plane.listen import ListenFailed
 from proxy.sockets import OwnSockets, advice, inherit
-from proxy.system import ENDS, RELOADS, forbid_dumps, on_signal, run
+from proxy.system import ENDS, RELOADS, forbid_dumps, keep_freed_memory, on_signal, run
 from proxy.tasks import Tasks
 from proxy.watch import Watch
 
@@ -206,6 +206,7 @@ class _Process:
         # What is alive at this point stays alive: the collector need not look at it again.
         gc.collect()
         gc.freeze()
+        keep_freed_memory()
         self._proxy.admin.announce()
         self._notifier.ready()
         if self._reload is not None:

@@ -16,7 +16,6 @@ from proxy.config.model import Address, Config
 from proxy.errors import TokenUnavailable
 from proxy.identity.caches import TokenCaches
 from proxy.identity.source import TokenSourceError
-from proxy.memory import keep_freed_memory
 from proxy.ops.lifecycle import Lifecycle, State
 from proxy.ops.logs import PROJECT_VARIABLE, name_project
 from proxy.ops.numbers import Numbers, TokenMetrics, TokenView, token_view, worst_tokens
@@ -127,8 +126,6 @@ class Server:
             raise
         if self.lifecycle.state is State.STARTING:
             self.lifecycle.move_to(State.SERVING)
-        # In a thread, for the import takes 3 ms.
-        await asyncio.get_running_loop().run_in_executor(None, keep_freed_memory)
         if self._asks_for_project:
             _ = self.plane.spawn(self._name_project(), "ask for the project")
 

@@ -105,6 +105,36 @@ def forbid_dumps() -> None:
             ctypes.CDLL(None).prctl(_DUMPABLE, 0, 0, 0, 0)
 
 
+KEPT_BYTES: Final = 4 * 1024 * 1024
+"""How much freed memory at the end of the heap is kept."""
+LARGEST_BYTES: Final = 1024 * 1024
+"""Blocks of more than that still come from the kernel and go back there."""
+
+# glibc's malloc.h
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
+
+
+def keep_freed_memory() -> bool:
+    """Keep a few freed MiB rather than give them back; return whether the C library can do that.
+
+    A segment of a large body is a quarter of a MiB, and so is what becomes of it under TLS.  By
+    itself glibc returns such blocks to the kernel and asks for them again with the next segment,
+    where each of their pages is a fault: two thirds of the kernel's time for an upload.  It holds
+    for the whole process, so it is for the program to say, not for a proxy inside another one.
+    See mallopt(3); musl, macOS and Windows have nothing like it.
+    """
+    try:
+        import ctypes  # noqa: PLC0415 (as in `forbid_dumps`)
+
+        mallopt = ctypes.CDLL(None).mallopt
+    except (ImportError, OSError, AttributeError, TypeError):
+        return False
+    return bool(
+        mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES) and mallopt(_M_MMAP_THRESHOLD, LARGEST_BYTES)
+    )
+
+
 def event_loop() -> Literal["uvloop", "asyncio"]:
     """Return whose event loop serves: uvloop's where it is installed, else asyncio's own."""
     return "asyncio" if find_spec("uvloop") is None else "uvloop"

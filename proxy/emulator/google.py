@@ -28,7 +28,6 @@ from email.utils import format_datetime
 from functools import cache
 from http import HTTPStatus
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 from urllib.parse import unquote
 
@@ -42,7 +41,7 @@ from proxy.emulator.claims import ServiceAccount, id_token_claims
 from proxy.emulator.keys import Keys
 from proxy.emulator.minting import LIFETIME
 from proxy.emulator.records import Records
-from proxy.emulator.serving import LOOPBACK, Serving
+from proxy.emulator.serving import LOOPBACK, Serving, Startable
 from proxy.frozen import frozen
 
 KEY_OWNER = "key@project.iam.gserviceaccount.com"
@@ -117,7 +116,7 @@ def _api(status: int, message: str) -> _Refused:
     return _Refused(status, {"error": {"code": status, "message": message, "status": named}})
 
 
-class TokenServices:
+class TokenServices(Startable):
     """All three services on one port; their ID tokens verify against `keys`.
 
     `access` keeps the access tokens: share one with a `MetadataServer` whose account shall act as
@@ -253,17 +252,6 @@ class TokenServices:
     async def stop(self) -> None:
         """Close the port; raise what a handler raised."""
         await self._serving.stop()
-
-    async def __aenter__(self) -> Self:
-        return await self.start()
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.stop()
 
     async def _serve(self, request: web.Request) -> web.Response:
         if request.content_type == "application/json":

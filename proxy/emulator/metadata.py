@@ -17,7 +17,6 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from types import TracebackType
 from typing import Self
 
 from aiohttp import web
@@ -29,7 +28,7 @@ from proxy.emulator.faults import Exchange, Fault
 from proxy.emulator.keys import Keys
 from proxy.emulator.minting import ID_TOKEN_REMINT, LIFETIME, Mint
 from proxy.emulator.records import InFlight, Records
-from proxy.emulator.serving import LOOPBACK, Serving
+from proxy.emulator.serving import LOOPBACK, Serving, Startable
 from proxy.frozen import frozen
 
 
@@ -49,7 +48,7 @@ class MetadataRequest:
         return self.query.get("audience", "") if self.path.endswith("/identity") else ""
 
 
-class MetadataServer:
+class MetadataServer(Startable):
     """The metadata server of one emulated instance, on a free port of the loopback.
 
     `host` is the name or address that callers are told to call it by.
@@ -127,17 +126,6 @@ class MetadataServer:
     async def stop(self) -> None:
         """Close the port; raise what a handler raised, so that a broken fault is noticed."""
         await self._serving.stop()
-
-    async def __aenter__(self) -> Self:
-        return await self.start()
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.stop()
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         headers = {name.lower(): value for name, value in request.headers.items()}

@@ -27,7 +27,6 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import field
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Literal, Self
 
 from proxy.emulator.app import EchoApp, Pause, short_pause
@@ -39,7 +38,7 @@ from proxy.emulator.keys import Keys
 from proxy.emulator.pages import INVALID_TOKEN, Page
 from proxy.emulator.peer import App, Peer
 from proxy.emulator.records import Records
-from proxy.emulator.serving import LOOPBACK, Serving
+from proxy.emulator.serving import LOOPBACK, Serving, Startable
 from proxy.emulator.verify import Refusal, verify
 from proxy.emulator.wire import Head, Request
 from proxy.frozen import frozen
@@ -71,7 +70,7 @@ class ServiceRequest:
         return [value for field, value in self.headers if field.lower() == name.lower()]
 
 
-class ProtectedService:
+class ProtectedService(Startable):
     """A private service on a free port of the loopback.
 
     `audience` is what tokens must be for: one or several strings; None for the service's
@@ -178,17 +177,6 @@ class ProtectedService:
         failures, self._failures = self._failures, []
         if failures:
             raise ExceptionGroup("the protected service failed", failures)
-
-    async def __aenter__(self) -> Self:
-        return await self.start()
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.stop()
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # A coroutine as the callback would be a task of asyncio's own, which Python 3.11

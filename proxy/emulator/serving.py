@@ -3,11 +3,38 @@
 from __future__ import annotations
 
 import socket
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import Self
 
 from aiohttp import web
 
 LOOPBACK = "127.0.0.1"
+
+
+class Startable(ABC):
+    """What is started by `start` and ended by `stop`, or by the context in which it stands."""
+
+    @abstractmethod
+    async def start(self) -> Self:
+        """Serve from now on."""
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """Serve no longer; raise what went wrong meanwhile."""
+
+    async def __aenter__(self) -> Self:
+        return await self.start()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

@@ -17,6 +17,7 @@ from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Any, Protocol
 
 from proxy.frozen import frozen
+from proxy.identity.fetch import Cause
 from proxy.plane.stats import (
     Connections,
     DestinationStats,
@@ -37,7 +38,7 @@ class TokenMetrics:
         """By (route that caused it, outcome), and the destination where it has several."""
         self.seconds = Histogram()
 
-    def on_fetch(self, cause: str | tuple[str, str], outcome: str, seconds: float) -> None:
+    def on_fetch(self, cause: Cause, outcome: str, seconds: float) -> None:
         """Count one fetch that ended."""
         if isinstance(cause, str):
             self.fetches[cause, outcome] += 1

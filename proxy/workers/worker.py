@@ -20,7 +20,7 @@ from proxy.ops.logs import Logs, configure
 from proxy.ops.numbers import dump
 from proxy.plane.listen import Sockets
 from proxy.server import Server
-from proxy.system import forbid_dumps, run
+from proxy.system import forbid_dumps, keep_freed_memory, run
 from proxy.tasks import Tasks
 from proxy.workers.channel import (
     Ask,
@@ -139,6 +139,7 @@ class _Worker:
                 # What is alive at this point stays alive: the collector need not look again.
                 gc.collect()
                 gc.freeze()
+                keep_freed_memory()
             else:
                 failure = await self._reload(self._server, order.config)
             self._say(Serving(self._server.config, failure))

@@ -13,6 +13,24 @@ from proxy.errors import REASONS, ProxyError
 
 SECRET = "eyJhbGciOiJSUzI1NiJ9.eyJhdWQiOiJhIn0.c2VjcmV0"
 
+# Calls of the Node peers (tests/e2e/node), by the language that errors of them are in.
+CONNECT = [
+    "connect unary",
+    "connect unary json",
+    "connect get",
+    "connect down",
+    "connect down json",
+    "connect up",
+    "connect unary h2",
+    "connect both h2",
+    "grpc_web unary",
+    "grpc_web down",
+    "grpc_web unary h2",
+    "grpc unary",
+    "grpc down",
+]
+TRPC = ["trpc query", "trpc mutation", "trpc batch", "trpc stream"]
+
 ANSWERED = sorted(reason for reason in REASONS if reason != "downstream_gone")
 """Every reason that a caller can be told: there is nobody to tell that he has gone."""
 

@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Generic, Self, TypeVar, cast
 
+import h11
+
 from tests.fakes import leaks
 
 PATIENCE = 5.0  # Seconds: only a failing test waits that long.
@@ -198,6 +200,26 @@ def first_message(data: bytes, *, bodyless: bool = False) -> Message | None:
     (size,) = map(int, length)
     whole = data[: start + size]
     return Message(whole, head, whole[start:]) if len(data) >= start + size else None
+
+
+def check_answers(data: bytes, method: bytes, *, failed: bool) -> None:
+    """Fail unless h11 reads one answer and then the refusal, or a cut where the first failed."""
+    connection = h11.Connection(h11.CLIENT)
+    connection.send(h11.Request(method=method, target="/", headers=[("Host", "a")]))
+    connection.send(h11.EndOfMessage())
+    connection.receive_data(data)
+    connection.receive_data(b"")
+    try:
+        while not isinstance(connection.next_event(), h11.EndOfMessage):
+            pass
+    except h11.RemoteProtocolError:
+        assert failed, data
+        return
+    rest = connection.trailing_data[0]
+    answer = first_message(rest)
+    assert answer is not None, data
+    assert answer.values("x-auth-proxy-error") == ["origin_forbidden"], data
+    assert answer.raw == rest, data
 
 
 def _chunked_message(data: bytes, head: bytes, at: int) -> Message | None:

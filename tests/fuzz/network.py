@@ -35,7 +35,7 @@ from tests.fakes.framed import (
     frame,
 )
 from tests.fakes.framed_world import Framed, frame_caller
-from tests.fakes.raw import first_message
+from tests.fakes.raw import check_answers, first_message
 from tests.fakes.wired import Wired
 
 _PLAIN = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -136,28 +136,8 @@ async def responses(data: bytes) -> None:
         failed = bool(wired.refusals)
         # It tells whether the answer before has ended where it said.
         caller.send(b"GET /none HTTP/1.1\r\nHost: a\r\nConnection: close\r\nOrigin: b\r\n\r\n")
-        _check_answers(await caller.take_all(), method, failed=failed)
+        check_answers(await caller.take_all(), method, failed=failed)
     assert leaks.take() == []
-
-
-def _check_answers(data: bytes, method: bytes, *, failed: bool) -> None:
-    """Fail unless h11 reads one answer and then the refusal, or a cut where the first failed."""
-    connection = h11.Connection(h11.CLIENT)
-    connection.send(h11.Request(method=method, target="/", headers=[("Host", "a")]))
-    connection.send(h11.EndOfMessage())
-    connection.receive_data(data)
-    connection.receive_data(b"")
-    try:
-        while not isinstance(connection.next_event(), h11.EndOfMessage):
-            pass
-    except h11.RemoteProtocolError:
-        assert failed, data
-        return
-    rest = connection.trailing_data[0]
-    answer = first_message(rest)
-    assert answer is not None, data
-    assert answer.values("x-auth-proxy-error") == ["origin_forbidden"], data
-    assert answer.raw == rest, data
 
 
 async def _to_frames(data: bytes) -> None:
@@ -286,7 +266,7 @@ async def _frames_to_http1(framed: Framed, data: bytes) -> None:
     await framed.until(lambda: framed.route_stats.in_flight == 0, "the end of the exchange")
     failed = bool(framed.refusals)
     caller.send(b"GET /none HTTP/1.1\r\nHost: a\r\nConnection: close\r\nOrigin: b\r\n\r\n")
-    _check_answers(await caller.take_all(), b"GET", failed=failed)
+    check_answers(await caller.take_all(), b"GET", failed=failed)
 
 
 # --- the admin listener

@@ -35,7 +35,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("routing", "retry"),
     ("config",),
     ("resolver",),
-    ("errors", "clock", "deadlines", "redact", "tasks", "memory"),
+    ("errors", "clock", "deadlines", "redact", "tasks"),
     ("emulator",),
     ("frozen", "system"),
 )

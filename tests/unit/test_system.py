@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
+import platform
 import select
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,3 +112,44 @@ def test_gclouds_login_lies_where_windows_keeps_it(monkeypatch: pytest.MonkeyPat
     assert elsewhere == Path("/home/me/.config/gcloud") / FILE
     assert here == Path("/Users/me/AppData/Roaming/gcloud") / FILE
     assert chosen == Path("/chosen") / FILE
+
+
+# Two blocks of the size of a segment, again and again, as for an upload under TLS.  The pages of
+# both are counted by the kernel (getrusage(2), ru_minflt) where they have to be handed out anew.
+FAULTS = """
+import resource, sys
+from proxy.system import keep_freed_memory
+if "keep" in sys.argv:
+    assert keep_freed_memory()
+def use():
+    first, second = bytearray(300_000), bytearray(300_000)
+    return first[-1] + second[-1]
+for _ in range(20):
+    use()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(200):
+    use()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(*flags: str) -> int:
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS, *flags],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has mallopt")
+def test_what_a_segment_needed_is_not_asked_for_again() -> None:
+    assert faults("keep") < 200
+    assert faults() > 2_000  # 146 pages each time: what it would be.
+
+
+def test_a_c_library_without_it_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda _name: object())
+    assert not system.keep_freed_memory()

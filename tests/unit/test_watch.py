@@ -56,6 +56,22 @@ def test_what_was_told_and_not_taken_is_told_again_when_it_is_taken_back(tmp_pat
     assert looks(watch, files) == [False, True, False, False]
 
 
+def test_a_configuration_that_was_taken_is_no_change_although_it_names_other_files(
+    tmp_path: Path,
+) -> None:
+    file, roots = tmp_path / "proxy.yaml", tmp_path / "roots.pem"
+    file.write_text("a")
+    roots.write_text("b")
+    before, watch = files_of(file), Watch()
+    file.write_text("names the roots")
+    assert looks(watch, before) == [False, True, False, False]
+
+    taken = files_of(file, roots)
+    assert looks(watch, taken) == [False] * 4
+    roots.write_text("others")
+    assert looks(watch, taken) == [False, True, False, False]
+
+
 def test_a_link_that_is_swapped_two_folders_above_is_a_change(tmp_path: Path) -> None:
     # As the kubelet does it: file -> ..data/file, ..data -> a folder with the date.
     for name in ("one", "two"):

@@ -13,27 +13,11 @@ from proxy.emulator.faults import Answer
 from proxy.emulator.metadata import MetadataServer
 from proxy.emulator.service import ProtectedService
 from proxy.errors import REASONS
-from tests.fakes.calling import TRPC_KEYS, TWIRP_CODES, expected_code
+from tests.fakes.calling import CONNECT, TRPC, TRPC_KEYS, TWIRP_CODES, expected_code
 from tests.fakes.failing import ANSWERED, DETAIL, Failing
 from tests.fakes.node import run_node
 from tests.fakes.proxies import Proxies
 
-CONNECT = [
-    "connect unary",
-    "connect unary json",
-    "connect get",
-    "connect down",
-    "connect down json",
-    "connect up",
-    "connect unary h2",
-    "connect both h2",
-    "grpc_web unary",
-    "grpc_web down",
-    "grpc_web unary h2",
-    "grpc unary",
-    "grpc down",
-]
-TRPC = ["trpc query", "trpc mutation", "trpc batch", "trpc stream"]
 TWIRP = ["twirp", "twirp json"]
 JSONRPC = ["jsonrpc call", "jsonrpc two calls"]
 

@@ -11,6 +11,7 @@ import grpc
 import pytest
 
 from tests.fakes import leaks
+from tests.fakes.calling import CONNECT, TRPC
 from tests.fakes.front_end import FrontEnd
 from tests.fakes.node import run_node
 from tests.fakes.program import Program
@@ -27,22 +28,6 @@ CODES = {
     503: ("UNAVAILABLE", "SERVICE_UNAVAILABLE"),
     504: ("UNAVAILABLE", "GATEWAY_TIMEOUT"),
 }
-CONNECT = [
-    "connect unary",
-    "connect unary json",
-    "connect get",
-    "connect down",
-    "connect down json",
-    "connect up",
-    "connect unary h2",
-    "connect both h2",
-    "grpc_web unary",
-    "grpc_web down",
-    "grpc_web unary h2",
-    "grpc unary",
-    "grpc down",
-]
-TRPC = ["trpc query", "trpc mutation", "trpc batch", "trpc stream"]
 OTHERS = ["twirp", "twirp json", "jsonrpc call", "jsonrpc two calls"]
 
 
