@@ -13,12 +13,21 @@ carry a token or a query string.
 from __future__ import annotations
 
 import enum
+from itertools import count
 from typing import ClassVar
 
 from proxy.frozen import frozen
 
 CHECK_NAME = "Check the spelling of the route's upstream, and DNS where the proxy runs."
 """The hint where a name cannot be resolved."""
+
+
+_EVENTS = count(1)
+
+
+def new_event() -> int:
+    """Return the number of something that has just happened: see `ProxyError.event`."""
+    return next(_EVENTS)
 
 
 class Fault(enum.Enum):
@@ -42,11 +51,23 @@ class ProxyError(Exception):
     default_hint: ClassVar[str] = ""
 
     def __init__(
-        self, detail: str, *, hint: str | None = None, retry_after: int | None = None
+        self,
+        detail: str,
+        *,
+        hint: str | None = None,
+        retry_after: int | None = None,
+        event: int | None = None,
     ) -> None:
-        """`detail` says what happened; `retry_after` is in whole seconds (RFC 9110, 10.2.3)."""
+        """`detail` says what happened; `retry_after` is in whole seconds (RFC 9110, 10.2.3).
+
+        `event` is the number of what happened where several exchanges are told of it, each by an
+        error of its own.
+        """
         super().__init__(detail)
         self.detail = detail
+        self.event = new_event() if event is None else event
+        """The same for all who were told of one thing: one dial is one failure, however many
+        exchanges waited for it."""
         self.hint = self.default_hint if hint is None else hint
         self.retry_after = retry_after
 

@@ -29,13 +29,14 @@ import asyncio
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import field
 from enum import Enum, StrEnum
 from functools import partial
 from random import Random
 
 from proxy.clock import Clock, Clocks
 from proxy.deadlines import PatientTimer
-from proxy.errors import TokenTimedOut, TokenUnavailable
+from proxy.errors import TokenTimedOut, TokenUnavailable, new_event
 from proxy.frozen import frozen
 from proxy.identity.access_token import Wanted
 from proxy.identity.fetch import Cause, Fetch, Later
@@ -156,6 +157,8 @@ class Failure:
     """Wall clock."""
     retryable: bool
     slow: bool
+    event: int = field(default_factory=new_event)
+    """What callers are told of, each by an error of its own; see `ProxyError.event`."""
 
 
 class Pace:
@@ -517,7 +520,8 @@ class TokenCache:
         # A new exception for each caller: one that is raised twice collects tracebacks.
         if self._failure is None:
             return TokenUnavailable(f"{self.source.describe()}: no token has come")
-        return TokenUnavailable(self._failure.detail, hint=self._failure.hint)
+        failure = self._failure
+        return TokenUnavailable(failure.detail, hint=failure.hint, event=failure.event)
 
     def _too_late(self) -> TokenUnavailable | TokenTimedOut:
         if self._failure is not None and not self._failure.slow:

@@ -79,8 +79,8 @@ class Availability:
         """`clock` is the steady one; `jitter` answers from 0 to 1."""
         self._clock = clock
         self._jitter = jitter
-        self._failures = 0
-        """In a row."""
+        self._failures: set[int] = set()
+        """The events that were failures, in a row, until there are enough of them."""
         self._pause = FIRST_PAUSE
         self.standing: Standing = AVAILABLE
         self.due_at = 0.0
@@ -108,16 +108,22 @@ class Availability:
         """Note an answer to an exchange that was sent in `era`."""
         if era == self.era:
             self.standing = TRANSITIONS[self.standing, SUCCEEDED]
-            self._failures = 0
+            self._failures.clear()
             self._pause = FIRST_PAUSE
 
-    def failed(self, era: int) -> None:
-        """Note a failure of an exchange that was sent in `era`."""
+    def failed(self, era: int, event: int) -> None:
+        """Note a failure of an exchange that was sent in `era`.
+
+        `event` is the number of what happened (`ProxyError.event`): a dial that many exchanges
+        waited for is one failure, and so is the end of a connection with many streams.
+        """
         if era != self.era:
             return
-        self._failures += 1
-        if self.standing is AVAILABLE and self._failures < MOST_FAILURES:
-            return
+        if self.standing is AVAILABLE:
+            self._failures.add(event)
+            if len(self._failures) < MOST_FAILURES:
+                return
+            self._failures.clear()
         self.standing = TRANSITIONS[self.standing, FAILED]
         self.era += 1
         spread = 1.0 + _SPREAD * (2.0 * self._jitter() - 1.0)

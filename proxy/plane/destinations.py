@@ -22,6 +22,7 @@ from proxy.errors import (
     UpstreamReset,
     UpstreamTimedOut,
     UpstreamTlsFailed,
+    new_event,
 )
 from proxy.plane.availability import AVAILABLE, ON_TRIAL, SET_ASIDE, Standing
 from proxy.plane.destination import Destination
@@ -177,14 +178,14 @@ class Choice:
     def answered(self, *, by_platform: bool = False) -> None:
         """Note the head of a final response; `by_platform` where Google's front end made it."""
         if by_platform:
-            self._judge(failed=True, why="Google's front end answers in its place")
+            self._judge(new_event(), "Google's front end answers in its place")
         else:
-            self._judge(failed=False)
+            self._judge()
 
     def failed(self, error: ProxyError) -> None:
         """Note what ended an attempt before the head of a final response."""
         if is_own_fault(error):
-            self._judge(failed=True, why=error.detail)
+            self._judge(error.event, error.detail)
 
     def moves_on(self, error: ProxyError) -> bool:
         """Note a failure; go to another destination if nothing was sent; return whether."""
@@ -211,15 +212,16 @@ class Choice:
             self._exchange.destination.availability.undecided(self._era)
         self._owes = False
 
-    def _judge(self, *, failed: bool, why: str = "") -> None:
+    def _judge(self, failure: int = 0, why: str = "") -> None:
+        """Note a verdict; `failure` is the event that was one, 0 for a success."""
         if not self._owes:
             return
         self._owes = False
         destination = self._exchange.destination
         availability = destination.availability
         before = availability.standing
-        if failed:
-            availability.failed(self._era)
+        if failure:
+            availability.failed(self._era, failure)
         else:
             availability.succeeded(self._era)
         if availability.standing is not before:

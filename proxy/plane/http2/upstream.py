@@ -13,6 +13,7 @@ from proxy.errors import (
     UpstreamMalformed,
     UpstreamRefused,
     UpstreamReset,
+    new_event,
 )
 from proxy.plane.codec import ResponseSink
 from proxy.plane.head import RequestHead
@@ -168,7 +169,8 @@ class AskingStream(Stream):
     def lost(self, error: ProxyError | None) -> None:
         """Take the end of the connection."""
         when = "within its response" if self.answered else "without a response"
-        self._end(error or UpstreamReset(f"The upstream closed the connection {when}."))
+        text = f"The upstream closed the connection {when}."
+        self._end(error or UpstreamReset(text, event=self._connection.event))
 
     def flush_sink(self) -> None:
         """Let what was delivered leave towards the caller."""
@@ -254,8 +256,8 @@ class Http2Upstream(Endpoint[AskingStream], asyncio.BufferedProtocol):
 
     __slots__ = (
         "_asked_at", "_greeting", "_pings", "_pongs", "_pool", "_silence", "active", "deadline",
-        "heard_at", "idle_since", "is_doubtful", "is_leaving", "is_reused", "limit", "most_streams",
-        "ready", "scheme", "takes_streams",
+        "event", "heard_at", "idle_since", "is_doubtful", "is_leaving", "is_reused", "limit",
+        "most_streams", "ready", "scheme", "takes_streams",
     )  # fmt: skip
 
     def __init__(self, pool: Pool, head_limit: int, sweeper: Sweeper, *, tls: bool) -> None:
@@ -267,6 +269,8 @@ class Http2Upstream(Endpoint[AskingStream], asyncio.BufferedProtocol):
             asyncio.get_running_loop().create_future()
         )
         """Done when the upstream has said how many streams it allows; or why there are none."""
+        self.event = new_event()
+        """Its end, which all of its streams are told of."""
         self.limit = USUAL_STREAMS
         """How many streams the upstream says it allows at once."""
         self.most_streams = USUAL_STREAMS

@@ -74,6 +74,17 @@ async def test_a_failed_fetch_is_told_to_every_caller_with_what_to_do(rig: Rig) 
         assert failure.value.hint == "do this"
 
 
+async def test_callers_who_are_told_of_one_failed_fetch_are_told_of_one_event(rig: Rig) -> None:
+    callers = [await rig.ask() for _ in range(2)]
+    await rig.source.fail("no account", retryable=False)
+    events = set()
+    for caller in callers:
+        with pytest.raises(TokenUnavailable) as failure:
+            await caller
+        events.add(failure.value.event)
+    assert len(events) == 1
+
+
 async def test_what_is_no_token_is_a_failure_and_is_never_given_out(rig: Rig) -> None:
     caller = await rig.ask()
     await rig.source.succeed("<html><title>Sign in</title>")

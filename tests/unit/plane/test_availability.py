@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 
+from proxy.errors import new_event
 from proxy.plane.availability import (
     FIRST_PAUSE,
     LONGEST_PAUSE,
@@ -27,7 +28,7 @@ class Bench:
 
     def fail(self, times: int = 1) -> None:
         for _ in range(times):
-            self.state.failed(self.state.era)
+            self.state.failed(self.state.era, new_event())
 
     def lose(self) -> None:
         """Have it set aside."""
@@ -69,7 +70,16 @@ def test_only_a_success_brings_a_destination_back() -> None:
 def test_three_failures_in_a_row_set_it_aside(failures: int, standing: Standing) -> None:
     bench = Bench()
     for _ in range(failures):
-        bench.state.failed(0)
+        bench.state.failed(0, new_event())
+    assert bench.standing() is standing
+
+
+@pytest.mark.parametrize(("events", "standing"), [(2, Standing.AVAILABLE), (3, Standing.SET_ASIDE)])
+def test_what_many_exchanges_were_told_of_is_one_failure(events: int, standing: Standing) -> None:
+    bench = Bench()
+    for event in range(events):
+        for _ in range(5):
+            bench.state.failed(0, event)
     assert bench.standing() is standing
 
 
@@ -156,13 +166,13 @@ def test_what_was_under_way_when_it_was_set_aside_has_no_say() -> None:
     bench.state.succeeded(early)
     assert bench.standing() is Standing.SET_ASIDE
     due_at = bench.state.due_at
-    bench.state.failed(early)
+    bench.state.failed(early, new_event())
     assert bench.state.due_at == due_at
 
     bench.now += 10
     bench.state.chosen()
     bench.state.undecided(early)
-    bench.state.failed(early)
+    bench.state.failed(early, new_event())
     assert bench.standing() is Standing.ON_TRIAL
 
 

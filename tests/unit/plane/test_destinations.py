@@ -31,6 +31,7 @@ from proxy.errors import (
     UpstreamReset,
     UpstreamTimedOut,
     UpstreamTlsFailed,
+    new_event,
 )
 from proxy.plane.availability import Availability, Standing
 from proxy.plane.destination import Destination
@@ -38,7 +39,10 @@ from proxy.plane.destinations import Choice, Destinations, is_own_fault, moves_o
 from proxy.plane.pools import Pools
 from proxy.plane.stats import RouteStats
 
-REFUSED = UpstreamConnectFailed("refused")
+
+def refused() -> UpstreamConnectFailed:
+    """A dial that failed, one more each time."""
+    return UpstreamConnectFailed("refused")
 
 
 class NoPools:
@@ -81,7 +85,7 @@ class Route:
         for name in names:
             for _ in range(3):
                 availability = self.all[name].availability
-                availability.failed(availability.era)
+                availability.failed(availability.era, new_event())
             self.now += 0.01
 
     def standing(self, name: str) -> Standing:
@@ -171,7 +175,7 @@ def test_an_exchange_moves_on_once_for_each() -> None:
     route = Route("abc")
     exchange = route.exchange()
     went = [exchange.at]
-    while exchange.choice.moves_on(REFUSED):
+    while exchange.choice.moves_on(refused()):
         went.append(exchange.at)
     assert went == ["a", "b", "c"]
     assert exchange.choice.is_last
@@ -182,7 +186,7 @@ def test_it_goes_to_one_that_is_set_aside_before_it_gives_up() -> None:
     route = Route("ab")
     route.lose("b")
     exchange = route.exchange()
-    assert exchange.choice.moves_on(REFUSED)
+    assert exchange.choice.moves_on(refused())
     assert exchange.at == "b"
     exchange.choice.answered()
     assert route.standing("b") is Standing.AVAILABLE
@@ -254,11 +258,11 @@ def test_a_verdict_counts_once() -> None:
     route = Route()
     for _ in range(2):
         exchange = route.exchange()
-        exchange.choice.failed(REFUSED)
-        exchange.choice.failed(REFUSED)
+        exchange.choice.failed(refused())
+        exchange.choice.failed(refused())
         exchange.choice.ended()
     assert route.standing("a") is Standing.AVAILABLE
-    route.exchange().choice.failed(REFUSED)
+    route.exchange().choice.failed(refused())
     assert route.standing("a") is Standing.SET_ASIDE
 
 
@@ -278,10 +282,10 @@ def test_what_is_set_aside_and_what_is_back_is_logged_once(
     caplog.set_level(logging.INFO, "proxy.plane")
     route = Route()
     for _ in range(5):
-        route.exchange().choice.failed(REFUSED)
+        route.exchange().choice.failed(refused())
     for _ in range(3):  # Trials in vain.
         route.now += 100
-        route.exchange().choice.failed(REFUSED)
+        route.exchange().choice.failed(refused())
     route.now += 100
     route.exchange().choice.answered()
     route.exchange().choice.answered()

@@ -154,3 +154,35 @@ async def test_one_that_lacks_http2_is_no_worse_for_others(pair: Pair) -> None:
     assert pair.standings() == [Standing.AVAILABLE] * 2
     assert by(await caller.ask(9)) == f"127.0.0.1:{plain.port}"
     await plain.stop()
+
+
+@pytest.mark.parametrize(("dials", "first"), [(2, Standing.AVAILABLE), (3, Standing.SET_ASIDE)])
+async def test_a_dial_that_many_callers_wait_for_is_one_failure(
+    pair: Pair, dials: int, first: Standing
+) -> None:
+    await pair.framed.stop()
+    pair.second.automatic = b"ok"
+    caller = await pair.frames()
+    for dial in range(dials):
+        streams = [2 * (10 * dial + n) + 1 for n in range(10)]
+        for stream in streams:
+            caller.send_headers(stream, GET, end=True)
+        for stream in streams:
+            assert by(await caller.finished(stream)) == f"127.0.0.1:{pair.second.port}"
+    assert pair.route_stats.destinations[f"127.0.0.1:{pair.framed.port}"].dials == {
+        "upstream_connect_failed": dials
+    }
+    assert pair.standings() == [first, Standing.AVAILABLE]
+
+
+async def test_a_connection_that_ends_with_many_streams_is_one_failure(pair: Pair) -> None:
+    caller = await pair.frames()
+    for stream in (1, 3, 5, 7):
+        caller.send_headers(stream, POST, end=True)
+    upstream = await pair.framed.accept()
+    await upstream.request(7)
+    upstream.close()
+
+    for stream in (1, 3, 5, 7):
+        assert (await caller.finished(stream)).status == 502
+    assert pair.standings() == [Standing.AVAILABLE] * 2

@@ -18,6 +18,7 @@ from proxy.config.model import (
     Timeouts,
     Upstream,
 )
+from proxy.errors import new_event
 from proxy.identity.source import TokenSourceError
 from proxy.plane.availability import Standing
 from tests.fakes.answers import PLATFORM
@@ -586,9 +587,9 @@ async def test_an_applications_answer_that_the_policy_repeats_ends_a_row_of_fail
     caller = await pair.caller()
     upstream = pair.builder.routes["default"].destinations[0]
     for _ in range(2):
-        upstream.availability.failed(0)
+        upstream.availability.failed(0, new_event())
     pair.upstream.automatic = b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"
     await pair.serve_both(retries=Retries(attempts=2, backoff=0.0))
     assert by(await caller.ask(GET)) == pair.names[1]
-    upstream.availability.failed(0)
+    upstream.availability.failed(0, new_event())
     assert pair.standings() == [Standing.AVAILABLE] * 2
