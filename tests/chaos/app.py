@@ -77,7 +77,7 @@ class App:
         """Serve one request; return whether the connection goes on."""
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         self.exchanges += 1
-        path = head.split(" ", 2)[1]
+        path = head.split(" ", 2)[1].partition("?")[0]
         fields = {
             name.strip().lower(): value.strip()
             for name, _, value in (line.partition(":") for line in head.split("\r\n")[1:])

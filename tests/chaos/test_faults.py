@@ -33,8 +33,9 @@ from aiohttp import web
 from proxy.emulator.faults import Answer, Exchange, Fault, Minted, Reset
 from proxy.emulator.metadata import MetadataServer
 from proxy.emulator.service import ProtectedService
+from tests.chaos import invariants
 from tests.chaos.app import App
-from tests.chaos.traffic import TROUBLE, WELL_BEHAVED, Silence, Traffic, UploadSilence
+from tests.chaos.traffic import TROUBLE, WELL_BEHAVED, Traffic
 from tests.fakes import proc
 from tests.fakes.lifelines import calling, living
 from tests.fakes.program import Program
@@ -59,14 +60,7 @@ TOKEN_FAULTS: tuple[Fault, ...] = (
     Answer(status=200, headers={"Metadata-Flavor": "Portal"}),
 )
 
-_BUSY = re.compile(
-    r"^auth_proxy_(?:in_flight\{.*|upstream_connections\{.*state=\"(?:busy|dialling)\".*) [^0].*$",
-    re.MULTILINE,
-)
 _SERVES = re.compile(r"worker \d+ serves")
-
-# Calls that the proxy may not have seen, or not counted before it was asked.
-UNSEEN = (Silence.outcome, UploadSilence.outcome, "refused", "left", "cut")
 
 # The proxy's own errors that such faults may lead to.
 REASONS = {
@@ -179,7 +173,7 @@ async def world(metadata: MetadataServer, **top: Any) -> AsyncIterator[World]:
             program = Program(config_for(service, route=route, **top), env=metadata.environ)
             async with living(program):
                 yield World(app, service, metadata, program)
-        assert [seen.refusal for seen in service.requests if seen.claims is None] == []
+        assert invariants.wrongly_admitted([service]) == []
         assert app.bad_uploads == 0
 
 
@@ -202,10 +196,9 @@ async def test_whatever_goes_wrong_these_hold(metadata: MetadataServer, workers:
         reasons = {each.removeprefix("error ") for each in traffic.outcomes if "error " in each}
         assert reasons <= REASONS
         assert traffic.good > 5 * SECONDS
-        await _assert_quiet(it.program)
-        counted = await _counted(it.program, "auth_proxy_requests_total")
+        assert await invariants.still_busy(it.program) == []
         if not it.killed:
-            assert counted >= sum(traffic.outcomes.values()) - _unseen(traffic)
+            assert invariants.miscounted(await invariants.metrics(it.program), traffic) == []
         await _assert_all_is_well(it)
         await it.program.terminate()
 
@@ -249,7 +242,7 @@ async def test_callers_that_do_not_read_cost_little_memory(metadata: MetadataSer
 
         # What TLS, two kernels' buffers aside, and the proxy hold of each is well below one MB.
         assert grown < slow * MEGABYTE
-        await _assert_quiet(it.program)
+        assert await invariants.still_busy(it.program) == []
         await it.program.terminate()
 
 
@@ -270,7 +263,7 @@ async def test_it_recovers_from_a_lack_of_descriptors(metadata: MetadataServer) 
             assert answer == b"" or answer.startswith(b"HTTP/1.1 200 ") or is_refused, answer
 
         await _assert_all_is_well(it)
-        await _assert_quiet(it.program)
+        assert await invariants.still_busy(it.program) == []
         await it.program.terminate()
 
 
@@ -300,36 +293,6 @@ def _read_all(sock: socket.socket) -> bytes:
         while more := sock.recv(65536):
             data += more
         return data
-
-
-async def _assert_quiet(program: Program) -> None:
-    """Wait until nothing is in flight, as the proxy counts it; else fail with what is."""
-    busy: list[str] = []
-    with suppress(TimeoutError):
-        async with asyncio.timeout(20):
-            while True:
-                busy = _BUSY.findall(await _metrics(program))
-                if not busy:
-                    return
-    raise AssertionError(f"this is still under way: {busy}")
-
-
-async def _counted(program: Program, name: str) -> float:
-    return _sum(await _metrics(program), name)
-
-
-def _sum(text: str, name: str, label: str = "") -> float:
-    found = re.findall(rf"^{name}{{(.*)}} (\S+)$", text, re.MULTILINE)
-    return sum(float(value) for labels, value in found if label in labels)
-
-
-async def _metrics(program: Program) -> str:
-    return (await program.admin_answer("/metrics")).decode()
-
-
-def _unseen(traffic: Traffic) -> int:
-    """Calls that the proxy need not have counted: their request may never have been whole."""
-    return sum(traffic.outcomes[outcome] for outcome in UNSEEN)
 
 
 async def _assert_all_is_well(it: World) -> None:

@@ -8,6 +8,7 @@ a byte of the answer; refused, where there was none.  Anything else is a `proble
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import re
 import time
@@ -28,6 +29,10 @@ PATIENCE = 30.0
 Action = Callable[["Caller"], Awaitable[None]]
 
 
+UPLOADS = itertools.count()
+"""No two uploads of a run have the same target: one that came twice was sent twice."""
+
+
 class Silence(Exception):
     """The connection ended before a byte of the answer."""
 
@@ -38,6 +43,10 @@ class UploadSilence(Silence):
     """The same while a body was sent: a reset may have taken the answer along (RFC 9112, 9.6)."""
 
     outcome = "silence to an upload"
+
+
+UNSEEN = (Silence.outcome, UploadSilence.outcome, "refused", "left", "cut")
+"""Calls that the proxy may not have seen, or not counted before it was asked."""
 
 
 class Cut(Exception):
@@ -72,9 +81,12 @@ class Traffic:
     """How often each is done, as weights; the names are those of `ACTIONS`."""
     callers: int = 16
     seed: int = 0
+    prefix: str = ""
+    """What paths begin with: it chooses the route."""
+    slowest: float = 0.0
+    """Seconds that the slowest call took."""
     outcomes: Counter[str] = field(default_factory=Counter)
     """By what happened; ``error REASON`` for the proxy's own."""
-    last_trouble: dict[str, float] = field(default_factory=dict)
     first_trouble: dict[str, float] = field(default_factory=dict)
     """When (steady clock) an outcome was seen first."""
     problems: list[str] = field(default_factory=list)
@@ -137,6 +149,7 @@ class Caller:
 
     async def _do(self, name: str) -> None:
         traffic = self._traffic
+        began = time.monotonic()
         try:
             async with asyncio.timeout(PATIENCE):
                 await ACTIONS[name](self)
@@ -154,6 +167,7 @@ class Caller:
             self.hang_up()
             # A listener that is gone must not make this a busy loop.
             await asyncio.sleep(0.01)
+        traffic.slowest = max(traffic.slowest, time.monotonic() - began)
 
     # --- the connection
 
@@ -198,7 +212,8 @@ class Caller:
             framing = "Transfer-Encoding: chunked\r\n"
         elif given:
             framing = f"Content-Length: {len(given)}\r\n"
-        head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{framing}{more}\r\n"
+        target = self._traffic.prefix + path
+        head = f"{method} {target} HTTP/1.1\r\nHost: localhost\r\n{framing}{more}\r\n"
         writer.write(head.encode())
 
     async def answer(self) -> Answer:
@@ -305,7 +320,8 @@ def _upload(*, chunked: bool) -> Action:
     async def upload(caller: Caller) -> None:
         seed, size = caller.choice.randrange(1000), caller.choice.randrange(1, LARGE)
         given = body(seed, size)
-        answer = await caller.ask("POST", f"/upload/{seed}/{size}", given, chunked=chunked)
+        path = f"/upload/{seed}/{size}?{next(UPLOADS)}"
+        answer = await caller.ask("POST", path, given, chunked=chunked)
         caller.judge(answer, str(size).encode())
         if answer.reason is not None:
             caller.hang_up()  # The request may not have been sent whole.
@@ -361,7 +377,7 @@ async def _leave_early(caller: Caller) -> None:
 
 async def _leave_an_upload(caller: Caller) -> None:
     given = body(0, LARGE)
-    await caller.send_head("POST", f"/upload/0/{LARGE}", given)
+    await caller.send_head("POST", f"/upload/0/{LARGE}?{next(UPLOADS)}", given)
     _, writer = await caller.connection()
     writer.write(given[: caller.choice.randrange(LARGE)])
     caller.hang_up()

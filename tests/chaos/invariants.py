@@ -1,0 +1,121 @@
+"""What must hold after a run of faults, whatever they were.
+
+Each function returns what does not hold, in words, so that a run can show all of it at once.
+What callers get and see is judged where they read it, by `Traffic`; tokens in outputs are searched
+by `tests.fakes.leaks`.
+
+1. What began has ended: gauges are at zero, and each call that was answered was counted once.
+2. Nothing came to a service without a valid token for it, and no POST came twice.
+3. What callers got is whole, or visibly cut.
+4. Memory and descriptors are where they were.
+5. Callers whom no fault concerned noticed nothing.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from proxy.emulator.service import ProtectedService
+from tests.chaos.traffic import UNSEEN, Traffic
+from tests.fakes.program import Program
+
+SETTLE_SECONDS = 20.0
+"""How long what is under way may take to end once all callers have: longer than any timeout."""
+
+MORE_BYTES = 24 * 1024 * 1024
+"""What memory may grow by in a run: freed blocks are kept, and pools are as large as they were."""
+
+MORE_DESCRIPTORS = 2
+"""A connection to the metadata server that is kept, and the one that reads the metrics."""
+
+_BUSY = re.compile(
+    r"^auth_proxy_(?:in_flight\{.*|upstream_connections\{.*state=\"(?:busy|dialling)\".*) [^0].*$",
+    re.MULTILINE,
+)
+
+
+async def metrics(program: Program) -> str:
+    """Return the metrics as text."""
+    return (await program.admin_answer("/metrics")).decode()
+
+
+def total(text: str, name: str, label: str = "") -> float:
+    """Return the sum of a metric's values, of those whose labels contain `label`."""
+    found = re.findall(rf"^{name}{{(.*)}} (\S+)$", text, re.MULTILINE)
+    return sum(float(value) for labels, value in found if label in labels)
+
+
+async def still_busy(program: Program, seconds: float = SETTLE_SECONDS) -> list[str]:
+    """Wait until nothing is in flight, as the proxy counts it; return what still is."""
+    end = time.monotonic() + seconds
+    while busy := _BUSY.findall(await metrics(program)):
+        if time.monotonic() > end:
+            break
+    return [f"still under way: {each}" for each in busy]
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a process holds while nothing is in flight."""
+
+    rss_bytes: int
+    descriptors: int
+    """Without those of idle upstream connections, of which a pool keeps as many as were needed."""
+
+    def grown_to(self, after: Footprint) -> list[str]:
+        """Return what `after` has too much of."""
+        found = []
+        if after.rss_bytes > self.rss_bytes + MORE_BYTES:
+            found.append(f"memory grew from {self.rss_bytes:,} to {after.rss_bytes:,} bytes")
+        if after.descriptors > self.descriptors + MORE_DESCRIPTORS:
+            found.append(f"descriptors grew from {self.descriptors} to {after.descriptors}")
+        return found
+
+
+async def footprint(program: Program) -> Footprint:
+    """Measure a program of one process, with nothing in flight."""
+    idle = total(await metrics(program), "auth_proxy_upstream_connections", 'state="idle"')
+    descriptors = len(list(Path(f"/proc/{program.pid}/fd").iterdir()))
+    return Footprint(program.rss_bytes(), descriptors - int(idle))
+
+
+def miscounted(text: str, traffic: Traffic, route: str = "default") -> list[str]:
+    """Compare the metrics with what all callers of a route saw.
+
+    A call that ended without an answer may not have reached the proxy: it counts at most once.
+    A request that no parser accepts belongs to no route.
+    """
+    calls, outcomes = "auth_proxy_requests_total", traffic.outcomes
+    counted = int(total(text, calls, f'route="{route}"'))
+    foreign = outcomes["error request_malformed"]
+    most = sum(outcomes.values()) - outcomes["refused"] - foreign
+    least = sum(outcomes.values()) - sum(outcomes[each] for each in UNSEEN) - foreign
+    if least <= counted <= most:
+        return []
+    return [f"{route}: {counted} counted of {least} answered and {most} begun calls"]
+
+
+def wrongly_admitted(services: Iterable[ProtectedService]) -> list[str]:
+    """Return what came to a service without a valid token, and what came twice and must not."""
+    found = []
+    for service in services:
+        refused = [seen for seen in service.requests if seen.claims is None]
+        found += [f"{seen.method} {seen.target} came with {seen.refusal}" for seen in refused]
+        posts = Counter(seen.target for seen in service.requests if seen.method == "POST")
+        found += [f"POST {target} came {n} times" for target, n in posts.items() if n > 1]
+    return found
+
+
+def disturbed(traffic: Traffic, seconds: float) -> list[str]:
+    """Return what callers without faults of their own had to notice; none may wait so long."""
+    found = [f"undisturbed callers saw {n} times {what}" for what, n in traffic.bad.items()]
+    if not traffic.good:
+        found.append("undisturbed callers were not served")
+    if traffic.slowest > seconds:
+        found.append(f"an undisturbed caller waited {traffic.slowest:.1f} s")
+    return found

@@ -1,0 +1,93 @@
+"""The invariants of the runs of faults can fail: each is shown what it must find."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from contextlib import AsyncExitStack
+from dataclasses import replace
+
+import aiohttp
+import pytest
+
+from proxy.emulator.claims import CALLER, id_token_claims
+from proxy.emulator.service import ProtectedService
+from tests.chaos import invariants
+from tests.chaos.traffic import Traffic
+from tests.fakes import sessions
+from tests.fakes.lifelines import GET, OK, between, calling
+
+pytestmark = pytest.mark.skipif(
+    os.environ.get("TESTED_BUILD") == "compiled", reason="it is the tests that are tested"
+)
+
+NOW = 1_800_000_000.0
+NOWHERE = ("127.0.0.1", 0)
+
+
+def _saw(**outcomes: int) -> Traffic:
+    return Traffic(NOWHERE, {}, outcomes=Counter(outcomes))
+
+
+async def test_what_is_still_under_way_is_found_and_how_often_it_was_counted() -> None:
+    async with between() as (upstream, program, caller):
+        caller.send(GET)
+        end = await upstream.accept()
+
+        assert len(await invariants.still_busy(program, 0.2)) == 2  # in flight, and a connection
+        _ = await end.serve(OK)
+        await caller.until(lambda: caller.received, "the answer")
+        assert await invariants.still_busy(program) == []
+        text = await invariants.metrics(program)
+        for seen in (_saw(good=1), _saw(good=1, left=1), _saw(refused=9, left=1), _saw(cut=2)):
+            assert invariants.miscounted(text, seen) == []
+        for wrong in (_saw(good=2), _saw(refused=1), _saw(refused=1, **{"error draining": 2})):
+            assert len(invariants.miscounted(text, wrong)) == 1
+        before = await invariants.footprint(program)
+        async with AsyncExitStack() as stack:
+            for _ in range(invariants.MORE_DESCRIPTORS + 1):
+                one = await stack.enter_async_context(calling(program))
+                one.send(GET)
+                _ = await end.serve(OK)
+                await one.until(lambda one=one: one.received, "the answer")  # type: ignore[misc]  # a lambda's default
+            after = await invariants.footprint(program)
+            assert "descriptors grew" in " ".join(before.grown_to(after))
+
+
+async def test_a_call_without_a_token_is_found_and_a_post_that_came_twice() -> None:
+    async with (
+        ProtectedService(clock=lambda: NOW, tls=False) as service,
+        sessions.session() as session,
+    ):
+        claims = id_token_claims(CALLER, service.url, now=NOW, lifetime=60)
+        with_token = {"Authorization": f"Bearer {service.keys.sign(claims)}"}
+        for method, path in (("GET", "/a"), ("GET", "/a"), ("POST", "/b"), ("POST", "/c")):
+            await _call(session, method, service.url + path, with_token)
+
+        assert invariants.wrongly_admitted([service]) == []
+        await _call(session, "POST", service.url + "/b", with_token)
+        await _call(session, "GET", service.url + "/d", {})
+        found = invariants.wrongly_admitted([service])
+        assert [each.split(" ")[:2] for each in found] == [["GET", "/d"], ["POST", "/b"]]
+
+
+async def _call(
+    session: aiohttp.ClientSession, method: str, url: str, headers: dict[str, str]
+) -> None:
+    async with session.request(method, url, headers=headers) as answer:
+        await answer.read()
+
+
+def test_memory_that_grew_is_found_beyond_what_is_allowed() -> None:
+    before = invariants.Footprint(rss_bytes=10**8, descriptors=20)
+    at = replace(before, rss_bytes=10**8 + invariants.MORE_BYTES)
+
+    assert before.grown_to(at) == []
+    assert len(before.grown_to(replace(at, rss_bytes=at.rss_bytes + 1))) == 1
+
+
+def test_callers_without_faults_of_their_own_are_served_and_do_not_wait() -> None:
+    assert invariants.disturbed(replace(_saw(good=1), slowest=2.0), 2.0) == []
+    assert len(invariants.disturbed(replace(_saw(good=1), slowest=2.1), 2.0)) == 1
+    assert len(invariants.disturbed(_saw(good=1, cut=1), 2.0)) == 1
+    assert len(invariants.disturbed(_saw(), 2.0)) == 1
