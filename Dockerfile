@@ -10,7 +10,7 @@ ARG PYTHON=3.13
 FROM python:${PYTHON}-slim-bookworm AS build
 ARG EXTRAS=
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY locks ./locks
 COPY proxy ./proxy
 COPY cloud_run_auth_proxy ./cloud_run_auth_proxy

@@ -46,7 +46,7 @@ endif
 # Compiling leaves machine code beside the sources, and hides pyproject.toml while it runs: so it
 # happens in a copy, and the checkout stays pure.
 COPY_SOURCE = rm -rf build/source && mkdir -p build/source && \
-  cp -r pyproject.toml README.md LICENSE proxy cloud_run_auth_proxy build/source
+  cp -r pyproject.toml hatch_build.py README.md LICENSE proxy cloud_run_auth_proxy build/source
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

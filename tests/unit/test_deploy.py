@@ -360,6 +360,7 @@ def test_the_dockerfile_copies_only_what_the_context_holds() -> None:
 
     assert copied == [
         "pyproject.toml",
+        "hatch_build.py",
         "README.md",
         "LICENSE",
         "locks",
