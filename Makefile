@@ -23,6 +23,10 @@ DEV_STAMP    := $(VENV)/.dev
 NODE_STAMP   := $(NODE)/node_modules/.stamp
 COMPILED_STAMP := $(VENV)-compiled/.dev
 
+SITE       := docs/site
+SITE_VENV  := .venv-docs
+SITE_STAMP := $(SITE_VENV)/.stamp
+
 TOOLS       := .venv-tools
 TOOLS_STAMP := $(TOOLS)/.stamp
 LOCK        := $(TOOLS)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
@@ -50,7 +54,7 @@ COPY_SOURCE = rm -rf build/source && mkdir -p build/source && \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo install test cover rest lint format types check bench count fuzz wheel lock audit sbom clean
+.PHONY: help demo install test cover rest lint format types check bench count fuzz docs wheel lock audit sbom clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS='	' read -r name what; \
@@ -108,6 +112,10 @@ fuzz: $(DEV_STAMP) ## search for bytes that break a TARGET for SECONDS; see test
 	@$(BIN)/python -c "import atheris" 2>/dev/null || $(PIP) install --only-binary :all: atheris || true
 	$(BIN)/python -m tests.fuzz $(TARGET) --seconds $(SECONDS) $(ARGS)
 
+docs: $(SITE_STAMP) ## the documentation as a site, into build/site; any mistake in it is an error
+	NO_MKDOCS_2_WARNING=1 $(SITE_VENV)/bin/mkdocs build --strict --quiet
+	@echo build/site/index.html
+
 wheel: $(PYTHON_STAMP) ## both wheels, pure and compiled for this machine, into dist/; needs a C compiler
 	rm -f dist/*.whl
 	$(PIP) wheel --no-deps --wheel-dir dist .
@@ -120,6 +128,7 @@ lock: $(TOOLS_STAMP) ## choose the newest versions, and write them with their ha
 	$(LOCK) pyproject.toml --extra otel -o locks/run.txt
 	$(LOCK) pyproject.toml --extra dev -o locks/dev.txt
 	$(LOCK) locks/build.in -o locks/build.txt
+	$(LOCK) locks/docs.in -o locks/docs.txt
 
 audit: $(TOOLS_STAMP) ## look the locked versions up among known vulnerabilities; asks pypi.org
 	$(TOOLS)/bin/pip-audit --strict --disable-pip --require-hashes -r locks/run.txt
@@ -129,7 +138,7 @@ sbom: $(TOOLS_STAMP) ## what the image is made of, as CycloneDX, into dist/sbom.
 	$(TOOLS)/bin/cyclonedx-py requirements locks/run.txt --pyproject pyproject.toml -o dist/sbom.json
 
 clean: ## remove everything that these commands made
-	rm -rf $(VENV) $(VENV)-compiled $(TOOLS) $(NODE)/node_modules build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-compiled $(TOOLS) $(SITE_VENV) $(NODE)/node_modules $(SITE)/node_modules build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find proxy tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(PYTHON_STAMP):
@@ -147,6 +156,14 @@ $(PYTHON_STAMP):
 $(TOOLS_STAMP): $(PYTHON_STAMP)
 	@test -x $(TOOLS)/bin/python || $(BIN)/python -m venv $(TOOLS)
 	@$(TOOLS)/bin/python -m pip --disable-pip-version-check --quiet install uv pip-audit cyclonedx-bom
+	@touch $@
+
+# In an environment of its own, since nothing else needs it.
+$(SITE_STAMP): locks/docs.txt $(SITE)/package-lock.json $(SITE)/.npmrc | $(DEV_STAMP)
+	@echo "Installing what makes the site"
+	@test -x $(SITE_VENV)/bin/python || $(BIN)/python -m venv $(SITE_VENV)
+	@$(SITE_VENV)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r locks/docs.txt
+	@PATH="$(CURDIR)/$(BIN):$$PATH" npm --prefix $(SITE) ci --loglevel=error
 	@touch $@
 
 $(APP_STAMP): pyproject.toml $(PYTHON_STAMP)

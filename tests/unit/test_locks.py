@@ -12,6 +12,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
+SITE = (ROOT / "locks" / "docs.in").read_text().splitlines()[1:]
 HOOK = (ROOT / "locks" / "build.in").read_text().splitlines()[1:]
 
 
@@ -31,6 +32,7 @@ def locked(name: str) -> dict[str, tuple[str, int]]:
         ("run", [*PROJECT["dependencies"], *EXTRAS["otel"]]),
         ("dev", [*PROJECT["dependencies"], *EXTRAS["otel"], *EXTRAS["dev"]]),
         ("build", HOOK),
+        ("docs", SITE),
     ],
 )
 def test_what_is_asked_for_is_locked(name: str, wanted: list[str]) -> None:

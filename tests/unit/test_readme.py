@@ -43,20 +43,6 @@ def test_a_long_table_stands_in_a_page_of_its_own() -> None:
     assert max(table.count("\n") - 2 for table in tables) <= 15
 
 
-def test_every_page_is_reached_from_the_readme() -> None:
-    pages = sorted(page.relative_to(ROOT).as_posix() for page in (ROOT / "docs").glob("*.md"))
-
-    assert [page for page in pages if f"]({page})" not in README] == []
-
-
-def test_links_between_pages_lead_to_files() -> None:
-    linked = re.compile(r"\]\((?!https?:|#)([^)#]+)")
-    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
-    targets = [(page, name) for page in pages for name in linked.findall(page.read_text())]
-
-    assert [name for page, name in targets if not (page.parent / name).exists()] == []
-
-
 def test_the_changelog_begins_with_this_version() -> None:
     versions = re.findall(r"^## ([0-9.]+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
 
