@@ -1,13 +1,16 @@
-# Two stages: the first has pip and what it needs, the second only what runs.
+# Two stages on one base: the first has pip and what it needs, the second only what runs.
 #
 #   docker build --build-arg REVISION="$(git rev-parse HEAD)" -t cloud-run-auth-proxy .
 #
 # --build-arg EXTRAS=[otel] brings along what `pip install cloud-run-auth-proxy[otel]` would.
 # The image listens on nothing but loopback unless its configuration says otherwise.
 
-ARG PYTHON=3.13
+# By digest, so that the same sources make the same image: the index of all architectures, as
+# `docker buildx imagetools inspect python:3.13.15-slim-bookworm` names it.  The tag says what it is,
+# and has no effect beside a digest; Dependabot moves both.
+FROM python:3.13.15-slim-bookworm@sha256:ed86c82274b3c69b52fb5820f358f0bd7df0b603332063cb5c6e32bd220c3e6e AS base
 
-FROM python:${PYTHON}-slim-bookworm AS build
+FROM base AS build
 ARG EXTRAS=
 WORKDIR /src
 COPY pyproject.toml hatch_build.py README.md LICENSE ./
@@ -30,7 +33,7 @@ RUN HATCH_BUILD_HOOKS_ENABLE=1 \
 # Bytecode that is valid whatever happens to file times on the way into a registry.
  && python -m compileall -q -f --invalidation-mode unchecked-hash /opt/auth-proxy/lib
 
-FROM python:${PYTHON}-slim-bookworm
+FROM base
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="cloud-run-auth-proxy" \
       org.opencontainers.image.description="A sidecar that adds Google ID tokens to calls between Cloud Run services" \

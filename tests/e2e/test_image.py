@@ -28,7 +28,7 @@ OFFLINE = re.compile(r"Failed to establish a new connection|Could not find a ver
 
 
 def instructions(stage: int) -> list[str]:
-    """Return a stage's instructions as one line each, without comments."""
+    """Return a stage's instructions as one line each, without comments; stage 0 is the base."""
     lines = [line for line in DOCKERFILE.splitlines() if not line.lstrip().startswith("#")]
     whole = "\n".join(lines).replace("\\\n", " ")
     stages = re.split(r"^FROM .*$", whole, flags=re.MULTILINE)[1:]
@@ -41,7 +41,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("image")
     source = root / "src"
     source.mkdir()
-    for line in instructions(0):
+    for line in instructions(1):
         name, _, rest = line.partition(" ")
         if name == "COPY":
             copy(rest.split(), source)
@@ -98,7 +98,7 @@ def test_the_command_of_the_image_runs(installed: Path) -> None:
 
 
 def test_the_step_that_warms_the_image_up_loads_what_a_start_loads(installed: Path) -> None:
-    [warm_up] = re.findall(r'python -c "(.*)"', "\n".join(instructions(1)))
+    [warm_up] = re.findall(r'python -c "(.*)"', "\n".join(instructions(2)))
 
     loaded = run(installed, "python", "-c", f"{warm_up}; import sys; print(*sys.modules)").split()
 

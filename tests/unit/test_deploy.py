@@ -370,6 +370,14 @@ def test_the_dockerfile_copies_only_what_the_context_holds() -> None:
     assert [line[1:] for line in ignore if line.startswith("!")] == copied
 
 
+def test_both_stages_of_the_image_are_made_of_one_base_that_nobody_can_exchange() -> None:
+    """A tag can be moved to other contents, a digest cannot."""
+    base, *others = re.findall(r"^FROM (.+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+
+    assert re.fullmatch(r"python:3\.\d+\.\d+-slim-bookworm@sha256:[0-9a-f]{64} AS base", base)
+    assert others == ["base AS build", "base"]
+
+
 def test_the_image_ends_on_sigterm_and_needs_no_shell() -> None:
     last_stage = (ROOT / "Dockerfile").read_text().rpartition("\nFROM ")[2]
 
