@@ -16,8 +16,11 @@ from proxy.errors import Explained
 
 CONTENT_TYPE = "application/problem+json"
 
-# A name, not an address (RFC 9457, 3.1.1): docs/failures.md explains every reason.
-_TYPE = "urn:cloud-run-auth-proxy:reason:"
+TYPE = "urn:cloud-run-auth-proxy:reason:"
+"""What a problem's type begins with; the reason follows.
+
+A name, not an address (RFC 9457, 3.1.1): docs/reasons.md has a section for each.
+"""
 
 
 def recognises(request: Request) -> bool:  # noqa: ARG001 (the interface)
@@ -34,7 +37,7 @@ def answer(error: Explained, request: Request) -> ErrorAnswer:
 def members(error: Explained, request: Request) -> dict[str, Any]:
     """Return the members of the problem's object."""
     return {
-        "type": _TYPE + error.reason,
+        "type": TYPE + error.reason,
         "title": error.title,
         "status": error.status,
         "detail": error.detail,

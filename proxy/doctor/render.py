@@ -13,7 +13,7 @@ from typing import Any
 from proxy import __version__
 from proxy.config import show
 from proxy.config.model import Auth, Route
-from proxy.doctor.findings import Advice, Finding, Outcome, Report
+from proxy.doctor.findings import Advice, Finding, Outcome, Report, Step
 from proxy.frozen import frozen
 
 MARKS = {
@@ -111,14 +111,18 @@ def _heading(route: Route, width: int) -> Iterator[str]:
         yield f"  ({how})"
 
 
+def label(step: Step) -> str:
+    """Return what a step is called."""
+    return _LABELS.get(step.value, step.value)
+
+
 def _finding(finding: Finding, style: Style) -> Iterator[str]:
     mark = style.marks[finding.outcome]
     indent = " " * (2 + len(mark) + 1 + _LABEL_WIDTH)
     if style.colour:
         mark = f"\x1b[{_COLOURS[finding.outcome]}m{mark}\x1b[0m"
-    label = _LABELS.get(finding.step.value, finding.step.value)
     first, *more = _wrapped(finding.text, style.width - len(indent)) or [""]
-    yield f"  {mark} {label:{_LABEL_WIDTH}}{first}"
+    yield f"  {mark} {label(finding.step):{_LABEL_WIDTH}}{first}"
     for text in more:
         yield indent + text
     for note in finding.notes:

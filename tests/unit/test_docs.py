@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
+from typing import get_args
 
 import yaml
+
+from proxy.dialects import problem
+from proxy.doctor.findings import Reason, Step
+from proxy.doctor.render import label
+from proxy.errors import REASONS, PlatformError
+from proxy.plane.front_end import STATUSES
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -55,3 +63,70 @@ def test_links_between_pages_lead_to_files() -> None:
 
     assert len(targets) > 90
     assert [(name(p), link) for p, link in targets if not (p.parent / link).exists()] == []
+
+
+# Reasons
+
+
+def sections(page: str) -> dict[str, str]:
+    """Return the text below each heading of the second level that is a name."""
+    text = (DOCS / page).read_text()
+    return dict(re.findall(r"^## `(\w+)`\n\n(.+?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
+
+
+def test_every_reason_has_a_section_by_its_name_with_status_and_title() -> None:
+    found = sections("reasons.md")
+    own = {reason: text for reason, text in found.items() if reason in REASONS}
+
+    assert list(own) == list(REASONS)
+    for reason, text in own.items():
+        kind = REASONS[reason]
+        sent = "The upstream may have executed the request." if kind.sent_upstream else "Nothing"
+        assert text.startswith(f"{kind.status}. {kind.title}. {sent}"), reason
+
+
+def test_every_page_of_the_front_end_that_is_explained_has_a_section() -> None:
+    named = [reason for reason in sections("reasons.md") if reason not in REASONS]
+
+    assert named == [PlatformError(status, "", "").reason for status in sorted(STATUSES)]
+
+
+def test_the_type_of_a_problem_is_the_name_of_a_section() -> None:
+    assert f"`{problem.TYPE}NAME`" in (DOCS / "reasons.md").read_text()
+
+
+# Troubleshooting
+
+TROUBLE = (DOCS / "troubleshooting.md").read_text()
+
+
+def test_troubleshooting_has_the_steps_of_doctor_in_its_order_and_words() -> None:
+    steps = re.findall(r"^## (.+)$", TROUBLE, re.MULTILINE)
+
+    assert steps == [label(step) for step in Step]
+
+
+def test_troubleshooting_has_every_reason_of_doctor_in_its_order() -> None:
+    named = re.findall(r"^\| `(\w+)` \||`(upstream_\w+)`", TROUBLE, re.MULTILINE)
+
+    assert ["".join(each) for each in named] == list(get_args(Reason))
+
+
+def words_of(package: Path) -> set[str]:
+    """Return every text in the sources of `package`, with a … in place of what is filled in."""
+    found = set()
+    for source in package.glob("*.py"):
+        for node in ast.walk(ast.parse(source.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.add(node.value)
+            elif isinstance(node, ast.JoinedStr):
+                parts = [getattr(part, "value", None) for part in node.values]
+                found.add("".join(part if isinstance(part, str) else "…" for part in parts))
+    return found
+
+
+def test_what_doctor_is_quoted_with_it_says() -> None:
+    quoted = re.findall(r'\| "(.+?)" \|', TROUBLE)
+
+    assert len(quoted) > 30
+    assert [each for each in quoted if each not in words_of(ROOT / "proxy" / "doctor")] == []
