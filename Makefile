@@ -54,7 +54,7 @@ COPY_SOURCE = rm -rf build/source && mkdir -p build/source && \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo install test cover rest lint format types check bench count fuzz docs wheel lock audit sbom clean
+.PHONY: help demo install test cover rest lint format types check bench count fuzz docs manual wheel lock audit sbom clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS='	' read -r name what; \
@@ -115,6 +115,9 @@ fuzz: $(DEV_STAMP) ## search for bytes that break a TARGET for SECONDS; see test
 docs: $(SITE_STAMP) ## the documentation as a site, into build/site; any mistake in it is an error
 	NO_MKDOCS_2_WARNING=1 $(SITE_VENV)/bin/mkdocs build --strict --quiet
 	@echo build/site/index.html
+
+manual: $(DEV_STAMP) ## what shells complete and man(1) shows, from the flags: proxy/shell
+	$(BIN)/python -m tools.commands
 
 wheel: $(PYTHON_STAMP) ## both wheels, pure and compiled for this machine, into dist/; needs a C compiler
 	rm -f dist/*.whl

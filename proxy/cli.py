@@ -37,6 +37,9 @@ EMULATED = ("localhost:8443", "localhost:8988")
 """Where the emulated service and its metadata server listen; 8080, 8081 and 9090 have owners."""
 INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it.
 
+SHELLS = ("bash", "zsh", "fish")
+"""For which proxy/shell has a script that completes command lines."""
+
 _UNKNOWN_COLUMNS = 80
 
 
@@ -303,6 +306,11 @@ def _demo_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _completion_flags(parser: argparse.ArgumentParser) -> None:
+    names = "|".join(SHELLS)
+    parser.add_argument("shell", metavar=names, choices=SHELLS, help="which one reads it")
+
+
 def _no_flags(parser: argparse.ArgumentParser) -> None:
     del parser
 
@@ -468,6 +476,14 @@ def _schema(flags: argparse.Namespace) -> int:
     return 0
 
 
+def _completion(flags: argparse.Namespace) -> int:
+    from importlib import resources  # noqa: PLC0415 (for this command only)
+
+    script = resources.files("proxy").joinpath("shell", flags.shell)
+    sys.stdout.write(script.read_text(encoding="utf-8"))
+    return 0
+
+
 def _emulator(flags: argparse.Namespace) -> int:
     front, metadata = (
         _tcp_address("--listen", flags.listen),
@@ -537,5 +553,11 @@ COMMANDS = {
         Command("emulator", "emulate Cloud Run before an app", _emulator_flags, _emulator),
         Command("demo", "try everything on this machine, without Google", _demo_flags, _demo),
         Command("schema", "print the JSON Schema of the configuration", _no_flags, _schema),
+        Command(
+            "completion",
+            "print a script with which a shell completes command lines",
+            _completion_flags,
+            _completion,
+        ),
     )
 }

@@ -20,7 +20,7 @@ from proxy.config.problems import ConfigError
 from proxy.config.schema import schema
 
 NO_AUDIENCE = "AUDIENCE|ROUTE: an audience is one line of text, such as https://billing.example.com"
-COMMANDS = "run, check, doctor, token, wait, shutdown, emulator, demo, schema"
+COMMANDS = "run, check, doctor, token, wait, shutdown, emulator, demo, schema, completion"
 
 Reload = Callable[[], Config] | None
 

@@ -98,6 +98,12 @@ def test_the_wheel_holds_both_packages_marked_as_typed_and_no_tests(tmp_path: Pa
     packages = {name.partition("/")[0] for name in names} - {f"{TOP}.dist-info", f"{TOP}.data"}
     assert packages == {"proxy", "cloud_run_auth_proxy"}
     assert {f"{package}/py.typed" for package in packages} <= names
+    assert {name.partition(".data/data/")[2] for name in names if ".data/" in name} == {
+        "share/bash-completion/completions/cloud-run-auth-proxy",
+        "share/fish/vendor_completions.d/cloud-run-auth-proxy.fish",
+        "share/man/man1/cloud-run-auth-proxy.1",
+        "share/zsh/site-functions/_cloud-run-auth-proxy",
+    }
     assert {"proxy/ops/static/index.html", f"{TOP}.dist-info/licenses/LICENSE"} <= names
     assert not [name for name in names if "__pycache__" in name]
 
