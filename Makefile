@@ -54,7 +54,7 @@ COPY_SOURCE = rm -rf build/source && mkdir -p build/source && \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo install test cover rest lint format types check bench count fuzz docs manual wheel lock audit sbom clean
+.PHONY: help demo install test cover rest lint format types check bench count fuzz chaos docs manual wheel lock audit sbom clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS='	' read -r name what; \
@@ -63,6 +63,9 @@ help: ## list these commands
 # What `fuzz` attacks (`make fuzz TARGET=help` lists what there is), and for how long.
 TARGET  ?= requests
 SECONDS ?= 60
+
+# How many runs `chaos` makes; ARGS="--first 7" begins with seed 7.
+SEEDS ?= 10
 
 # `exec` replaces the shell: Ctrl-C then meets only make and the program, and a program that
 # ends with 0 leaves make nothing to complain about.
@@ -111,6 +114,9 @@ count: $(RUN_STAMP) ## instructions of an exchange and of a start, by callgrind;
 fuzz: $(DEV_STAMP) ## search for bytes that break a TARGET for SECONDS; see tests/fuzz
 	@$(BIN)/python -c "import atheris" 2>/dev/null || $(PIP) install --only-binary :all: atheris || true
 	$(BIN)/python -m tests.fuzz $(TARGET) --seconds $(SECONDS) $(ARGS)
+
+chaos: $(RUN_STAMP) ## SEEDS runs with faults everywhere in the network: what held; see docs/reliability.md
+	$(RUN) -m tests.chaos --seeds $(SEEDS) $(ARGS)
 
 docs: $(SITE_STAMP) ## the documentation as a site, into build/site; any mistake in it is an error
 	NO_MKDOCS_2_WARNING=1 $(SITE_VENV)/bin/mkdocs build --strict --quiet

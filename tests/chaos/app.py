@@ -1,9 +1,10 @@
 """The app behind the front: does what the path says, well or badly.
 
 ``/bytes/SEED/SIZE`` and ``/chunks/SEED/SIZE`` send a body that both ends can compute,
-``/upload/SEED/SIZE`` checks one, ``/chat`` switches to an echo; ``/reset``, ``/cut/SEED/SIZE``,
-``/stall`` and ``/garbage`` are upstreams in trouble: a reset instead of an answer, one in the
-middle of the body, silence, and bytes that are no HTTP.
+``/events/SEED/COUNT`` sends events one by one, ``/end/SEED/SIZE`` a body that only the end of its
+connection ends, ``/upload/SEED/SIZE`` checks one, ``/chat`` switches to an echo; ``/reset``,
+``/cut/SEED/SIZE``, ``/stall`` and ``/garbage`` are upstreams in trouble: a reset instead of an
+answer, one in the middle of the body, silence, and bytes that are no HTTP.
 """
 
 from __future__ import annotations
@@ -23,6 +24,11 @@ def body(seed: int, size: int) -> bytes:
     """Return the body that belongs to a seed."""
     start = seed % len(_PATTERN)
     return (_PATTERN[start:] + _PATTERN * (size // len(_PATTERN) + 1))[:size]
+
+
+def event(seed: int, number: int) -> bytes:
+    """Return one event of the stream that belongs to a seed."""
+    return b"data: %d of %d\n\n" % (number, seed)
 
 
 class App:
@@ -89,6 +95,12 @@ class App:
                 await _send(writer, seed, size, chunked=False)
             case "chunks":
                 await _send(writer, seed, size, chunked=True)
+            case "events":
+                await _send_events(writer, seed, size)
+            case "end":
+                writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + body(seed, size))
+                await writer.drain()
+                return False
             case "upload":
                 got = await _receive(reader, fields)
                 self.bad_uploads += got != body(seed, size)
@@ -115,6 +127,18 @@ async def _send(writer: asyncio.StreamWriter, seed: int, size: int, *, chunked: 
         await writer.drain()
     if chunked:
         writer.write(b"0\r\n\r\n")
+
+
+async def _send_events(writer: asyncio.StreamWriter, seed: int, count: int) -> None:
+    writer.write(
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    for number in range(count):
+        one = event(seed, number)
+        writer.write(b"%x\r\n%b\r\n" % (len(one), one))
+        await writer.drain()
+        await asyncio.sleep(0.001)
+    writer.write(b"0\r\n\r\n")
 
 
 async def _receive(reader: asyncio.StreamReader, fields: dict[str, str]) -> bytes:

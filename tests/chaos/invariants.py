@@ -19,9 +19,10 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from proxy.emulator.service import ProtectedService
-from tests.chaos.traffic import UNSEEN, Traffic
+from tests.chaos.traffic import UNSEEN
 from tests.fakes.program import Program
 
 SETTLE_SECONDS = 20.0
@@ -37,6 +38,25 @@ _BUSY = re.compile(
     r"^auth_proxy_(?:in_flight\{.*|upstream_connections\{.*state=\"(?:busy|dialling)\".*) [^0].*$",
     re.MULTILINE,
 )
+
+
+REASONS = {
+    "of the front",
+    "request_malformed",
+    "draining",
+    "overloaded",
+    "token_unavailable",
+    "token_timed_out",
+    "upstream_connect_failed",
+    "upstream_connect_timed_out",
+    "upstream_tls_failed",
+    "upstream_reset",
+    "upstream_timed_out",
+    "upstream_malformed",
+}
+"""The proxy's own errors that faults of others may lead to."""
+
+_A_BUG = re.compile(r"Traceback|never retrieved|never awaited|Exception in callback|internal_error")
 
 
 async def metrics(program: Program) -> str:
@@ -77,6 +97,17 @@ class Footprint:
         return found
 
 
+class Callers(Protocol):
+    """Those who call one route, and what they saw."""
+
+    slowest: float
+
+    @property
+    def good(self) -> int: ...
+    @property
+    def bad(self) -> dict[str, int]: ...
+
+
 async def footprint(program: Program) -> Footprint:
     """Measure a program of one process, with nothing in flight."""
     idle = total(await metrics(program), "auth_proxy_upstream_connections", 'state="idle"')
@@ -84,14 +115,25 @@ async def footprint(program: Program) -> Footprint:
     return Footprint(program.rss_bytes(), descriptors - int(idle))
 
 
-def miscounted(text: str, traffic: Traffic, route: str = "default") -> list[str]:
-    """Compare the metrics with what all callers of a route saw.
+async def grown(program: Program, before: Footprint, seconds: float = 5.0) -> list[str]:
+    """Wait until a program holds no more than before; return what it holds too much of."""
+    end = time.monotonic() + seconds
+    while found := before.grown_to(await footprint(program)):
+        if time.monotonic() > end:
+            break
+    return found
+
+
+def miscounted(
+    text: str, outcomes: Counter[str], route: str = "default", before: str = ""
+) -> list[str]:
+    """Compare what the metrics have counted since `before` with what all callers of a route saw.
 
     A call that ended without an answer may not have reached the proxy: it counts at most once.
     A request that no parser accepts belongs to no route.
     """
-    calls, outcomes = "auth_proxy_requests_total", traffic.outcomes
-    counted = int(total(text, calls, f'route="{route}"'))
+    name, label = "auth_proxy_requests_total", f'route="{route}"'
+    counted = int(total(text, name, label) - total(before, name, label))
     foreign = outcomes["error request_malformed"]
     most = sum(outcomes.values()) - outcomes["refused"] - foreign
     least = sum(outcomes.values()) - sum(outcomes[each] for each in UNSEEN) - foreign
@@ -111,7 +153,18 @@ def wrongly_admitted(services: Iterable[ProtectedService]) -> list[str]:
     return found
 
 
-def disturbed(traffic: Traffic, seconds: float) -> list[str]:
+def inexplicable(outcomes: Counter[str]) -> list[str]:
+    """Return the errors that no fault of others explains."""
+    errors = (each for each in outcomes if each.startswith("error "))
+    return [f"{outcomes[each]} times {each}" for each in errors if each[6:] not in REASONS]
+
+
+def complaints(program: Program) -> list[str]:
+    """Return what in the log is the program's own fault."""
+    return [f"in the log: {line[:300]}" for line in program.lines if _A_BUG.search(line)]
+
+
+def disturbed(traffic: Callers, seconds: float) -> list[str]:
     """Return what callers without faults of their own had to notice; none may wait so long."""
     found = [f"undisturbed callers saw {n} times {what}" for what, n in traffic.bad.items()]
     if not traffic.good:

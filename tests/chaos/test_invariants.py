@@ -40,9 +40,9 @@ async def test_what_is_still_under_way_is_found_and_how_often_it_was_counted() -
         assert await invariants.still_busy(program) == []
         text = await invariants.metrics(program)
         for seen in (_saw(good=1), _saw(good=1, left=1), _saw(refused=9, left=1), _saw(cut=2)):
-            assert invariants.miscounted(text, seen) == []
+            assert invariants.miscounted(text, seen.outcomes) == []
         for wrong in (_saw(good=2), _saw(refused=1), _saw(refused=1, **{"error draining": 2})):
-            assert len(invariants.miscounted(text, wrong)) == 1
+            assert len(invariants.miscounted(text, wrong.outcomes)) == 1
         before = await invariants.footprint(program)
         async with AsyncExitStack() as stack:
             for _ in range(invariants.MORE_DESCRIPTORS + 1):

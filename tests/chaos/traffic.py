@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
-from tests.chaos.app import PIECE, body
+from tests.chaos.app import PIECE, body, event
 from tests.fakes import leaks
 from tests.fakes.program import A_TOKEN
 
@@ -203,7 +203,14 @@ class Caller:
             raise UploadSilence if given else Silence from None
 
     async def send_head(
-        self, method: str, path: str, given: bytes = b"", *, chunked: bool = False, more: str = ""
+        self,
+        method: str,
+        path: str,
+        given: bytes = b"",
+        *,
+        chunked: bool = False,
+        more: str = "",
+        version: str = "1.1",
     ) -> None:
         """Begin a request."""
         _, writer = await self.connection()
@@ -213,7 +220,7 @@ class Caller:
         elif given:
             framing = f"Content-Length: {len(given)}\r\n"
         target = self._traffic.prefix + path
-        head = f"{method} {target} HTTP/1.1\r\nHost: localhost\r\n{framing}{more}\r\n"
+        head = f"{method} {target} HTTP/{version}\r\nHost: localhost\r\n{framing}{more}\r\n"
         writer.write(head.encode())
 
     async def answer(self) -> Answer:
@@ -224,6 +231,7 @@ class Caller:
         except (asyncio.IncompleteReadError, ConnectionError) as error:
             partial = error.partial if isinstance(error, asyncio.IncompleteReadError) else b""
             raise (Cut(b"") if partial else Silence) from None
+        leaks.look("the head of an answer", head)
         lines = head.split("\r\n")[:-2]
         pairs = (line.partition(":") for line in lines[1:])
         fields = {name.lower(): value.strip() for name, _, value in pairs}
@@ -362,6 +370,41 @@ async def _chat(caller: Caller) -> None:
         caller.hang_up()
 
 
+async def _events(caller: Caller) -> None:
+    seed, count = caller.choice.randrange(1000), caller.choice.randrange(30)
+    expected = b"".join(event(seed, number) for number in range(count))
+    try:
+        caller.judge(await caller.ask("GET", f"/events/{seed}/{count}"), expected)
+    except Cut as cut:
+        caller.judge_cut(cut, expected)
+        raise
+
+
+async def _old(caller: Caller) -> None:
+    """Ask in HTTP/1.0: the end of the connection ends the answer, and only a reset cuts it."""
+    caller.hang_up()
+    seed, size = caller.choice.randrange(1000), caller.choice.randrange(LARGE)
+    expected, got = body(seed, size), bytearray()
+    await caller.send_head("GET", f"/chunks/{seed}/{size}", version="1.0")
+    reader, _ = await caller.connection()
+    try:
+        while data := await reader.read(PIECE):
+            got += data
+    except ConnectionError:
+        raise (Cut(b"") if got else Silence) from None
+    if not got:
+        raise Silence
+    head, _, rest = bytes(got).partition(b"\r\n\r\n")
+    found = re.search(rb"x-auth-proxy-error: (\w+)", head)
+    if found is not None:
+        caller.saw(f"error {found[1].decode()}")
+    elif rest == expected:
+        caller.saw("good")
+    else:
+        caller.problem(f"{len(rest)} of {len(expected)} bytes, ended neatly, after {head!r}")
+    caller.hang_up()
+
+
 async def _leave_early(caller: Caller) -> None:
     """Ask for much, read a little, and go away."""
     seed = caller.choice.randrange(1000)
@@ -426,6 +469,9 @@ ACTIONS: Mapping[str, Action] = {
     "small": _download("bytes", 1000),
     "large": _download("bytes", LARGE),
     "chunks": _download("chunks", LARGE),
+    "until the end": _download("end", LARGE),
+    "events": _events,
+    "old": _old,
     "upload": _upload(chunked=False),
     "upload in chunks": _upload(chunked=True),
     "chat": _chat,

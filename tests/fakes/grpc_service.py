@@ -1,11 +1,13 @@
 """A gRPC service on grpcio that does what a request says, and a private one that checks tokens.
 
 Requests and responses are bytes: the first line of a request is JSON, what follows is padding.
+With a ``seed`` in it, answers are what `content` makes of that.
 """
 
 from __future__ import annotations
 
 import json
+import random
 import threading
 import time
 from collections import Counter
@@ -39,6 +41,11 @@ OPTIONS = (
 )
 
 
+def content(size: int, seed: int | None) -> bytes:
+    """Return the bytes that belong to a seed, zeros without one."""
+    return bytes(size) if seed is None else random.Random(seed).randbytes(size)  # noqa: S311 (no secret)
+
+
 def request(padding: int = 0, **says: Any) -> bytes:
     """Return a request that says these things and has so many bytes of padding."""
     return json.dumps(says).encode() + b"\n" + bytes(padding)
@@ -64,6 +71,8 @@ class GrpcService:
         """By method."""
         self.seen: list[dict[str, list[str | bytes]]] = []
         """The metadata of each call."""
+        self.refused: list[str] = []
+        """What was wrong with calls that had no valid token."""
         self.cancelled = threading.Semaphore(0)
         """Released for each call that its client gave up."""
         self._keys = keys
@@ -119,6 +128,7 @@ class GrpcService:
         # The tokens of the emulated metadata server are real in time too.
         found = verify(token, self._keys, {self.audience}, time.time())  # noqa: TID251 (a fake)
         if scheme != "Bearer" or isinstance(found, Refusal):
+            self.refused.append(f"{len(tokens)} tokens: {found}")
             context.abort(grpc.StatusCode.UNAUTHENTICATED, f"{len(tokens)} tokens: {found}")
 
 
@@ -177,13 +187,13 @@ def _empty(given: bytes, context: Any) -> bytes:
 def _unary(given: bytes, context: Any) -> bytes:
     says = _says(given)
     _apply(says, context)
-    return bytes(says.get("size", 0))
+    return content(says.get("size", 0), says.get("seed"))
 
 
 def _output(given: bytes, context: Any) -> Iterator[bytes]:
     says = _says(given)
     for size in says["sizes"]:
-        yield bytes(size)
+        yield content(size, says.get("seed"))
     _apply(says, context)
 
 
@@ -196,7 +206,7 @@ def _full_duplex(given: Iterator[bytes], context: Any) -> Iterator[bytes]:
     for one in given:
         says = _says(one)
         for size in says.get("sizes", ()):
-            yield bytes(size)
+            yield content(size, says.get("seed"))
         _apply(says, context)
 
 

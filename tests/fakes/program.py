@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -59,15 +59,21 @@ class Program(Child):
     """
 
     def __init__(
-        self, config: str | None, *arguments: str, env: Mapping[str, str] | None = None
+        self,
+        config: str | None,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        within: Sequence[str] = (),
     ) -> None:
+        """`within` is a command that becomes the proxy, which it is given, after its own work."""
         self._home = tempfile.TemporaryDirectory(prefix="auth-proxy-")
         home = Path(self._home.name)
         self.config_file = home / "proxy.yaml"
         if config is not None:
             self.config_file.write_text(config)
             arguments = ("run", "--config", str(self.config_file), *arguments)
-        super().__init__([COMMAND, *arguments], env=plain_environment(home, env or {}), cwd=home)
+        argv = [*within, str(COMMAND), *arguments]
+        super().__init__(argv, env=plain_environment(home, env or {}), cwd=home)
         self.listeners: list[str] = []
         self.admin = ""
 
