@@ -304,6 +304,7 @@ class Server:
             if address in built.tables:
                 host.table = built.tables[address]
                 host.head_limit = built.head_limits[address]
+                host.limit_resets(built.reset_limits[address])
             else:
                 # Its connections go on with what they know until their next response.
                 host.retire()

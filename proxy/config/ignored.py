@@ -6,6 +6,7 @@ for the day on which another one is changed.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -44,6 +45,7 @@ def in_document(
         yield Ignored("defaults.allow_credentials", "no route has allow_origins")
     for route, entry in routes:
         yield from _in_route(route, _keys(entry))
+    yield from _beside_others(routes)
 
 
 def _keys(entry: Entry | None) -> Mapping[str, Entry]:
@@ -68,6 +70,20 @@ def _in_route(route: Route, keys: Mapping[str, Entry]) -> Iterator[Ignored]:
         yield Ignored(f"routes.{route.name}.ca_file", "the upstream is plain http")
     if "egress_proxy" in keys:
         yield from _beside_proxy(route)
+
+
+def _beside_others(routes: Iterable[tuple[Route, Entry]]) -> Iterator[Ignored]:
+    """Yield the limits of callers' connections that other routes of the same listeners exceed."""
+    most: dict[Address, float] = {}
+    for route, _ in routes:
+        for address in route.listen:
+            most[address] = max(most.get(address, 0), route.limits.resets or math.inf)
+    for route, entry in routes:
+        is_own = "resets" in _keys(_keys(entry).get("limits"))
+        own = route.limits.resets or math.inf
+        if is_own and all(most[address] > own for address in route.listen):
+            what = f"routes.{route.name}.limits.resets"
+            yield Ignored(what, "another route of its listener allows more")
 
 
 def _beside_proxy(route: Route) -> Iterator[Ignored]:

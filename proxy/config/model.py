@@ -321,6 +321,10 @@ class Limits:
         metadata=doc("request line and fields; of responses too", kind="size"),
     )
     body_bytes: int = field(default=0, metadata=doc("request body", kind="size"))
+    resets: int = field(
+        default=2000,
+        metadata=doc("exchanges an HTTP/2 caller may give up unanswered", kind="count", minimum=0),
+    )
 
 
 @frozen(kw_only=True)

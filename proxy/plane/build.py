@@ -25,7 +25,7 @@ from proxy.plane.http2.pool import StreamPool
 from proxy.plane.limit import ConnectionLimit
 from proxy.plane.plane import Plane, Table
 from proxy.plane.pools import Pools
-from proxy.plane.prepared import PreparedRoute, Unresolved, head_limit
+from proxy.plane.prepared import PreparedRoute, Unresolved, head_limit, reset_limit
 from proxy.plane.stats import Connections, DestinationStats
 from proxy.plane.sweeper import LONGEST_TICK, tick_for
 from proxy.plane.trust import HTTP2, fingerprint
@@ -94,6 +94,8 @@ class Built:
     tables: dict[Address, Table]
     head_limits: dict[Address, int]
     """The largest head that any route of each listener takes (bytes)."""
+    reset_limits: dict[Address, float]
+    """How many exchanges any route of each listener lets a caller give up unanswered."""
     routes: dict[str, PreparedRoute]
     pools: dict[_PoolKey, Pools]
     tick: float
@@ -133,6 +135,7 @@ class Builder:
         """
         tables: dict[Address, Table] = {each: RoutingTable() for each in config.listeners}
         head_limits = dict.fromkeys(tables, 0)
+        resets = dict.fromkeys(tables, 0.0)
         routes: dict[str, PreparedRoute] = {}
         pools: dict[_PoolKey, Pools] = {}
         tick = LONGEST_TICK
@@ -143,6 +146,7 @@ class Builder:
             add_route(tables, route, waiting or routes[route.name])
             for address in route.listen:
                 head_limits[address] = max(head_limits[address], head_limit(route.limits))
+                resets[address] = max(resets[address], reset_limit(route.limits))
             timeouts = route.timeouts
             tick = min(tick, tick_for((timeouts.response, timeouts.idle, timeouts.total)))
             yield
@@ -152,7 +156,7 @@ class Builder:
                 unused.append(each)
             if count % _LOOKS == 0:
                 yield
-        return Built(tables, head_limits, routes, pools, tick, unused)
+        return Built(tables, head_limits, resets, routes, pools, tick, unused)
 
     def adopt(self, built: Built) -> None:
         """Put in force what was built; closing what is `unused` is left to the caller."""

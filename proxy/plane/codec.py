@@ -21,8 +21,8 @@ from typing import Final, Protocol
 
 from proxy.errors import ProxyError
 from proxy.plane.head import NOBODY, RequestHead, ResponseHead
-from proxy.plane.http2.budget import Budget
 from proxy.plane.http2.share import Share
+from proxy.plane.http2.tolls import Allowance
 from proxy.plane.sweeper import Sweeper
 
 UNCONNECTED: Final = asyncio.Transport()
@@ -199,8 +199,10 @@ class Host(Protocol):
 
     head_limit: int
     """Bytes of the largest request head that any route takes."""
-    allowance: Budget
-    """What callers in HTTP/2 may cost all together (see `proxy.plane.http2.tolls`)."""
+    allowance: Allowance
+    """What callers in HTTP/2 may cost (see `proxy.plane.http2.tolls`)."""
+    resets: Allowance | None
+    """How many exchanges they may give up unanswered; None for any number."""
     share: Share
     """What they take together of a turn of the loop."""
     sweeper: Sweeper

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -19,7 +20,7 @@ from proxy.plane.guard import CAME_THROUGH, HOST, METHOD, refused_method
 from proxy.plane.head import NOBODY, RequestHead
 from proxy.plane.http1.downstream import Http1Downstream
 from proxy.plane.http2.share import Share
-from proxy.plane.http2.tolls import shared_by_all
+from proxy.plane.http2.tolls import Allowance, reset_allowance, work_allowance
 from proxy.plane.prepared import PreparedRoute, Unresolved
 from proxy.plane.stats import Reporter, Stats
 from proxy.plane.sweeper import Sweeper
@@ -160,7 +161,8 @@ class ListenerHost:
     def __init__(self, plane: Plane) -> None:
         self._plane = plane
         self.sweeper = plane.sweeper
-        self.allowance = shared_by_all(plane.clock)
+        self.allowance = work_allowance(plane.clock)
+        self.resets: Allowance | None = None
         self.share = Share()
         self.draining = plane.draining
         """Whether connections shall end with their next response."""
@@ -173,6 +175,12 @@ class ListenerHost:
         self.on_path = False
         """Whether it is a Unix socket, whose callers may name its path in place of a host."""
         plane.opened(self)
+
+    def limit_resets(self, limit: float) -> None:
+        """Let callers give up so many exchanges unanswered; infinity for any number."""
+        before = self.resets.burst if self.resets else math.inf
+        if limit != before:
+            self.resets = None if limit == math.inf else reset_allowance(limit, self._plane.clock)
 
     def connection(self) -> Detector:
         """Return what serves a connection that is accepted."""
@@ -241,6 +249,7 @@ class _Crowded:
         self.on_path = host.on_path
         self.sweeper = host.sweeper
         self.allowance = host.allowance
+        self.resets = host.resets
         self.share = host.share
         self.opened = host.opened
         self.emptied = host.emptied

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Callable
@@ -35,6 +36,11 @@ _FORWARDED = re.compile(rb"\r\n(?i:" + spelling(FORWARDED_AUTHORIZATION) + rb"):
 def head_limit(limits: Limits) -> int:
     """Return the bytes of the largest head that `limits` lets pass."""
     return limits.header_bytes or sys.maxsize
+
+
+def reset_limit(limits: Limits) -> float:
+    """Return how many exchanges `limits` let a caller give up unanswered."""
+    return float(limits.resets) or math.inf
 
 
 def _redirects(config: Route, destinations: tuple[Destination, ...]) -> Redirects | None:

@@ -34,6 +34,7 @@ class _Host:
         self.head_limit = ordinary.head_limit
         self.sweeper = ordinary.sweeper
         self.allowance = ordinary.allowance
+        self.resets = ordinary.resets
         self.share = ordinary.share
         self.opened = ordinary.opened
         self.emptied = ordinary.emptied

@@ -7,7 +7,7 @@ from typing import Any
 from proxy.plane.http2.connection import Connection, StreamState
 from proxy.plane.http2.fields import Fields
 from proxy.plane.http2.standard import Code, ConnectionFault
-from proxy.plane.http2.tolls import Tolls
+from proxy.plane.http2.tolls import Tolls, work_allowance
 
 Event = tuple[Any, ...]
 
@@ -69,7 +69,8 @@ class Recorded(Connection[RecordedStream]):
         self, head_limit: int = LIMIT, *, client: bool = False, now: float = 0.0, most: int = 100
     ) -> None:
         """`most` is how many streams the peer may have open at once."""
-        super().__init__(head_limit, Tolls(lambda: now), client=client)
+        tolls = Tolls(work_allowance(lambda: now, alone=True))
+        super().__init__(head_limit, tolls, client=client)
         self.events: list[Event] = []
         self._most = most
 

@@ -190,6 +190,7 @@ class Wired:
             pools.close()
         self.host.table = built.tables[ANY]
         self.host.head_limit = built.head_limits[ANY]
+        self.host.limit_resets(built.reset_limits[ANY])
 
     async def serve_tls(self, ca_file: Path, **changes: Any) -> None:
         """Serve one route to the scripted upstream, which must have been started with TLS."""

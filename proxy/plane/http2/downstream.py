@@ -16,15 +16,7 @@ from proxy.plane.http2.frames import MAX_CONCURRENT_STREAMS
 from proxy.plane.http2.heads import read_request, read_trailers, rest_of_request
 from proxy.plane.http2.share import MUCH_WORK
 from proxy.plane.http2.standard import LAST_STREAM, Code, ConnectionFault
-from proxy.plane.http2.tolls import (
-    FAULT,
-    GIVEN_UP,
-    GIVEN_UP_AT_ONCE,
-    REFUSED_HEAD,
-    REFUSED_STREAM,
-    TALK,
-    Tolls,
-)
+from proxy.plane.http2.tolls import AT_ONCE, FAULT, REFUSED_HEAD, REFUSED_STREAM, TALK, Tolls
 from proxy.plane.leaving import send_fin
 
 MOST_STREAMS: Final = 1000
@@ -58,7 +50,9 @@ class AnsweringStream(Stream):
 
     protocol = "h2"
 
-    __slots__ = ("_connection", "_early_code", "_left", "_sink", "stalls_until")
+    __slots__ = (
+        "_connection", "_early_code", "_is_answered", "_left", "_sink", "stalls_until",
+    )  # fmt: skip
 
     def __init__(self, connection: Http2Downstream, number: int) -> None:
         super().__init__(connection)
@@ -67,6 +61,8 @@ class AnsweringStream(Stream):
         self._sink: RequestSink | None = None
         self._early_code = Code.NO_ERROR
         """What ends a request whose response is complete before it is."""
+        self._is_answered = False
+        """Whether the final head of an answer has come."""
         self.stalls_until = math.inf
         """When a finished response is given up if the caller still takes nothing of it, or a
         request is reset that was answered and does not end."""
@@ -119,9 +115,10 @@ class AnsweringStream(Stream):
 
     def take_reset(self, code: int) -> None:  # noqa: ARG002 (a caller needs no reason)
         """Take a cancelled request: the caller wants no answer any more."""
-        if not self.local_ended:
+        allowance = self._connection.host.resets
+        if not self._is_answered and allowance is not None:
             at_once = self.id > self._connection.older
-            self.endpoint.tolls.charge(GIVEN_UP_AT_ONCE if at_once else GIVEN_UP)
+            self.endpoint.tolls.charge_reset(allowance, AT_ONCE if at_once else 1.0)
         self.endpoint.forget(self)
         self.lost(None)
 
@@ -187,6 +184,7 @@ class AnsweringStream(Stream):
 
     def write_head(self, head: ResponseHead) -> None:
         """Send the final head; see `DownstreamCodec`."""
+        self._is_answered = True
         self._head = b"\r\n:status: %d%b" % (head.status, head.fields)
         self.never_indexed = head.never_indexed
 
@@ -239,8 +237,7 @@ class Http2Downstream(Endpoint[AnsweringStream], asyncio.Protocol):
     )  # fmt: skip
 
     def __init__(self, host: Host) -> None:
-        tolls = Tolls(host.sweeper.clock, host.allowance)
-        super().__init__(host.head_limit, host.sweeper, tolls, client=False)
+        super().__init__(host.head_limit, host.sweeper, Tolls(host.allowance), client=False)
         self.host = host
         self._share = host.share
         self._late = 0

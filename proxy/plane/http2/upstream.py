@@ -22,7 +22,7 @@ from proxy.plane.http2.fields import Fields
 from proxy.plane.http2.frames import SETTINGS
 from proxy.plane.http2.heads import read_response, read_trailers, request_lines
 from proxy.plane.http2.standard import LAST_STREAM, Code, ConnectionFault, name_of
-from proxy.plane.http2.tolls import LENIENCY, TALK, Tolls
+from proxy.plane.http2.tolls import LENIENCY, TALK, Tolls, work_allowance
 from proxy.plane.sweeper import Sweeper
 from proxy.plane.tls import TlsTransport
 from proxy.plane.unread import unread, watched
@@ -261,7 +261,7 @@ class Http2Upstream(Endpoint[AskingStream], asyncio.BufferedProtocol):
     )  # fmt: skip
 
     def __init__(self, pool: Pool, head_limit: int, sweeper: Sweeper, *, tls: bool) -> None:
-        tolls = Tolls(sweeper.clock, leniency=LENIENCY)
+        tolls = Tolls(work_allowance(sweeper.clock, alone=True), leniency=LENIENCY)
         super().__init__(head_limit, sweeper, tolls, client=True)
         self._pool = pool
         self.scheme = b"https" if tls else b"http"

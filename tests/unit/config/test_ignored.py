@@ -219,3 +219,28 @@ def test_what_is_ignored_makes_no_other_configuration() -> None:
 def test_roots_count_where_any_destination_is_encrypted(tmp_path: Path) -> None:
     lead = f"upstream: ['{LOCAL}', 'https://localhost'], auth: none, ca_file: "
     assert ignored(one_route(f'{lead}"{ca_file(tmp_path)}"')) == []
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "ignored_ones"),
+    [
+        ("limits: {resets: 5}", "", ["one"]),
+        ("limits: {resets: 2000}", "", []),
+        ("limits: {resets: 2001}", "", []),
+        ("limits: {resets: 5}", "limits: {resets: 6}", ["one"]),
+        ("limits: {resets: 5}", "limits: {resets: 0}", ["one"]),
+        ("limits: {resets: 0}", "limits: {resets: 6}", ["two"]),
+        ("limits: {resets: 5}, listen: 8085", "", []),
+        ("limits: {in_flight: 5}", "limits: {resets: 6000}", []),
+    ],
+)
+def test_a_listener_s_limit_is_the_largest_of_its_routes(
+    one: str, two: str, ignored_ones: list[str]
+) -> None:
+    text = f"""
+routes:
+  one: {{upstream: {UPSTREAM}, path: /1, {one}}}
+  two: {{upstream: {UPSTREAM}, path: /2, {two}}}
+"""
+    why = "another route of its listener allows more"
+    assert ignored(text) == [f"routes.{name}.limits.resets: {why}" for name in ignored_ones]

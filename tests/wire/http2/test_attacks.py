@@ -135,7 +135,7 @@ async def test_answers_that_nobody_reads_do_not_pile_up(wired: Wired) -> None:
         caller.pause()
         (connection,) = wired.plane.connections
         # So that it is not the number of pings that ends it.
-        connection.tolls._account.balance = wired.host.allowance.balance = 1e12  # type: ignore[attr-defined]  # an HTTP/2 connection
+        connection.tolls.work.own.balance = 1e12  # type: ignore[attr-defined]  # an HTTP/2 connection
         sent = 0
         while not connection.is_closed and sent < 64 * KIB:  # type: ignore[attr-defined]  # an HTTP/2 connection
             caller.send(frame("PING", 0, 0, bytes(8)) * 900)
