@@ -54,15 +54,16 @@ COPY_SOURCE = rm -rf build/source && mkdir -p build/source && \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo install test cover rest lint format types check bench count fuzz chaos docs manual wheel lock audit sbom clean
+.PHONY: help demo install test cover rest lint format types check bench count fuzz chaos soak docs manual wheel lock audit sbom clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS='	' read -r name what; \
 	do printf '  make %-8s %s\n' "$$name" "$$what"; done
 
-# What `fuzz` attacks (`make fuzz TARGET=help` lists what there is), and for how long.
+# What `fuzz` attacks (`make fuzz TARGET=help` lists what there is), and for how long: 60 s, `soak`
+# for two hours.
 TARGET  ?= requests
-SECONDS ?= 60
+SECONDS ?=
 
 # How many runs `chaos` makes; ARGS="--first 7" begins with seed 7.
 SEEDS ?= 10
@@ -113,7 +114,10 @@ count: $(RUN_STAMP) ## instructions of an exchange and of a start, by callgrind;
 # atheris has no wheel for some Pythons and systems; without it inputs are damaged at random.
 fuzz: $(DEV_STAMP) ## search for bytes that break a TARGET for SECONDS; see tests/fuzz
 	@$(BIN)/python -c "import atheris" 2>/dev/null || $(PIP) install --only-binary :all: atheris || true
-	$(BIN)/python -m tests.fuzz $(TARGET) --seconds $(SECONDS) $(ARGS)
+	$(BIN)/python -m tests.fuzz $(TARGET) --seconds $(or $(SECONDS),60) $(ARGS)
+
+soak: $(DEV_STAMP) ## everything at once for SECONDS: memory and descriptors stay level, calls end as they should
+	$(BIN)/python -m tests.soak --seconds $(or $(SECONDS),7200) $(ARGS)
 
 chaos: $(RUN_STAMP) ## SEEDS runs with faults everywhere in the network: what held; see docs/reliability.md
 	$(RUN) -m tests.chaos --seeds $(SEEDS) $(ARGS)

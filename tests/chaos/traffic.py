@@ -85,6 +85,8 @@ class Traffic:
     """What paths begin with: it chooses the route."""
     slowest: float = 0.0
     """Seconds that the slowest call took."""
+    pause: float = 0.0
+    """Seconds between two calls of one caller."""
     outcomes: Counter[str] = field(default_factory=Counter)
     """By what happened; ``error REASON`` for the proxy's own."""
     first_trouble: dict[str, float] = field(default_factory=dict)
@@ -145,6 +147,8 @@ class Caller:
         while not self._traffic.is_stopping:
             (name,) = self.choice.choices(names, weights)
             await self._do(name)
+            if self._traffic.pause:
+                await asyncio.sleep(self._traffic.pause)
         self.hang_up()
 
     async def _do(self, name: str) -> None:
