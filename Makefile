@@ -151,7 +151,7 @@ sbom: $(TOOLS_STAMP) ## what the image is made of, as CycloneDX, into dist/sbom.
 	$(TOOLS)/bin/cyclonedx-py requirements locks/run.txt --pyproject pyproject.toml -o dist/sbom.json
 
 clean: ## remove everything that these commands made
-	rm -rf $(VENV) $(VENV)-compiled $(TOOLS) $(SITE_VENV) $(NODE)/node_modules $(SITE)/node_modules build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-compiled $(TOOLS) $(SITE_VENV) $(NODE)/node_modules $(SITE)/node_modules tests/e2e/clients/runtimes/node_modules build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find proxy tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(PYTHON_STAMP):

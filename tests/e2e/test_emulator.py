@@ -21,7 +21,7 @@ from aiohttp import web
 from proxy.emulator.serving import LOOPBACK, Serving
 from tests.fakes import sessions
 from tests.fakes.child import Child, plain_environment, run
-from tests.fakes.program import COMMAND, Program, command
+from tests.fakes.program import COMMAND, Program, command, free_ports
 
 PARTS = 3
 GOOGLE = "Google Frontend"
@@ -293,14 +293,6 @@ async def test_the_recipe_of_the_docs_works_as_it_stands(tmp_path: Path, app: st
 
     assert (done.code, done.err) == (0, ""), done
     assert json.loads(done.out)["path"] == "/orders"
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server((LOOPBACK, 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 def shell_blocks() -> list[str]:

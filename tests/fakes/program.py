@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import signal
+import socket
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,15 @@ SHOWN = (
 """What the admin listener shows, by path and what is accepted."""
 
 ADMIN_SECONDS = 10.0
+
+
+def free_ports(count: int) -> list[int]:
+    """Return so many ports that are free just now, for what has to know its port beforehand."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports: list[int] = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
 
 
 async def command(
