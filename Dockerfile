@@ -24,7 +24,11 @@ RUN pip --no-cache-dir download --only-binary :all: --require-hashes --dest /whe
  && python -m venv /opt/build \
  && /opt/build/bin/pip --no-cache-dir install --only-binary :all: --require-hashes \
       -r locks/build.txt
-RUN HATCH_BUILD_HOOKS_ENABLE=1 \
+# The same sources make the same files: times are those of the commit, and mypyc and the compiler of
+# bytecode go through sets in one order.
+ARG SOURCE_DATE_EPOCH=1580601600
+RUN export PYTHONHASHSEED=0 \
+ && HATCH_BUILD_HOOKS_ENABLE=1 \
     /opt/build/bin/pip --no-cache-dir wheel --no-build-isolation --no-deps \
       --wheel-dir /wheels . \
  && python -m venv --without-pip /opt/auth-proxy \
@@ -35,9 +39,14 @@ RUN HATCH_BUILD_HOOKS_ENABLE=1 \
 
 FROM base
 ARG REVISION=unknown
+ARG VERSION=unknown
+ARG SOURCE=https://github.com/cloud-run-auth-proxy/cloud-run-auth-proxy
 LABEL org.opencontainers.image.title="cloud-run-auth-proxy" \
       org.opencontainers.image.description="A sidecar that adds Google ID tokens to calls between Cloud Run services" \
       org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.source="${SOURCE}" \
+      org.opencontainers.image.url="${SOURCE}" \
+      org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 COPY --from=build /opt/auth-proxy /opt/auth-proxy
 ENV PATH=/opt/auth-proxy/bin:$PATH \

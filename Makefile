@@ -27,6 +27,13 @@ SITE       := docs/site
 SITE_VENV  := .venv-docs
 SITE_STAMP := $(SITE_VENV)/.stamp
 
+# What builds packages, by version and hash; the program's own libraries are not among it.
+BUILD       := .venv-build
+BUILD_STAMP := $(BUILD)/.stamp
+# The time in what is built, so that the same commit makes the same files; a fixed day without git.
+sdist wheel wheels: export SOURCE_DATE_EPOCH ?= \
+  $(shell git log -1 --pretty=%ct 2>/dev/null || echo 1580601600)
+
 TOOLS       := .venv-tools
 TOOLS_STAMP := $(TOOLS)/.stamp
 LOCK        := $(TOOLS)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
@@ -54,7 +61,7 @@ COPY_SOURCE = rm -rf build/source && mkdir -p build/source && \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo install test cover rest lint format types check bench count fuzz chaos soak docs manual wheel lock audit sbom clean
+.PHONY: help demo install test cover rest lint format types check bench count fuzz chaos soak docs manual sdist wheel wheels smoke notes checksums rehearse lock audit sbom clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS='	' read -r name what; \
@@ -129,12 +136,38 @@ docs: $(SITE_STAMP) ## the documentation as a site, into build/site; any mistake
 manual: $(DEV_STAMP) ## what shells complete and man(1) shows, from the flags: proxy/shell
 	$(BIN)/python -m tools.commands
 
-wheel: $(PYTHON_STAMP) ## both wheels, pure and compiled for this machine, into dist/; needs a C compiler
-	rm -f dist/*.whl
-	$(PIP) wheel --no-deps --wheel-dir dist .
+sdist: $(BUILD_STAMP) ## the sdist and the pure wheel, into dist/
+	rm -f dist/*.tar.gz dist/*-none-any.whl
+	$(BUILD)/bin/python -m hatchling build -t sdist -t wheel -d dist
+
+wheel: $(BUILD_STAMP) ## the wheel compiled for this machine, into dist/; needs a C compiler
+	rm -f dist/*-linux_*.whl
 	$(COPY_SOURCE)
-	HATCH_BUILD_HOOKS_ENABLE=1 $(PIP) wheel --no-deps --wheel-dir dist ./build/source
+	HATCH_BUILD_HOOKS_ENABLE=1 $(BUILD)/bin/python -m pip --disable-pip-version-check --quiet \
+	  wheel --no-build-isolation --no-deps --wheel-dir dist ./build/source
 	@ls dist/*.whl
+
+wheels: $(TOOLS_STAMP) ## of the sdist in dist/, compiled wheels for all Pythons; on Linux it needs Docker
+	$(TOOLS)/bin/cibuildwheel --output-dir dist dist/*.tar.gz
+
+smoke: $(RUN_STAMP) ## one call through the program, as each wheel is tried
+	$(RUN) tools/smoke.py
+
+notes: $(PYTHON_STAMP) ## what the changelog says of this version, or of VERSION=0.1.0
+	@$(BIN)/python -m tools.release notes $(VERSION)
+
+checksums: ## of all that lies in dist/, into dist/SHA256SUMS
+	cd dist && sha256sum $$(ls | grep -v SHA256SUMS) > SHA256SUMS
+
+# The image is built by tests/e2e/test_image.py, the workflows are judged by tests/e2e/test_workflows.py.
+rehearse: $(PYTHON_STAMP) ## all of a release that can be tried on this machine, before its tag
+	$(BIN)/python -m tools.release check
+	rm -rf dist
+	$(MAKE) sdist wheel sbom notes
+	for wheel in dist/*.whl; do $(BIN)/python -m venv --clear build/smoke && \
+	  build/smoke/bin/pip --disable-pip-version-check --quiet install $$wheel && \
+	  build/smoke/bin/python tools/smoke.py || exit 1; done
+	$(MAKE) checksums
 
 # For every system and version of Python.
 lock: $(TOOLS_STAMP) ## choose the newest versions, and write them with their hashes into locks/
@@ -142,16 +175,18 @@ lock: $(TOOLS_STAMP) ## choose the newest versions, and write them with their ha
 	$(LOCK) pyproject.toml --extra dev -o locks/dev.txt
 	$(LOCK) locks/build.in -o locks/build.txt
 	$(LOCK) locks/docs.in -o locks/docs.txt
+	$(LOCK) locks/tools.in -o locks/tools.txt
 
 audit: $(TOOLS_STAMP) ## look the locked versions up among known vulnerabilities; asks pypi.org
 	$(TOOLS)/bin/pip-audit --strict --disable-pip --require-hashes -r locks/run.txt
 
 sbom: $(TOOLS_STAMP) ## what the image is made of, as CycloneDX, into dist/sbom.json
 	@mkdir -p dist
-	$(TOOLS)/bin/cyclonedx-py requirements locks/run.txt --pyproject pyproject.toml -o dist/sbom.json
+	$(TOOLS)/bin/cyclonedx-py requirements locks/run.txt --pyproject pyproject.toml \
+	  --output-reproducible -o dist/sbom.json
 
 clean: ## remove everything that these commands made
-	rm -rf $(VENV) $(VENV)-compiled $(TOOLS) $(SITE_VENV) $(NODE)/node_modules $(SITE)/node_modules tests/e2e/clients/runtimes/node_modules build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-compiled $(BUILD) $(TOOLS) $(SITE_VENV) $(NODE)/node_modules $(SITE)/node_modules tests/e2e/clients/runtimes/node_modules build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find proxy tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(PYTHON_STAMP):
@@ -166,9 +201,14 @@ $(PYTHON_STAMP):
 	echo "Python 3.11 or newer with its venv module is needed and was not found." >&2; \
 	echo "Name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 1
 
-$(TOOLS_STAMP): $(PYTHON_STAMP)
+$(TOOLS_STAMP): locks/tools.txt $(PYTHON_STAMP)
 	@test -x $(TOOLS)/bin/python || $(BIN)/python -m venv $(TOOLS)
-	@$(TOOLS)/bin/python -m pip --disable-pip-version-check --quiet install uv pip-audit cyclonedx-bom
+	@$(TOOLS)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r $<
+	@touch $@
+
+$(BUILD_STAMP): locks/build.txt $(PYTHON_STAMP)
+	@test -x $(BUILD)/bin/python || $(BIN)/python -m venv $(BUILD)
+	@$(BUILD)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r $<
 	@touch $@
 
 # In an environment of its own, since nothing else needs it.

@@ -18,12 +18,14 @@ import aiohttp
 import pytest
 
 import cloud_run_auth_proxy
+import proxy
 from cloud_run_auth_proxy import AuthProxy, Background
 from proxy.config.problems import ConfigError
 from proxy.emulator import MetadataServer, ProtectedService
 from tests.fakes.child import plain_environment, run
 
 ROOT = Path(__file__).parents[2]
+FORM = proxy.build()
 PLUGIN = "cloud_run_auth_proxy.pytest_plugin"
 
 USERS_TESTS = """
@@ -217,3 +219,16 @@ def test_the_distribution_carries_the_plugin_and_says_that_it_is_typed() -> None
     assert project["project"]["entry-points"]["pytest11"] == {PLUGIN: PLUGIN}
     assert all((ROOT / package / "py.typed").exists() for package in packages)
     assert not any(each.startswith("pytest") for each in project["project"]["dependencies"])
+
+
+def test_the_smoke_test_of_a_wheel_calls_through_the_form_that_is_installed() -> None:
+    """Each wheel is tried by it, on systems that run nothing else of ours."""
+    smoke = [sys.executable, str(ROOT / "tools" / "smoke.py")]
+    called, refused = (
+        subprocess.run([*smoke, form], capture_output=True, text=True, check=False)
+        for form in (FORM, "another")
+    )
+
+    assert (called.returncode, called.stderr) == (0, "")
+    assert re.fullmatch(rf"cloud-run-auth-proxy \S+ \({FORM}\): \d+ bytes\n", called.stdout)
+    assert refused.returncode == 1

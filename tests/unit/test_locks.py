@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 SITE = (ROOT / "locks" / "docs.in").read_text().splitlines()[1:]
+TOOLS = (ROOT / "locks" / "tools.in").read_text().splitlines()[1:]
 HOOK = (ROOT / "locks" / "build.in").read_text().splitlines()[1:]
 
 
@@ -33,6 +34,7 @@ def locked(name: str) -> dict[str, tuple[str, int]]:
         ("dev", [*PROJECT["dependencies"], *EXTRAS["otel"], *EXTRAS["dev"]]),
         ("build", HOOK),
         ("docs", SITE),
+        ("tools", TOOLS),
     ],
 )
 def test_what_is_asked_for_is_locked(name: str, wanted: list[str]) -> None:
