@@ -42,7 +42,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--seeds", type=int, default=10, help="how many runs (%(default)s)")
     parser.add_argument("--first", type=int, help="the first seed; at random by default")
-    parser.add_argument("--seconds", type=float, default=6.0, help="of faults (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=8.0, help="of faults (%(default)s)")
     return parser.parse_args()
 
 

@@ -8,7 +8,8 @@ by `tests.fakes.leaks`.
 2. Nothing came to a service without a valid token for it, and no POST came twice.
 3. What callers got is whole, or visibly cut.
 4. Memory and descriptors are where they were.
-5. Callers whom no fault concerned noticed nothing.
+5. Who had a token that was good did not fail for want of one.
+6. Callers whom no fault concerned noticed nothing.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from proxy.emulator.service import ProtectedService
+from proxy.emulator.records import Records
+from proxy.emulator.service import ProtectedService, ServiceRequest
 from tests.chaos.traffic import UNSEEN
 from tests.fakes.program import Program
 
@@ -33,6 +35,9 @@ MORE_BYTES = 24 * 1024 * 1024
 
 MORE_DESCRIPTORS = 2
 """A connection to the metadata server that is kept, and the one that reads the metrics."""
+
+USE_MARGIN = 30.0
+"""Seconds before their end from which on tokens are not used."""
 
 _BUSY = re.compile(
     r"^auth_proxy_(?:in_flight\{.*|upstream_connections\{.*state=\"(?:busy|dialling)\".*) [^0].*$",
@@ -151,6 +156,35 @@ def wrongly_admitted(services: Iterable[ProtectedService]) -> list[str]:
         posts = Counter(seen.target for seen in service.requests if seen.method == "POST")
         found += [f"POST {target} came {n} times" for target, n in posts.items() if n > 1]
     return found
+
+
+class Seen(Records[ServiceRequest]):
+    """The requests of a service, and which tokens they had from when on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens: dict[float, float] = {}
+        """When a token came first, by its expiry; both in Unix seconds."""
+
+    def add(self, record: ServiceRequest) -> None:
+        super().add(record)
+        if record.claims is not None:
+            self.tokens.setdefault(float(record.claims["exp"]), time.time())  # noqa: TID251 (as tokens have it)
+
+
+def needlessly_tokenless(
+    calls: Iterable[tuple[float, float]], tokens: Mapping[float, float]
+) -> list[str]:
+    """Return the calls that failed for want of a token while one was good that had come before.
+
+    `calls` are as in `Traffic.tokenless`, `tokens` as in `Seen.tokens`.
+    """
+    return [
+        f"without a token although one was good for {expiry - ended:.1f} s more"
+        for began, ended in calls
+        for expiry, seen_at in tokens.items()
+        if seen_at < began and ended < expiry - USE_MARGIN - 0.1
+    ]
 
 
 def inexplicable(outcomes: Counter[str]) -> list[str]:

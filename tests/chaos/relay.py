@@ -55,7 +55,9 @@ class Plan:
     towards_target: bool
     """Which direction's bytes are counted, and meet the fault."""
     after: int
-    """Bytes that pass before."""
+    """Bytes, or segments, that pass before."""
+    in_segments: bool
+    """Short messages are as likely as long ones to meet it then, and it comes before any byte."""
     seconds: float
     """How long silence lasts."""
     at_most: int
@@ -67,11 +69,26 @@ class Plan:
         fault = NONE if choice.random() < 0.25 else choice.choice(faults)
         early = choice.random() < 0.5
         after = choice.randrange(6000) if early else int(10 ** choice.uniform(3.5, 5.7))
-        at_most = int(10 ** choice.uniform(4.0, 5.8))
-        return cls(fault, choice.random() < 0.5, after, choice.uniform(0.1, 4.0), at_most)
+        in_segments = choice.random() < 0.5
+        return cls(
+            fault,
+            towards_target=choice.random() < 0.5,
+            after=choice.randrange(50) if in_segments else after,
+            in_segments=in_segments,
+            seconds=choice.uniform(0.1, 4.0),
+            at_most=int(10 ** choice.uniform(4.0, 5.8)),
+        )
+
+    def place(self, size: int, passed: int, segments: int) -> int | None:
+        """Return where in the next segment of `size` bytes the fault is; None for not in it."""
+        if self.in_segments:
+            return 0 if segments >= self.after else None
+        return max(0, self.after - passed) if passed + size > self.after else None
 
 
-UNTOUCHED = Plan(NONE, towards_target=True, after=0, seconds=0.0, at_most=sys.maxsize)
+UNTOUCHED = Plan(
+    NONE, towards_target=True, after=0, in_segments=False, seconds=0.0, at_most=sys.maxsize
+)
 
 
 class _End(Exception):
@@ -241,13 +258,15 @@ class Relay:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, plan: Plan, *, meets: bool
     ) -> None:
         """Relay one direction, which meets the fault or not; pass its end on as what it is."""
-        passed = 0
+        passed = segments = 0
         meets = meets and plan.fault in self._in_bytes
         while data := await reader.read(SEGMENT):
-            if meets and passed + len(data) > plan.after:
-                data = await self._spoil(data, max(0, plan.after - passed), writer, plan)
+            place = plan.place(len(data), passed, segments) if meets else None
+            if place is not None:
+                data = await self._spoil(data, place, writer, plan)
                 meets = plan.fault == "delay"
             passed += len(data)
+            segments += 1
             writer.write(data)
             await writer.drain()
             if passed > plan.at_most:

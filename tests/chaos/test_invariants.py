@@ -91,3 +91,30 @@ def test_callers_without_faults_of_their_own_are_served_and_do_not_wait() -> Non
     assert len(invariants.disturbed(replace(_saw(good=1), slowest=2.1), 2.0)) == 1
     assert len(invariants.disturbed(_saw(good=1, cut=1), 2.0)) == 1
     assert len(invariants.disturbed(_saw(), 2.0)) == 1
+
+
+def test_a_call_without_a_token_is_excused_unless_one_that_had_come_was_good() -> None:
+    end = NOW + invariants.USE_MARGIN
+    tokens = {end: NOW - 5}
+
+    assert invariants.needlessly_tokenless([(NOW - 6, NOW - 1), (NOW - 1, NOW)], tokens) == []
+    assert len(invariants.needlessly_tokenless([(NOW - 4, NOW - 1)], tokens)) == 1
+
+
+async def test_services_note_when_a_token_came_first() -> None:
+    seen = invariants.Seen()
+    async with (
+        ProtectedService(clock=lambda: NOW, tls=False) as service,
+        sessions.session() as session,
+    ):
+        service.requests = seen
+        claims = id_token_claims(CALLER, service.url, now=NOW, lifetime=60)
+        with_token = {"Authorization": f"Bearer {service.keys.sign(claims)}"}
+        await _call(session, "GET", service.url, with_token)
+        first = dict(seen.tokens)
+        await _call(session, "GET", service.url, with_token)
+        await _call(session, "GET", service.url, {})
+
+    assert list(first) == [NOW + 60]
+    assert first == seen.tokens
+    assert len(seen) == 3

@@ -13,7 +13,7 @@ import pytest
 from tests.chaos import network
 
 COMPILED = os.environ.get("TESTED_BUILD") == "compiled"
-SECONDS = float(os.environ.get("AUTH_PROXY_TEST_SECONDS", "5"))
+SECONDS = float(os.environ.get("AUTH_PROXY_TEST_SECONDS", "4"))
 FIXED = (1, 2) if COMPILED else (1, 2, 3)
 GIVEN = os.environ.get("AUTH_PROXY_TEST_SEED")
 ANY = int(GIVEN) if GIVEN else random.randrange(10**6)  # noqa: S311 (printed, to repeat)

@@ -49,6 +49,9 @@ UNSEEN = (Silence.outcome, UploadSilence.outcome, "refused", "left", "cut")
 """Calls that the proxy may not have seen, or not counted before it was asked."""
 
 
+TOKENLESS = ("error token_unavailable", "error token_timed_out")
+
+
 class Cut(Exception):
     """The connection ended within the answer."""
 
@@ -92,6 +95,8 @@ class Traffic:
     first_trouble: dict[str, float] = field(default_factory=dict)
     """When (steady clock) an outcome was seen first."""
     problems: list[str] = field(default_factory=list)
+    tokenless: list[tuple[float, float]] = field(default_factory=list)
+    """From when to when (Unix seconds) calls were under way that the proxy had no token for."""
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
@@ -141,6 +146,7 @@ class Caller:
         self._traffic = traffic
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
+        self._began_at = 0.0
 
     async def run(self) -> None:
         names, weights = list(self._traffic.actions), list(self._traffic.actions.values())
@@ -154,6 +160,7 @@ class Caller:
     async def _do(self, name: str) -> None:
         traffic = self._traffic
         began = time.monotonic()
+        self._began_at = time.time()  # noqa: TID251 (as tokens have it)
         try:
             async with asyncio.timeout(PATIENCE):
                 await ACTIONS[name](self)
@@ -269,10 +276,13 @@ class Caller:
         leaks.look("an error of the proxy's own", text)
         if A_TOKEN.search(text):
             self.problem("a token in an error of the proxy's own")
-        self._traffic.saw(f"error {answer.reason}")
+        self.saw(f"error {answer.reason}")
 
     def saw(self, outcome: str) -> None:
         """Take note of something else."""
+        if outcome in TOKENLESS:
+            now = time.time()  # noqa: TID251 (as tokens have it)
+            self._traffic.tokenless.append((self._began_at, now))
         self._traffic.saw(outcome)
 
     def problem(self, text: str) -> None:
@@ -328,9 +338,9 @@ def _download(word: str, most: int) -> Action:
     return download
 
 
-def _upload(*, chunked: bool) -> Action:
+def _upload(most: int, *, chunked: bool) -> Action:
     async def upload(caller: Caller) -> None:
-        seed, size = caller.choice.randrange(1000), caller.choice.randrange(1, LARGE)
+        seed, size = caller.choice.randrange(1000), caller.choice.randrange(1, most)
         given = body(seed, size)
         path = f"/upload/{seed}/{size}?{next(UPLOADS)}"
         answer = await caller.ask("POST", path, given, chunked=chunked)
@@ -476,8 +486,9 @@ ACTIONS: Mapping[str, Action] = {
     "until the end": _download("end", LARGE),
     "events": _events,
     "old": _old,
-    "upload": _upload(chunked=False),
-    "upload in chunks": _upload(chunked=True),
+    "small upload": _upload(1000, chunked=False),
+    "upload": _upload(LARGE, chunked=False),
+    "upload in chunks": _upload(LARGE, chunked=True),
     "chat": _chat,
     "leave early": _leave_early,
     "leave an upload": _leave_an_upload,
