@@ -1,7 +1,8 @@
 """Puts the README into the metadata in the form that a package index can show.
 
 On GitHub and in a checkout its links are relative.  An index shows the same text somewhere else, so
-each link gets the address of the released version; and what only GitHub draws is left out.
+each link gets the address of the released version, what only GitHub draws is left out, and commands
+of a checkout become those of the package.
 """
 
 from __future__ import annotations
@@ -15,6 +16,12 @@ from hatchling.metadata.plugin.interface import MetadataHookInterface
 _IMAGE = re.compile(r"!\[([^]]*)\]\((?!https?:)([^)#]+)(#[^)]*)?\)\n?")
 _LINK = re.compile(r"(?<!!)\[([^]]*)\]\((?!https?:|#|mailto:)([^)]+)\)")
 _DIAGRAM = re.compile(r"^```mermaid\n.*?^```\n+", re.MULTILINE | re.DOTALL)
+_FROM_CHECKOUT = (
+    (re.compile(r"\bpip install \.(?=[`\s])(?: +#.*)?"), "pip install cloud-run-auth-proxy"),
+    (re.compile(r'\bmake demo ARGS="([^"]*)"'), r"cloud-run-auth-proxy demo \1"),
+    (re.compile(r"\bmake demo\b"), "cloud-run-auth-proxy demo"),
+    (re.compile(r"\(Python 3\.11\+ and make\)"), "(Python 3.11+)"),
+)
 _MARKER = re.compile(r"^<!--.*?-->\n", re.MULTILINE | re.DOTALL)
 
 
@@ -44,4 +51,6 @@ def for_index(text: str, source: str, version: str) -> str:
     def link(found: re.Match[str]) -> str:
         return f"[{found[1]}]({source}/blob/v{version}/{found[2]})"
 
+    for pattern, command in _FROM_CHECKOUT:
+        text = pattern.sub(command, text)
     return _LINK.sub(link, _IMAGE.sub(image, _MARKER.sub("", _DIAGRAM.sub("", text))))

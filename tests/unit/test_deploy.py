@@ -378,6 +378,31 @@ def test_both_stages_of_the_image_are_made_of_one_base_that_nobody_can_exchange(
     assert others == ["base AS build", "base"]
 
 
+def test_what_the_image_takes_from_an_index_is_named_by_hashes() -> None:
+    """Whatever else pip does takes files that lie there, and nothing that builds comes unasked."""
+    text = re.sub(r"^#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
+    commands = re.findall(r"\bpip --.*?(?=&&|\nRUN|\nFROM)", text, re.DOTALL)
+
+    assert len(commands) == 4
+    for command in commands:
+        flags = set(command.split())
+        assert (
+            {"--require-hashes", "--only-binary"} <= flags
+            or "--no-index" in flags
+            or {"--no-deps", "--no-build-isolation"} <= flags
+        ), command
+
+
+def test_the_image_says_where_it_comes_from_and_takes_its_times_from_outside() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    labels = re.findall(r"org\.opencontainers\.image\.(\w+)=", dockerfile)
+    build = dockerfile.partition("\nFROM base\n")[0]
+
+    assert set(labels) >= {"source", "version", "revision", "licenses"}
+    # Declared in a stage, or it is not in the environment of the commands there.
+    assert build.index("ARG SOURCE_DATE_EPOCH=") < build.index("HATCH_BUILD_HOOKS_ENABLE=1")
+
+
 def test_the_image_ends_on_sigterm_and_needs_no_shell() -> None:
     last_stage = (ROOT / "Dockerfile").read_text().rpartition("\nFROM ")[2]
 

@@ -164,9 +164,20 @@ def test_the_page_shows_no_source_of_a_diagram_and_each_image_once(page: str) ->
     assert "gh-light-mode-only" not in page
 
 
+def test_the_page_asks_for_no_checkout(page: str) -> None:
+    assert "pip install cloud-run-auth-proxy" in page
+    assert "cloud-run-auth-proxy demo" in page
+    assert re.findall(r"pip install \.\s|make demo|from a checkout", page) == []
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
+        ("pip install .   # from a checkout\na", "pip install cloud-run-auth-proxy\na"),
+        ("`pip install .` a", "`pip install cloud-run-auth-proxy` a"),
+        ("pip install ./a", "pip install ./a"),
+        ('`make demo ARGS="--port 1"`', "`cloud-run-auth-proxy demo --port 1`"),
+        ("make demo\n", "cloud-run-auth-proxy demo\n"),
         ("[a](docs/a.md)", "[a](S/blob/v1/docs/a.md)"),
         ("[a](docs/a.md#b)", "[a](S/blob/v1/docs/a.md#b)"),
         ("[`a`](deploy/gke) [b](c.md)", "[`a`](S/blob/v1/deploy/gke) [b](S/blob/v1/c.md)"),
