@@ -125,14 +125,16 @@ def test_every_platform_has_its_example() -> None:
     assert names == [
         "cloudrun/doctor-job.yaml",
         "cloudrun/job.yaml",
+        "cloudrun/service-metrics.yaml",
         "cloudrun/service-secret.yaml",
         "cloudrun/service.yaml",
         "cloudrun/worker-pool.yaml",
         "compose/compose.yaml",
         "gke/job.yaml",
+        "gke/network-policy.yaml",
         "gke/sidecar.yaml",
     ]
-    assert len(examples()) == 6
+    assert len(examples()) == 7
 
 
 @each_example
@@ -181,7 +183,9 @@ def test_the_app_starts_after_the_proxy(example: Example) -> None:
     if key in example.annotations:
         dependencies = json.loads(example.annotations[key])
 
-        assert dependencies == {example.app["name"]: ["auth-proxy"]}
+        assert dependencies == {
+            name: ["auth-proxy"] for name in example.containers if name != "auth-proxy"
+        }
     else:
         assert example.proxy["restartPolicy"] == "Always"
 

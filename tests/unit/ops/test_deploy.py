@@ -164,10 +164,54 @@ def test_prometheus_can_read_every_query_of_the_dashboard(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_collector_of_cloud_run_looks_where_the_proxy_answers() -> None:
-    monitoring = yaml.safe_load((PROMETHEUS / "run-monitoring.yaml").read_text())
+def collectors() -> dict[str, Any]:
+    """Return what Managed Prometheus is told on either platform, by kind."""
+    files = [PROMETHEUS / f"{name}-monitoring.yaml" for name in ("run", "pod")]
+    return {document["kind"]: document for document in map(load, files)}
 
-    assert monitoring["kind"] == "RunMonitoring"
+
+def load(file: Path) -> Any:
+    return yaml.safe_load(file.read_text())
+
+
+def test_managed_prometheus_calls_the_job_as_the_alerts_do() -> None:
+    jobs = {match for query in alerts() for match in re.findall(r'job="(.+?)"', query)}
+    names = {kind: document["metadata"]["name"] for kind, document in collectors().items()}
+
+    assert {kind: {name} for kind, name in names.items()} == dict.fromkeys(
+        ("RunMonitoring", "PodMonitoring"), jobs
+    )
+
+
+def test_the_collector_of_cloud_run_looks_where_the_proxy_answers() -> None:
+    monitoring = collectors()["RunMonitoring"]
+    service = load(DEPLOY / "cloudrun" / "service-metrics.yaml")["spec"]["template"]
+    _, proxy, collector = service["spec"]["containers"]
+    [mount] = collector["volumeMounts"]
+    [volume] = service["spec"]["volumes"]
+    [item] = volume["secret"]["items"]
+
     assert monitoring["spec"]["endpoints"] == [
-        {"port": 9090, "path": "/metrics", "interval": "30s"}
+        {
+            "port": proxy["startupProbe"]["httpGet"]["port"],
+            "path": "/metrics",
+            "interval": "30s",
+        }
     ]
+    # Where the collector looks for its configuration.
+    assert f"{mount['mountPath']}/{item['path']}" == "/etc/rungmp/config.yaml"
+    assert mount["name"] == volume["name"]
+    # It works between requests.
+    assert service["metadata"]["annotations"]["run.googleapis.com/cpu-throttling"] == "false"
+
+
+def test_the_collector_of_gke_looks_where_the_proxy_answers() -> None:
+    spec = collectors()["PodMonitoring"]["spec"]
+    manifests = yaml.safe_load_all((DEPLOY / "gke" / "sidecar.yaml").read_text())
+    [template] = (each["spec"]["template"] for each in manifests if each["kind"] == "Deployment")
+    [proxy] = template["spec"]["initContainers"]
+    [port] = proxy["ports"]
+
+    assert spec["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    assert spec["endpoints"] == [{"port": port["name"], "path": "/metrics", "interval": "30s"}]
+    assert port["containerPort"] == proxy["startupProbe"]["httpGet"]["port"]
