@@ -19,7 +19,6 @@ import pytest
 import yaml
 
 from proxy.cli import USAGE
-from proxy.config.keys import TOP
 from proxy.config.loading import PLACES, find, load, parse
 from proxy.config.model import Config
 from proxy.config.overrides import gather
@@ -130,6 +129,9 @@ def test_every_platform_has_its_example() -> None:
         "cloudrun/service.yaml",
         "cloudrun/worker-pool.yaml",
         "compose/compose.yaml",
+        "compose/emulator.yaml",
+        "compose/google.yaml",
+        "compose/proxy.yaml",
         "gke/job.yaml",
         "gke/network-policy.yaml",
         "gke/sidecar.yaml",
@@ -328,29 +330,6 @@ def test_the_unit_reads_the_file_that_its_readme_installs_and_has_time_to_drain(
     assert words[1:] == ["run", "--config", installed[0][1]]
     assert keys["RestartPreventExitStatus"] == f"{USAGE}"
     assert float(keys["TimeoutStopSec"].removesuffix("s")) > config.drain
-
-
-def test_compose_runs_the_demo_that_the_app_calls() -> None:
-    [compose] = documents(ROOT / "deploy" / "compose" / "compose.yaml")
-    demo, app = compose["services"]["auth-proxy"], compose["services"]["app"]
-    (listen,) = (key.default for key in TOP.keys if key.name == "listen")
-
-    assert demo["command"] == ["demo"]
-    assert app["network_mode"] == "service:auth-proxy"
-    assert urlsplit(app["command"][-1]).netloc == listen
-
-
-def test_composes_other_half_can_read_the_login_that_it_mounts() -> None:
-    """A login is written for its owner alone (mode 600), who is not the image's user."""
-    text = (ROOT / "deploy" / "compose" / "compose.yaml").read_text()
-    exchanged = re.sub(r"^    command: \[demo\]\n", "", text, count=1, flags=re.MULTILINE)
-    [compose] = yaml.safe_load_all(re.sub(r"^    # ", "    ", exchanged, flags=re.MULTILINE))
-    proxy = compose["services"]["auth-proxy"]
-
-    login = proxy["environment"]["GOOGLE_APPLICATION_CREDENTIALS"]
-    assert [each.split(":")[1:] for each in proxy["volumes"]] == [[login, "ro"]]
-    assert proxy["command"][0] == "run"
-    assert proxy["user"] == "1000:1000"
 
 
 def test_the_dockerfile_copies_only_what_the_context_holds() -> None:
