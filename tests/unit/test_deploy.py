@@ -208,6 +208,36 @@ def test_the_image_and_its_user_are_those_of_the_dockerfile(example: Example) ->
     assert f"\nUSER {user}:{user}\n" in dockerfile
 
 
+def embedded() -> Iterator[tuple[str, str, dict[str, str]]]:
+    """Yield each configuration in a file with the environment of its container."""
+    for file in FILES:
+        everything = documents(file)
+        for pod in (pod for document in everything for pod in pods(document)):
+            listed = [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
+            [proxy] = (each for each in listed if each["name"] == "auth-proxy")
+            env = {each["name"]: fill_in(each["value"]) for each in proxy.get("env", [])}
+            yield file.name, fill_in(config_text(proxy, everything)), env
+
+
+@pytest.mark.parametrize(("name", "config", "env"), list(embedded()))
+def test_check_has_nothing_to_say_against_a_configuration(
+    name: str, config: str, env: dict[str, str], tmp_path: Path
+) -> None:
+    """The program itself, without a metadata server that could resolve names."""
+    file = tmp_path / name
+    file.write_text(config)
+    env = {key: value for key, value in env.items() if key != "AUTH_PROXY_CONFIG_YAML"}
+
+    done = subprocess.run(
+        [Path(sys.executable).with_name("cloud-run-auth-proxy"), "check", "--config", file],
+        env={"HOME": str(tmp_path), "GCE_METADATA_HOST": "127.0.0.1:1", **env},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert (done.stderr, done.returncode) == ("", 0)
+    assert "ROUTE" in done.stdout
+
+
 def test_the_doctor_examines_what_the_service_has() -> None:
     [job] = documents(ROOT / "deploy" / "cloudrun" / "doctor-job.yaml")
     [pod] = pods(job)
@@ -291,13 +321,15 @@ def test_each_folder_says_what_its_files_are(folder: Path) -> None:
     assert sorted(linked) == sorted(file.name for file in folder.iterdir() if file.stem != "README")
 
 
-def test_the_units_of_systemd_are_what_systemd_takes(tmp_path: Path) -> None:
-    """Told by systemd itself, with the installed command in the place of the one they name."""
-    verifier = shutil.which("systemd-analyze")
-    if verifier is None:
+@pytest.fixture
+def units(tmp_path: Path) -> list[Path]:
+    """The units as this machine's systemd may see them, with the installed command in theirs."""
+    if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not installed")
     command = Path(sys.executable).with_name("cloud-run-auth-proxy")
-    said = subprocess.run([verifier, "--version"], capture_output=True, text=True, check=True)
+    said = subprocess.run(
+        ["systemd-analyze", "--version"], capture_output=True, text=True, check=True
+    )
     is_old = int(said.stdout.split()[1]) < 253
     for unit in (ROOT / "deploy" / "systemd").glob("cloud-run-auth-proxy.*"):
         text = unit.read_text().replace(
@@ -307,13 +339,28 @@ def test_the_units_of_systemd_are_what_systemd_takes(tmp_path: Path) -> None:
         (tmp_path / unit.name).write_text(
             text.replace("notify-reload", "notify") if is_old else text
         )
-    units = sorted(tmp_path.iterdir())
+    return sorted(tmp_path.iterdir())
 
+
+def analyze(*arguments: str | Path) -> tuple[str, int]:
+    """Return what systemd says, and its exit code."""
     verdict = subprocess.run(
-        [verifier, "verify", "--man=no", *units], capture_output=True, text=True, check=False
+        ["systemd-analyze", *arguments], capture_output=True, text=True, check=False
     )
+    return verdict.stdout + verdict.stderr, verdict.returncode
 
-    assert (verdict.stdout + verdict.stderr, verdict.returncode) == ("", 0)
+
+def test_the_units_of_systemd_are_what_systemd_takes(units: list[Path]) -> None:
+    assert analyze("verify", "--man=no", *units) == ("", 0)
+
+
+def test_the_unit_is_closed_in_as_far_as_a_proxy_can_be(units: list[Path]) -> None:
+    """Of 0 (all that systemd can close) to 100; a network service without a sandbox has 96."""
+    [service] = (unit for unit in units if unit.suffix == ".service")
+
+    said, code = analyze("security", "--offline=true", "--no-pager", "--threshold=16", service)
+
+    assert code == 0, said
 
 
 def test_the_unit_reads_the_file_that_its_readme_installs_and_has_time_to_drain() -> None:
