@@ -40,6 +40,8 @@ class GrpcCalls:
         """`authority` chooses the route."""
         self.outcomes: Counter[str] = Counter()
         self.problems: list[str] = []
+        self.tokenless: list[tuple[float, float]] = []
+        """Not looked at; see `Traffic`."""
         self.slowest = 0.0
         self._address = address
         self._options = (

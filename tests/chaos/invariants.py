@@ -17,13 +17,13 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from proxy.emulator.records import Records
-from proxy.emulator.service import ProtectedService, ServiceRequest
+from proxy.emulator.service import ServiceRequest
 from tests.chaos.traffic import UNSEEN
 from tests.fakes.program import Program
 
@@ -147,7 +147,14 @@ def miscounted(
     return [f"{route}: {counted} counted of {least} answered and {most} begun calls"]
 
 
-def wrongly_admitted(services: Iterable[ProtectedService]) -> list[str]:
+class Service(Protocol):
+    """Whoever notes what came."""
+
+    @property
+    def requests(self) -> Sequence[ServiceRequest]: ...
+
+
+def wrongly_admitted(services: Iterable[Service]) -> list[str]:
     """Return what came to a service without a valid token, and what came twice and must not."""
     found = []
     for service in services:

@@ -31,6 +31,7 @@ from proxy.emulator.service import ProtectedService
 from tests.chaos import invariants, names, relay
 from tests.chaos.app import App
 from tests.chaos.grpc_calls import GrpcCalls
+from tests.chaos.http2_peers import Http2Calls, Http2Service
 from tests.chaos.relay import Relay
 from tests.chaos.traffic import WELL_BEHAVED, Traffic
 from tests.fakes import leaks, tls
@@ -74,10 +75,11 @@ TOKEN_FAULTS: tuple[Fault, ...] = (
 
 
 class Callers(Protocol):
-    """`Traffic` and `GrpcCalls`."""
+    """`Traffic`, `GrpcCalls` and `Http2Calls`."""
 
     outcomes: Counter[str]
     problems: list[str]
+    tokenless: list[tuple[float, float]]
     slowest: float
 
     def start(self) -> None: ...
@@ -89,7 +91,11 @@ class Callers(Protocol):
 
 
 class Moody:
-    """A metadata server that often has no token, and for all but control lanes none that lasts."""
+    """A metadata server that often has no token, and for most none that lasts.
+
+    Those of control lanes outlast a run, and those of services that speak HTTP/2: their callers
+    share a connection, which shall meet what it meets.
+    """
 
     def __init__(self, seed: int) -> None:
         self.met: Counter[str] = Counter()
@@ -100,8 +106,9 @@ class Moody:
     async def respond(self, exchange: Exchange) -> web.StreamResponse:
         """Answer well two times out of three."""
         if self.is_calm or self._choice.random() < 0.67:
-            is_control = CONTROL in exchange.request.query.get("audience", "")
-            return exchange.mint(None if is_control else SHORT, {})
+            audience = exchange.request.query.get("audience", "")
+            lasts = any(word in audience for word in (CONTROL, "grpc", "http2"))
+            return exchange.mint(None if lasts else SHORT, {})
         fault = self._choice.choice(TOKEN_FAULTS)
         self.met[f"token: {_name(fault)}"] += 1
         return await fault.respond(exchange)
@@ -167,7 +174,10 @@ class Lane:
     name: str
     route: dict[str, Any]
     actions: Mapping[str, int] = field(default_factory=lambda: WITH_ENDS)
+    steady: Mapping[str, int] = field(default_factory=lambda: STEADY)
+    """What must succeed if all is well."""
     callers: int = 3
+    speaks_http2: bool = False
     downstream: Relay | None = None
     """What stands before the proxy."""
 
@@ -181,8 +191,11 @@ class Lane:
             address = program.listeners[0]
             return GrpcCalls(address, self.route["host"], callers=self.callers, seed=seed)
         place = self.downstream.address if self.downstream else program.address
-        actions = STEADY if recovered else self.actions
-        return Traffic(place, actions, callers=self.callers, seed=seed, prefix=self.route["path"])
+        prefix, callers = self.route["path"], self.callers
+        if self.speaks_http2:
+            return Http2Calls(place, prefix, callers=callers, seed=seed, leaves=not recovered)
+        actions = self.steady if recovered else self.actions
+        return Traffic(place, actions, callers=callers, seed=seed, prefix=prefix)
 
 
 class Network:
@@ -249,19 +262,17 @@ class Network:
 
     def breaches(self) -> list[str]:
         """Return what came to a party and must not."""
-        found = invariants.wrongly_admitted(self.services)
+        found = invariants.wrongly_admitted([*self.services, self.http2_service])
         found += [f"gRPC came with {each}" for one in self.grpc_services for each in one.refused]
         if self.impostors.told:
             found.append(f"{self.impostors.told} handshakes with a wrong certificate")
-        if self.app.bad_uploads:
-            found.append(f"{self.app.bad_uploads} uploads came whole and wrong")
+        if bad := self.app.bad_uploads + self.http2_service.bad_uploads:
+            found.append(f"{bad} uploads came whole and wrong")
         return found
 
     def tokenless(self, lane: Lane, callers: Callers) -> list[str]:
         """Return the calls that failed for want of a token although there was one."""
-        if not isinstance(callers, Traffic):
-            return []
-        tokens = self.seen[lane.name].tokens
+        tokens = self.seen[lane.name].tokens if lane.name in self.seen else {}
         found = invariants.needlessly_tokenless(callers.tokenless, tokens)
         return [f"{lane.name}: {each}" for each in found]
 
@@ -315,6 +326,7 @@ class Network:
         if not names.WHY_NOT:
             await self._make_named()
         await self._make_grpc()
+        await self._make_http2()
 
     async def _make_tls(self) -> None:
         service = await self._service("tls")
@@ -385,6 +397,28 @@ class Network:
                 route["connect_to"] = _place(there)
             self._lane(name, route, callers=1 if not faults else 3)
 
+    async def _make_http2(self) -> None:
+        """Two lanes between HTTP/1.1 and HTTP/2, one in each direction."""
+        audience, impostors = "https://http2.example", self.impostors.addresses
+        other = await self._stack.enter_async_context(Http2Service(self.keys, audience).serving())
+        self.http2_service, self.seen["to-http2"] = other, other.requests
+        there = await self._relay(
+            "to-http2", ("127.0.0.1", other.port), relay.TLS, impostors=impostors
+        )
+        route = {
+            "upstream": f"https://localhost:{other.port}",
+            "connect_to": _place(there),
+            "audience": audience,
+            "protocol": "h2",
+        }
+        # An upgrade always uses HTTP/1.1, which this service does not speak.
+        steady, actions = _without_upgrades(STEADY), _without_upgrades(WITH_RESETS)
+        self._lane("to-http2", route, actions=actions, steady=steady)
+        service = await self._service("from-http2")
+        there = await self._relay("from-http2", _of(service), relay.TLS, impostors=impostors)
+        route = {"upstream": service.url, "connect_to": _place(there)}
+        self._lane("from-http2", route, callers=6, speaks_http2=True)
+
     def _document(self) -> str:
         return json.dumps(
             {
@@ -393,6 +427,10 @@ class Network:
                 "routes": {each.name: each.route for each in self.lanes},
             }
         )
+
+
+def _without_upgrades(actions: Mapping[str, int]) -> Mapping[str, int]:
+    return {name: weight for name, weight in actions.items() if name != "chat"}
 
 
 def _of(service: ProtectedService) -> tuple[str, int]:

@@ -135,6 +135,8 @@ class Relay:
         self._planned = 0
         self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._open: set[asyncio.Task[None]] = set()
+        """Those of connections."""
         self._failures: list[Exception] = []
 
     @property
@@ -143,11 +145,13 @@ class Relay:
         return self._hosts[0], self.port
 
     def be(self, *, calm: bool) -> None:
-        """Do from now on what is planned, or nothing."""
+        """Do from now on what is planned, or nothing; connections from calmer days are reset."""
         if calm:
             self._is_calm.set()
-        else:
-            self._is_calm.clear()
+            return
+        self._is_calm.clear()
+        for task in self._open:
+            task.cancel()
 
     async def __aenter__(self) -> Self:
         await self._listen()
@@ -198,7 +202,10 @@ class Relay:
             await self._listen()
 
     def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._own(asyncio.get_running_loop().create_task(self._serve(reader, writer)))
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
+        self._own(task)
+        self._open.add(task)
+        task.add_done_callback(self._open.discard)
 
     def _own(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)
