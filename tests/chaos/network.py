@@ -49,6 +49,16 @@ TIMEOUTS = {"connect": "3s", "response": "3s", "idle": "3s"}
 SHORT = invariants.USE_MARGIN + 2.0
 """Seconds that most tokens are good for."""
 
+LASTING = (CONTROL, "grpc", "http2", "two-regions")
+"""What is in the audiences whose tokens outlast a run."""
+
+UNSENT = (
+    "error upstream_connect_failed",
+    "error upstream_connect_timed_out",
+    "error upstream_tls_failed",
+)
+"""What a call fails with of which nothing was sent."""
+
 RECOVERY_SECONDS = 45.0
 """Until all is well again: the pause between two fetches of tokens may have become 30 s."""
 
@@ -107,7 +117,7 @@ class Moody:
         """Answer well two times out of three."""
         if self.is_calm or self._choice.random() < 0.67:
             audience = exchange.request.query.get("audience", "")
-            lasts = any(word in audience for word in (CONTROL, "grpc", "http2"))
+            lasts = any(word in audience for word in LASTING)
             return exchange.mint(None if lasts else SHORT, {})
         fault = self._choice.choice(TOKEN_FAULTS)
         self.met[f"token: {_name(fault)}"] += 1
@@ -178,6 +188,8 @@ class Lane:
     """What must succeed if all is well."""
     callers: int = 3
     speaks_http2: bool = False
+    never: tuple[str, ...] = ()
+    """What no call may come to."""
     downstream: Relay | None = None
     """What stands before the proxy."""
 
@@ -322,6 +334,7 @@ class Network:
         await self._make_plain()
         await self._make_egress()
         await self._make_downstream()
+        await self._make_two_regions()
         await self._make_key()
         if not names.WHY_NOT:
             await self._make_named()
@@ -338,11 +351,11 @@ class Network:
         self._lane("tls", {**route, "retries": retries}, callers=6)
 
     async def _make_plain(self) -> None:
+        """Over TCP, or over a Unix socket, which knows no resets."""
         service = await self._service("plain", tls=False)
-        there = await self._relay("plain", _of(service), relay.PLAIN)
-        route = {
-            "upstream": f"http://{_place(there)}", "auth": "id_token", "audience": service.url,
-        }  # fmt: skip
+        at = self._folder / "plain.sock" if self.seed % 2 else None
+        there = await self._relay("plain", _of(service), relay.PLAIN, at=at)
+        route = {"upstream": service.url, "connect_to": _place(there), "auth": "id_token"}
         self._lane("plain", route, actions=WITH_RESETS)
 
     async def _make_egress(self) -> None:
@@ -355,6 +368,22 @@ class Network:
     async def _make_downstream(self) -> None:
         service = await self._service("downstream")
         self._lane("downstream", {"upstream": service.url}, actions=STREAMS, callers=6)
+
+    async def _make_two_regions(self) -> None:
+        """The first of them meets faults, the second none: what was not sent is never lost."""
+        first, second = await self._service("two-regions"), await self._service("the second")
+        audience = "https://two-regions.example"
+        first.audiences = second.audiences = (audience,)
+        impostors = self.impostors.addresses
+        there = await self._relay("two-regions", _of(first), relay.TLS, impostors=impostors)
+        route = {
+            "upstream": [first.url, second.url],
+            "connect_to": [_place(there), "{}:{}".format(*_of(second))],
+            "audience": audience,
+        }
+        # Of larger bodies not all is kept, so that they cannot go on to the second one.
+        actions = {"small": 30, "small upload": 10, "large": 4, "chunks": 4, "events": 4}
+        self._lane("two-regions", route, actions=actions, steady=actions, never=UNSENT)
 
     async def _make_key(self) -> None:
         """Tokens come from Google's token endpoint, in exchange for a key."""
@@ -438,7 +467,7 @@ def _of(service: ProtectedService) -> tuple[str, int]:
 
 
 def _place(there: Relay) -> str:
-    return "{}:{}".format(*there.address)
+    return f"unix:{there.at}" if there.at else "{}:{}".format(*there.address)
 
 
 async def run(seed: int, seconds: float) -> Outcome:
@@ -482,6 +511,7 @@ def _judge(lane: Lane, callers: Callers, before: str, after: str, outcome: Outco
         outcome.calls[f"{lane.name}: {what}"] += n
     found = [
         *callers.problems,
+        *(f"{n} times {what}" for what in lane.never if (n := callers.outcomes[what])),
         *invariants.inexplicable(callers.outcomes),
         *invariants.miscounted(after, callers.outcomes, lane.name, before),
     ]

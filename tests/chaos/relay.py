@@ -130,7 +130,7 @@ class Relay:
         self._faults = [*(each for each in faults if each != DOWN), *self._impostors]
         self._seed = seed
         self._hosts = hosts
-        self._at = at
+        self.at = at
         self._down_at_times = DOWN in faults
         self._planned = 0
         self._servers: list[asyncio.Server] = []
@@ -175,9 +175,9 @@ class Relay:
     # --- listening
 
     async def _listen(self) -> None:
-        if self._at is not None:
-            self._at.unlink(missing_ok=True)
-            self._servers = [await asyncio.start_unix_server(self._accepted, self._at)]
+        if self.at is not None:
+            self.at.unlink(missing_ok=True)
+            self._servers = [await asyncio.start_unix_server(self._accepted, self.at)]
             return
         for host in self._hosts:
             server = await asyncio.start_server(self._accepted, host, self.port)
