@@ -18,10 +18,6 @@ from typing import ClassVar
 
 from proxy.frozen import frozen
 
-CHECK_NAME = "Check the spelling of the route's upstream, and DNS where the proxy runs."
-"""The hint where a name cannot be resolved."""
-
-
 _EVENTS = count(1)
 
 

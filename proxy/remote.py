@@ -19,6 +19,7 @@ from proxy.config.model import Address
 from proxy.frozen import frozen
 from proxy.redact import redact_foreign
 from proxy.system import UNIX
+from proxy.unreached import why
 
 PAUSE = 0.1
 """Seconds between looks at ``/startup``: a proxy starts within two or three of them."""
@@ -106,12 +107,8 @@ def ask(address: Address, method: str, path: str, timeout: float) -> Reply:
         return Reply(response.status, redact_foreign(first_line), is_ours=is_ours)
     except TimeoutError:
         return Reply(None, f"no answer within {timeout:g} s")
-    except ConnectionRefusedError:
-        return Reply(None, "connection refused: nothing listens there")
-    except FileNotFoundError:
-        return Reply(None, "there is no such socket")
     except OSError as error:
-        return Reply(None, error.strerror or str(error))
+        return Reply(None, why(error).short)
     except http.client.HTTPException:
         return Reply(None, "what answers there does not speak HTTP")
     finally:

@@ -20,6 +20,7 @@ from contextlib import suppress
 from threading import Thread
 
 from proxy.clock import Clock
+from proxy.unreached import ABSENT
 
 AddressInfo = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int]]
 """Family, type, protocol, canonical name and address, as getaddrinfo(3) gives them."""
@@ -44,11 +45,6 @@ THREADS = 128
 _SLOW = 2.0  # Seconds.  An answer takes milliseconds; glibc asks again after five seconds.
 
 _MOST_NAMES = 1024  # Names come from the configuration alone; reloads bring new ones.
-
-# Answers that say that there is no such name; other errors say that nobody could be asked.
-_ABSENT = frozenset(
-    getattr(socket, name) for name in ("EAI_NONAME", "EAI_NODATA") if hasattr(socket, name)
-)
 
 _LOOPBACK: Sequence[AddressInfo] = (
     (socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("::1", 0, 0, 0)),
@@ -145,7 +141,7 @@ class Resolver:
             return stale
         outcome = pending.result()
         if isinstance(outcome, OSError):
-            if stale and outcome.errno not in _ABSENT:
+            if stale and outcome.errno not in ABSENT:
                 return stale
             # A new one each time: raising adds to an exception's traceback.
             raise type(outcome)(*outcome.args)
@@ -220,7 +216,7 @@ class Resolver:
             name.addresses = outcome
             name.known_at = now
             name.fresh_until = now + FRESH
-        elif outcome.errno in _ABSENT:
+        elif outcome.errno in ABSENT:
             name.addresses = ()
         else:
             name.slow = True  # Nobody has answered; the next time it may take longer.

@@ -88,7 +88,9 @@ def _permission(call: Call) -> Advice:
         reason="permission_denied",
         why=f"{call.who} may not do this. {_says(call)}".rstrip(),
         fix="Grant the account a role that has the permission; this shows the whole answer:",
-        command=by_hand(call.route, call.question, again("token", call.route, call.source)),
+        command=by_hand(
+            call.route, call.question, again("token", call.route, call.source), call.source
+        ),
     )
 
 

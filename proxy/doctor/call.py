@@ -12,7 +12,7 @@ from proxy.doctor.answers import Answer
 from proxy.doctor.clock import skew_of
 from proxy.doctor.request import Question
 from proxy.doctor.smells import is_cloud_run
-from proxy.doctor.words import again
+from proxy.doctor.words import again, with_curl
 from proxy.frozen import frozen
 from proxy.identity.token import Token
 from proxy.plane.front_end import service_of
@@ -92,7 +92,7 @@ class Call:
         if self.is_cloud_run:
             return self.gcloud("logs read", "--limit=20")
         minted = again("token", self.route, self.source) if self.token is not None else ""
-        return by_hand(self.route, self.question, minted)
+        return by_hand(self.route, self.question, minted, self.source)
 
     @property
     def where_names_are(self) -> str:
@@ -115,13 +115,15 @@ def _way(route: Route) -> list[str]:
     return words
 
 
-def by_hand(route: Route, question: Question, minted: str) -> str:
+def by_hand(route: Route, question: Question, minted: str, source: str) -> str:
     """Return the command that makes the same call; it shows no token.
 
-    `minted` is the command that prints the token, empty for a call without.
+    `minted` is the command that prints the token, empty for a call without; `source` is where the
+    configuration came from.
     """
     method = [] if question.method == "GET" else ["-X", question.method]
     ca_file = ["--cacert", str(route.ca_file)] if route.ca_file else []
     url = f"{route.first}{question.path}"
     words = shlex.join(["curl", "-iv", *method, *ca_file, *_way(route), url])
-    return f'{words} -H "{route.header.value}: Bearer $({minted})"' if minted else words
+    asked = f'{words} -H "{route.header.value}: Bearer $({minted})"' if minted else words
+    return with_curl(asked, f"{again('doctor', route, source)} --path /PATH")

@@ -15,7 +15,10 @@ TOLERATED = USE_MARGIN
 """Seconds: a token is used until so long before its expiry, so less does no harm."""
 
 SET_CLOCK = "Set the clock, and keep it set by NTP; Docker Desktop's stops with the laptop."
-SHOW_CLOCKS = "date -u; curl -sI https://www.google.com | grep -i ^date:"
+SHOW_CLOCKS = (
+    "date -u; python3 -c 'import urllib.request as u; "
+    'print(u.urlopen("https://www.google.com").headers["date"])\''
+)
 _RESOLUTION = 1.0  # RFC 9110, 5.6.7: Date has whole seconds.
 
 

@@ -114,7 +114,7 @@ async def _call(
     clock = _clock(target, answer, world.clocks.wall())
     if isinstance(answer, Silence):
         minted = again("token", route, world.source) if target.token is not None else ""
-        return [_silent(question, answer, by_hand(route, question, minted)), *clock]
+        return [_silent(question, answer, by_hand(route, question, minted, world.source)), *clock]
     call = Call(
         route=route,
         question=question,

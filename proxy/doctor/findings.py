@@ -52,6 +52,7 @@ Reason = Literal[
     # dns, tcp
     "dns_failed",
     "dns_timed_out",
+    "dns_unanswered",
     "connection_refused",
     "connect_timed_out",
     "connect_failed",

@@ -14,7 +14,7 @@ from proxy.config.model import Address
 from proxy.config.proxies import HttpProxy
 from proxy.doctor.certificate import Place
 from proxy.doctor.findings import Advice, Finding, Step, failed
-from proxy.doctor.words import span
+from proxy.doctor.words import span, try_to_connect, with_curl
 from proxy.errors import ProxyError, UpstreamConnectFailed
 from proxy.plane.connect import HEAD_BYTES, Connect
 from proxy.plane.dial import connect_unix
@@ -139,6 +139,8 @@ def _refused(why: str, fix: str, proxy: HttpProxy, to: Address) -> Finding:
         why=why,
         fix=fix,
         # Credentials are left out: curl takes those that --proxy-user asks for.
-        command=f"curl -v --proxy {proxy} https://{to}/",
+        command=with_curl(
+            f"curl -v --proxy {proxy} https://{to}/", try_to_connect(proxy.host, proxy.port)
+        ),
     )
     return failed(Step.EGRESS_PROXY, f"{proxy} opened no tunnel to {to}", advice)

@@ -12,7 +12,7 @@ from proxy.config.model import Auth, Route
 from proxy.doctor.clock import SHOW_CLOCKS
 from proxy.doctor.credentials import EMAIL_KEY, Surroundings, account_found, find_origin
 from proxy.doctor.findings import Advice, Finding, Outcome, Step, failed, skipped
-from proxy.doctor.words import advice_in, again, email, sentence, span
+from proxy.doctor.words import advice_in, again, email, sentence, span, with_curl
 from proxy.errors import ProxyError, TokenTimedOut
 from proxy.frozen import frozen
 from proxy.identity.access_token import AccessToken, Scopes, Wanted, kind_of
@@ -135,7 +135,8 @@ def _look_closer(route: Route, origin: Finding, source: str) -> str:
     match origin.facts.get("source"):
         case "metadata":
             url = f"http://{origin.facts['host']}/computeMetadata/v1/{EMAIL_KEY}"
-            return f"curl -i -H 'Metadata-Flavor: Google' {shlex.quote(url)}"
+            asked = f"curl -i -H 'Metadata-Flavor: Google' {shlex.quote(url)}"
+            return with_curl(asked, again("token", route, source))
         case "token_file":
             return f"ls -l {shlex.quote(str(origin.facts['file']))}"
         case _:

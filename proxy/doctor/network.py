@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import shlex
 import socket
 from collections.abc import Sequence
@@ -20,10 +19,11 @@ from proxy.doctor.certificate import Place
 from proxy.doctor.findings import Advice, Finding, Outcome, Reason, Step, failed, skipped
 from proxy.doctor.hop import relay, through_proxy, through_socket, try_proxy
 from proxy.doctor.tls import handshake
-from proxy.doctor.words import span
-from proxy.errors import CHECK_NAME, UpstreamConnectTimedOut
+from proxy.doctor.words import span, try_to_connect
+from proxy.errors import UpstreamConnectTimedOut
 from proxy.frozen import frozen
 from proxy.resolver import Resolver
+from proxy.unreached import CHECK_DNS, CHECK_SOCKET, Hop, Why, check, unanswered, why
 
 ADDRESSES = 8
 """Addresses of a name that are tried, all at once; run.app has eight."""
@@ -74,7 +74,9 @@ async def _reach(
     if not places:
         findings += [skipped(step, "not reached") for step in (Step.TCP, *after)]
         return None
-    place = await _connect(places, within, deadline, findings)
+    kind: Hop = "upstream" if destination.connect_to is None else "connect_to"
+    kind = kind if proxy is None else "proxy"
+    place = await _connect(places, within, deadline, findings, kind)
     if proxy is None:
         return place
     if place is None:
@@ -91,13 +93,10 @@ async def _reach_socket(path: str, findings: list[Finding], stack: AsyncExitStac
     try:
         _, writer, _ = await through_socket(path)
     except OSError as error:
-        advice = Advice(
-            reason="connect_failed",
-            why=f"The Unix socket {path} cannot be connected: {_refusal(error)}.",
-            fix="Check connect_to, that whoever listens there runs, and the socket's permissions.",
-            command=f"ls -l {shlex.quote(path)}",
-        )
-        findings.append(failed(Step.TCP, f"unix:{path}: {_refusal(error)}", advice))
+        found, place = why(error), f"unix:{path}"
+        command = f"ls -l {shlex.quote(path)}"
+        advice = Advice(found.kind, found.sentence(place), CHECK_SOCKET, command)
+        findings.append(failed(Step.TCP, f"{place}: {found.said}", advice))
         return None
     writer.transport.abort()
     findings.append(Finding(step=Step.TCP, text=f"unix:{path}", facts={"path": path}))
@@ -132,29 +131,23 @@ async def _resolve(hop: Address, deadline: float, findings: list[Finding]) -> li
     return places
 
 
-def _unresolved(host: str, error: Exception, seconds: float) -> Finding:
+def _unresolved(host: str, error: OSError, seconds: float) -> Finding:
     reason: Reason
     if isinstance(error, TimeoutError):
-        reason, what = "dns_timed_out", f"no answer within {span(seconds)}"
-        why = f"The name server did not say within {span(seconds)} where {host} is."
+        reason, what, fix = "dns_timed_out", f"no answer within {span(seconds)}", CHECK_DNS
+        sentence = unanswered(host, span(seconds))
     else:
-        reason = "dns_failed"
-        what = (error.strerror if isinstance(error, OSError) else None) or "not a host name"
-        why = f"The name {host} cannot be resolved: {what}."
-    advice = Advice(
-        reason=reason,
-        why=why,
-        fix=CHECK_NAME,
-        command=f"getent hosts {host}; cat /etc/resolv.conf",
-    )
-    return failed(Step.DNS, f"{host}: {what}", advice)
+        found = why(error)
+        reason, what, sentence, fix = found.kind, found.said, found.sentence(host), found.hint
+    command = f"getent hosts {host}; cat /etc/resolv.conf"
+    return failed(Step.DNS, f"{host}: {what}", Advice(reason, sentence, fix, command))
 
 
 # TCP
 
 
 async def _connect(
-    places: Sequence[Place], within: float, deadline: float, findings: list[Finding]
+    places: Sequence[Place], within: float, deadline: float, findings: list[Finding], hop: Hop
 ) -> Place | None:
     """Return the first place that accepts a connection.
 
@@ -163,7 +156,7 @@ async def _connect(
     """
     loop = asyncio.get_running_loop()
     began = loop.time()
-    errors: dict[Place, str] = {}
+    errors: dict[Place, Why] = {}
     dials = {asyncio.ensure_future(_dial(place)): place for place in places[:ADDRESSES]}
     try:
         async with asyncio.timeout_at(deadline):
@@ -180,52 +173,47 @@ async def _connect(
             dial.cancel()
         await asyncio.gather(*dials, return_exceptions=True)
     silent = [place for place in dials.values() if place not in errors]
-    findings.append(_unreachable(errors, silent, within))
+    findings.append(_unreachable(errors, silent, within, hop))
     return None
 
 
-async def _dial(place: Place) -> tuple[Place, str | None]:
-    """Open a connection and close it again; return the system's error, if any."""
+async def _dial(place: Place) -> tuple[Place, Why | None]:
+    """Open a connection and close it again; return why there is none, if so."""
     family = socket.AF_INET6 if ":" in place[0] else socket.AF_INET
     with contextlib.closing(socket.socket(family, socket.SOCK_STREAM)) as sock:
         sock.settimeout(0)
         try:
             await asyncio.get_running_loop().sock_connect(sock, place)
         except OSError as error:
-            return place, _refusal(error)
+            return place, why(error)
     return place, None
 
 
-def _refusal(error: OSError) -> str:
-    names = {errno.ECONNREFUSED: "connection refused", errno.ENETUNREACH: "network unreachable"}
-    return names.get(error.errno or 0) or (error.strerror or str(error)).lower()
-
-
-def _connected(place: Place, errors: dict[Place, str], seconds: float) -> Finding:
+def _connected(place: Place, errors: dict[Place, Why], seconds: float) -> Finding:
     return Finding(
         step=Step.TCP,
         text=f"{_shown(place)} (in {span(seconds)})",
-        notes=tuple(f"{_shown(other)}: {error}" for other, error in errors.items()),
+        notes=tuple(f"{_shown(other)}: {found.said}" for other, found in errors.items()),
         facts={"address": place[0], "port": place[1], "seconds": round(seconds, 4)},
     )
 
 
-def _unreachable(errors: dict[Place, str], silent: Sequence[Place], within: float) -> Finding:
-    said = [f"{_shown(place)}: {error}" for place, error in errors.items()]
+def _unreachable(
+    errors: dict[Place, Why], silent: Sequence[Place], within: float, hop: Hop
+) -> Finding:
+    said = [f"{_shown(place)}: {found.said}" for place, found in errors.items()]
     said += [f"{_shown(place)}: no answer within {span(within)}" for place in silent]
-    reason: Reason
-    if "connection refused" in errors.values():
-        reason, why = "connection_refused", "Nothing listens at that address."
-        fix = "Check the route's upstream and its port, and that the service runs."
-    elif silent:
-        reason, why = "connect_timed_out", "Nothing came back: a firewall drops the packets."
+    refused = [place for place, found in errors.items() if found.kind == "connection_refused"]
+    if silent and not refused:
+        place = silent[0]
+        reason: Reason = "connect_timed_out"
+        sentence = "Nothing came back: a firewall drops the packets."
         fix = UpstreamConnectTimedOut.default_hint
     else:
-        reason, why = "connect_failed", "There is no way there from this machine."
-        fix = "Check routes and egress where the proxy runs."
-    place = next(iter([*errors, *silent]))
-    command = f"nc -vz -w 5 {place[0]} {place[1]}"
-    advice = Advice(reason=reason, why=why, fix=fix, command=command)
+        place = next(iter([*refused, *errors]))
+        reason, sentence = errors[place].kind, errors[place].sentence(_shown(place))
+        fix = check(errors[place], hop)
+    advice = Advice(reason=reason, why=sentence, fix=fix, command=try_to_connect(*place))
     return Finding(
         step=Step.TCP,
         outcome=Outcome.FAILED,

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import ssl
 
-from proxy.config.addresses import is_address
 from proxy.config.model import Protocol, Route, Upstream
 from proxy.doctor import certificate
 from proxy.doctor.certificate import Certificate, Place
 from proxy.doctor.findings import Advice, Finding, Outcome, Reason, Step, failed
-from proxy.doctor.words import span
+from proxy.doctor.words import show_certificate, span, with_curl
 from proxy.errors import UpstreamTlsFailed
 from proxy.plane.trust import hint_for, whole_context
 from proxy.redact import redact_foreign
+from proxy.unreached import NO_TLS, no_tls, speaks_no_tls
 
 OFFERED = ("h2", "http/1.1")
 """What ALPN offers, to see what the upstream chooses."""
@@ -78,12 +78,6 @@ def _ends_soon(left: float) -> Advice:
     )
 
 
-def _inspect(upstream: Upstream) -> str:
-    host = _bracketed(upstream.host)
-    name = "" if is_address(upstream.host) else f" -servername {upstream.host}"
-    return f"openssl s_client -connect {host}:{upstream.port}{name} </dev/null"
-
-
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
@@ -97,7 +91,7 @@ def _not_accepted(
     reason, why, fix = certificate.explain(error.verify_code, upstream.host, shown)
     if reason == "certificate_issuer_unknown":
         fix = hint_for(route.ca_file) or fix
-    command = _inspect(upstream)
+    command = show_certificate(upstream.host, upstream.port)
     return Finding(
         step=Step.TLS,
         outcome=Outcome.FAILED,
@@ -108,22 +102,18 @@ def _not_accepted(
     )
 
 
-_NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL"})
-"""OpenSSL's reasons where the peer does not speak TLS."""
-
-
 def _broken_off(upstream: Upstream, error: Exception) -> Finding:
     reason: Reason
-    command = _inspect(upstream)
+    command = show_certificate(upstream.host, upstream.port)
     if isinstance(error, TimeoutError):
         text, reason = "no answer to the handshake in time", "tls_timed_out"
         why = "The upstream accepted the connection and then said nothing."
         fix = "Check what listens there, or raise the route's timeouts.connect."
-    elif isinstance(error, ssl.SSLError) and error.reason in _NOT_TLS:
+    elif speaks_no_tls(error):
         text, reason = "what listens there does not speak TLS", "tls_not_spoken"
-        why = f"Port {upstream.port} of {upstream.host} does not speak TLS."
-        fix = "Correct the port, or write http:// if it is a server on this machine."
-        command = f"curl -i http://{_bracketed(upstream.host)}:{upstream.port}/"
+        place = f"{_bracketed(upstream.host)}:{upstream.port}"
+        why, fix = no_tls(place), NO_TLS
+        command = with_curl(f"curl -i http://{place}/", command)
     else:
         said = error.reason if isinstance(error, ssl.SSLError) else None
         text, reason = "the handshake was broken off", "tls_failed"

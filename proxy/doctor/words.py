@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import shlex
+import shutil
 from collections.abc import Callable
 from typing import Literal
 
@@ -75,6 +76,21 @@ def printable(text: str, longest: int = 100) -> str:
     """Return a stranger's text on one line without control characters."""
     line = _UNPRINTABLE.sub(" ", text).strip()
     return line if len(line) <= longest else f"{line[: longest - 1]}…"
+
+
+def try_to_connect(host: str, port: int) -> str:
+    """Return the line that opens a connection; the image has Python, and neither nc nor telnet."""
+    return f"python3 -c 'import socket; socket.create_connection((\"{host}\", {port}), 5)'"
+
+
+def show_certificate(host: str, port: int) -> str:
+    """Return the line that prints a server's certificate, verified or not."""
+    return f"python3 -c 'import ssl; print(ssl.get_server_certificate((\"{host}\", {port})))'"
+
+
+def with_curl(command: str, without: str) -> str:
+    """Return `command`, which is curl's, or `without` where there is no curl, as in the image."""
+    return command if shutil.which("curl") else without
 
 
 def again(command: Literal["doctor", "token"], route: Route, source: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import socket
 from collections.abc import Awaitable, Callable, Mapping
 from random import Random
 from urllib.parse import quote
@@ -20,6 +19,7 @@ from proxy.identity.source import ANSWER_WITHIN, Authority, TokenSourceError
 from proxy.identity.token import finite_seconds, read_claims
 from proxy.redact import EXPLANATION, FIRST_WORDS, first_words
 from proxy.resolver import Resolver
+from proxy.unreached import CHECK_DNS, MORE_FILES, why
 
 DEFAULT_HOST = "metadata.google.internal"
 
@@ -228,9 +228,13 @@ def unfit(wanted: str, answer: Response) -> TokenSourceError:
 def _is_its_own(answer: Response) -> bool:
     """Tell whether the metadata server, or what poses as it, says that it answered.
 
-    What it omits proves nothing: GKE's has answered tokens without it.
+    What it omits proves nothing: GKE's has answered tokens without it, and names itself.
     """
-    return answer.headers.get("metadata-flavor") == "Google"
+    return answer.headers.get("metadata-flavor") == "Google" or _is_gke(answer)
+
+
+def _is_gke(answer: Response) -> bool:
+    return answer.headers.get("server", "").startswith("GKE")
 
 
 def _another_server(answer: Response) -> TokenSourceError:
@@ -246,25 +250,19 @@ def _refused(key: str, answer: Response) -> TokenSourceError:
         return TokenSourceError(came(answer), retryable=answer.status in PASSING)
     if key.startswith(_ACCOUNT):
         # GKE's server says so for the first seconds of a pod, too; the next caller asks again.
-        in_pod = b"iam.gke.io" in answer.body or answer.headers.get("server", "").startswith("GKE")
+        in_pod = b"iam.gke.io" in answer.body or _is_gke(answer)
         hint = NO_ACCOUNT_IN_POD if in_pod else NO_ACCOUNT
         return NoSuchKey(f"this instance has no service account ({came(answer)})", hint=hint)
     return NoSuchKey(f"no key {key} ({came(answer)})")
 
 
 def _unreachable(error: OSError) -> TokenSourceError:
-    match error:
-        case socket.gaierror():
-            return TokenSourceError("the name does not resolve", hint=NOT_HERE)
-        case TimeoutError():
-            return TokenSourceError(
-                f"no connection within {CONNECT_WITHIN:.0f} s", hint=NOT_HERE, slow=True
-            )
-        case ConnectionRefusedError():
-            return TokenSourceError("connection refused", hint=NOT_HERE, retryable=True)
-        case _:
-            what = error.strerror or str(error) or type(error).__name__
-            return TokenSourceError(f"no connection: {what}", hint=NOT_HERE, retryable=True)
+    if isinstance(error, TimeoutError):
+        detail = f"no connection within {CONNECT_WITHIN:.0f} s"
+        return TokenSourceError(detail, hint=NOT_HERE, slow=True)
+    found = why(error)
+    hint = found.hint if found.hint in (MORE_FILES, CHECK_DNS) else NOT_HERE
+    return TokenSourceError(found.short, hint=hint, retryable=found.kind != "dns_failed")
 
 
 def _split(text: str) -> tuple[str, int] | None:

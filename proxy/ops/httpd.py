@@ -30,6 +30,7 @@ from proxy.plane.leaving import send_fin
 from proxy.plane.listen import Listener, Sockets
 from proxy.plane.sweeper import Sweeper
 from proxy.tasks import Tasks
+from proxy.unreached import is_tls
 
 _log = logging.getLogger("proxy.admin")
 
@@ -192,6 +193,7 @@ class _Connection(asyncio.Protocol):
         self._fields: list[tuple[str, str]] = []
         self._head_done = self._done = False
         self._broken = False  # Whether what came is no request.
+        self._is_tls = False
         self._more = False  # Whether more has come than the request that is answered.
         self._keep = False  # Whether the connection goes on after the answer.
         self.read_bytes = self._body_bytes = 0
@@ -245,6 +247,7 @@ class _Connection(asyncio.Protocol):
             self._more = True  # RFC 9110, 7.8: it may be ignored; what follows is not read.
         except HttpParserError:
             self._broken = not self._done
+            self._is_tls = is_tls(piece)
             self._more = True
 
     def eof_received(self) -> bool:
@@ -305,7 +308,8 @@ class _Connection(asyncio.Protocol):
     def _judge(self) -> None:
         """Answer or refuse what has been read, or go on reading."""
         if self._broken:
-            self._refuse(_BAD, "this is not an HTTP request")
+            tls = "this is TLS, and the admin listener speaks plain HTTP: call http://"
+            self._refuse(_BAD, tls if self._is_tls else "this is not an HTTP request")
         elif self._body_bytes > BODY_BYTES:
             self._refuse(_TOO_LARGE, "a body is not accepted here")
         elif self._done:

@@ -7,7 +7,6 @@ must go on when they have taken the others: the admin listener, tokens, look-ups
 
 from __future__ import annotations
 
-import errno
 import logging
 import sys
 from contextlib import suppress
@@ -16,6 +15,7 @@ from types import ModuleType
 from typing import Final
 
 from proxy.errors import Overloaded
+from proxy.unreached import MORE_FILES
 
 _log = logging.getLogger("proxy.plane")
 
@@ -24,12 +24,6 @@ RESERVE: Final = 64
 
 REFUSALS: Final = 16
 """Of the reserve, what callers may take who are told that they cannot be served."""
-
-NONE_LEFT: Final = frozenset(
-    getattr(errno, name) for name in ("EMFILE", "ENFILE", "WSAEMFILE") if hasattr(errno, name)
-)
-
-_HINT: Final = "Raise the limit of open files (ulimit -n), or lower the routes' limits.connections."
 
 
 # What is tried where the hard limit is refused: macOS says that there is none, but its kernel has
@@ -85,7 +79,7 @@ def beyond(number: int) -> int:
     first_kept = max(limit - RESERVE, limit // 2)
     if number < first_kept:
         return 0
-    extra = {"reason": "no_descriptor_left", "hint": _HINT, "per_minute": 1}
+    extra = {"reason": "no_descriptor_left", "hint": MORE_FILES, "per_minute": 1}
     _log.warning("no file descriptor is left: connections are refused", extra=extra)
     return number - first_kept + 1
 
@@ -93,4 +87,4 @@ def beyond(number: int) -> int:
 def overloaded() -> Overloaded:
     """Return what is answered where no descriptor is left."""
     detail = "The process has no file descriptor left for another connection."
-    return Overloaded(detail, hint=_HINT, retry_after=1)
+    return Overloaded(detail, hint=MORE_FILES, retry_after=1)

@@ -14,11 +14,11 @@ from typing import TypeVar
 
 from aiohappyeyeballs import start_connection
 
+from proxy.config.misplaced import shown_file
 from proxy.config.model import Address, Upstream
 from proxy.config.proxies import HttpProxy
 from proxy.deadlines import Within
 from proxy.errors import (
-    CHECK_NAME,
     ProxyError,
     UpstreamConnectFailed,
     UpstreamConnectTimedOut,
@@ -30,6 +30,19 @@ from proxy.plane.tls import TlsTransport
 from proxy.plane.trust import HTTP1, Roots, hint_for, ready
 from proxy.resolver import AddressInfo, Resolver
 from proxy.system import UNIX
+from proxy.unreached import (
+    CHECK_DNS,
+    CHECK_PROXY,
+    MORE_FILES,
+    NO_TLS,
+    Hop,
+    Why,
+    check,
+    no_tls,
+    speaks_no_tls,
+    unanswered,
+    why,
+)
 
 P = TypeVar("P", bound=asyncio.BufferedProtocol)
 
@@ -49,35 +62,39 @@ _KEEP_ALIVE = (
 # to 3.0 the error has no `reason`.
 _NO_PROTOCOL = "no application protocol"
 
-_CHECK_PROXY = (
-    "Check the egress proxy's address (egress_proxy, HTTPS_PROXY or the like), and that it runs."
-)
+_PUT_BACK = "Put it back as it was; what it holds is read anew by a reload."
 _INSPECTED = "Where the egress proxy inspects TLS, put its certificate into the route's ca_file."
 
 Dialled = tuple[asyncio.Transport, P]
 
 
+_ROOTS = "reading the roots"
+_RESOLVING = "resolving its name"
+
+
 class _Stage:
     """How far a dial has come."""
 
-    __slots__ = ("_what", "at_proxy")
+    __slots__ = ("at_proxy", "what")
 
     def __init__(self) -> None:
-        self.enter("reading the roots")
+        self.enter(_ROOTS)
 
     def enter(self, what: str, *, at_proxy: bool = False) -> None:
         """Note what is waited for; `at_proxy` tells that it is the egress proxy's to do."""
-        self._what = what
+        self.what = what
         self.at_proxy = at_proxy
 
     def __str__(self) -> str:
-        return f"at the egress proxy: {self._what}" if self.at_proxy else self._what
+        return f"at the egress proxy: {self.what}" if self.at_proxy else self.what
 
 
 class Dialler:
     """Opens connections to one upstream."""
 
-    __slots__ = ("_at", "_ca_file", "_protocols", "_proxy", "_resolver", "_shown", "upstream")
+    __slots__ = (
+        "_at", "_ca_file", "_hop", "_protocols", "_proxy", "_resolver", "_shown", "upstream",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -96,6 +113,7 @@ class Dialler:
         """
         self.upstream = upstream
         self._at = at or Address(upstream.host, upstream.port)
+        self._hop: Hop = "upstream" if at is None else "socket" if at.path else "connect_to"
         self._proxy = proxy
         ways = [f"at {at}"] if at is not None else []
         if proxy is not None:
@@ -132,15 +150,12 @@ class Dialler:
                             raise
                     await asyncio.to_thread(roots.complete)
         except TimeoutError:
-            raise UpstreamConnectTimedOut(
-                f"{self._shown} was not connected within {timeout:g} s ({stage}).",
-                hint=_CHECK_PROXY if stage.at_proxy else None,
-            ) from None
+            raise self._too_slow(timeout, stage) from None
         except OSError as error:
             raise self._translate(error, stage) from error
 
     async def _resolve(self, stage: _Stage) -> list[AddressInfo]:
-        stage.enter("resolving its name", at_proxy=self._proxy is not None)
+        stage.enter(_RESOLVING, at_proxy=self._proxy is not None)
         hop = self._proxy or self._at
         return await self._resolver.resolve(hop.host, hop.port)
 
@@ -201,22 +216,39 @@ class Dialler:
         context.set_alpn_protocols(list(self._protocols))
         return TlsTransport(context, self.upstream.host, codec)
 
+    def _too_slow(self, timeout: float, stage: _Stage) -> ProxyError:
+        detail = f"{self._shown} was not connected within {timeout:g} s ({stage})."
+        hint = CHECK_PROXY if stage.at_proxy else None
+        if stage.what == _RESOLVING:
+            host = (self._proxy or self._at).host
+            detail, hint = unanswered(host, f"{timeout:g} s"), CHECK_DNS
+        return UpstreamConnectTimedOut(detail, hint=hint)
+
     def _translate(self, error: OSError, stage: _Stage) -> ProxyError:
         """Say what an operating system's or OpenSSL's error means, and for whom."""
-        if error.errno in descriptors.NONE_LEFT:
+        found = why(error)
+        if found.hint == MORE_FILES:
             return descriptors.overloaded()
         if stage.at_proxy:
-            return self._proxy_unreached(error)
+            return self._proxy_unreached(found)
+        if stage.what == _ROOTS:
+            return self._without_roots(error)
         if isinstance(error, ssl.SSLError | ConnectionAbortedError):
             return self._tls_failed(error)
         if isinstance(error, socket.gaierror):
-            return UpstreamConnectFailed(
-                f"The name {self._at.host} cannot be resolved: {error.strerror}.",
-                hint=CHECK_NAME,
-            )
-        return UpstreamConnectFailed(
-            f"{self._shown} cannot be connected: {error.strerror or error}."
-        )
+            return UpstreamConnectFailed(found.sentence(self._at.host), hint=found.hint)
+        place = f"{self._at}"
+        if self._hop != "upstream":
+            place = f"{place}, where {self.upstream.origin} is dialled"
+        return UpstreamConnectFailed(found.sentence(place), hint=check(found, self._hop))
+
+    def _without_roots(self, error: OSError) -> ProxyError:
+        """Say that the roots cannot be read, which could be when the configuration was."""
+        file = "The system's file of roots"
+        if self._ca_file is not None:
+            file = f"The route's ca_file {shown_file(str(self._ca_file))}"
+        what = "it holds no certificates" if isinstance(error, ssl.SSLError) else error.strerror
+        return UpstreamTlsFailed(f"{file} cannot be read: {what or error}.", hint=_PUT_BACK)
 
     def _tls_failed(self, error: OSError) -> ProxyError:
         # Order matters: the special precede the general.
@@ -230,18 +262,19 @@ class Dialler:
                 f"{self._shown} does not speak {' or '.join(self._protocols)}.",
                 hint="It seems to speak only HTTP/2: set `protocol: h2` on the route.",
             )
+        if speaks_no_tls(error):
+            return UpstreamTlsFailed(no_tls(f"{self._at}"), hint=NO_TLS)
         return UpstreamTlsFailed(
             f"The TLS handshake with {self._shown} failed: {error.reason or error}."
             if isinstance(error, ssl.SSLError)
             else f"The TLS handshake with {self._shown} was broken off."
         )
 
-    def _proxy_unreached(self, error: OSError) -> ProxyError:
+    def _proxy_unreached(self, found: Why) -> ProxyError:
         """Say why there is no connection to the egress proxy itself."""
-        what = "its name does not resolve: " if isinstance(error, socket.gaierror) else ""
         return UpstreamConnectFailed(
-            f"The egress proxy {self._proxy} cannot be connected: {what}{error.strerror or error}.",
-            hint=_CHECK_PROXY,
+            f"The egress proxy {self._proxy} cannot be connected: {found.short}.",
+            hint=check(found, "proxy"),
         )
 
 

@@ -311,7 +311,7 @@ class Exchange:
         self.route.stats.request_bytes += size
         limit = self.route.config.limits.body_bytes
         if limit and self.request_bytes > limit and self.state < TUNNELLING:
-            self.broken(BodyTooLarge(f"The request body is larger than {limit} bytes."))
+            self.broken(BodyTooLarge(f"More than {limit} bytes came or were announced."))
         elif self._up is not None:
             if self.state is ATTEMPTING or self.state is HOLDING:
                 self._body().sent(data)
@@ -601,7 +601,7 @@ class Exchange:
 
     def cut(self) -> None:
         """End what is left when the drain is over."""
-        self.fail(Draining("The proxy was shut down before the exchange was done."))
+        self.fail(Draining("The exchange was not done when the drain ended."))
 
     def fail(self, error: ProxyError) -> None:
         """End with an error: as a response where none has begun, else as a cut."""

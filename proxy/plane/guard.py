@@ -121,11 +121,11 @@ def refused_method(method: bytes) -> MethodNotAllowed:
     """Return why no route serves a method that is notable."""
     if method == b"TRACE":  # RFC 9110, 9.3.8
         return MethodNotAllowed(
-            "TRACE is not supported: its answer repeats the request, ID token included.",
+            "TRACE: its answer would repeat the request, ID token included.",
             hint="Ask the service itself what it receives; no route serves TRACE.",
         )
     # RFC 9110, 9.3.6
-    return MethodNotAllowed("CONNECT is not supported: the proxy opens no blind tunnels.")
+    return MethodNotAllowed("CONNECT: the proxy opens no blind tunnels.")
 
 
 class OriginGuard:

@@ -118,10 +118,10 @@ class PreparedRoute:
             HeadersTooLarge, BodyTooLarge: it is more than a limit allows.
         """
         if head.raw_size > self.head_limit:
-            raise HeadersTooLarge(f"The request head is larger than {self.head_limit} bytes.")
+            raise HeadersTooLarge(f"More than {self.head_limit} bytes came.")
         limit = self.body_limit
         if limit and (head.length or 0) > limit:
-            raise BodyTooLarge(f"The request body is larger than {limit} bytes.")
+            raise BodyTooLarge(f"More than {limit} bytes came or were announced.")
 
     def prepare(self, head: RequestHead) -> tuple[bytes, bytes]:
         """Return target and fields for any destination.  Runs once, before the first attempt.

@@ -260,7 +260,8 @@ def _level(status: int, error: ProxyError | None) -> int:
 def _write(
     level: int, route: str, head: RequestHead, http: dict[str, Any], error: ProxyError | None
 ) -> None:
-    line = f"{http['method']} {http['path']} → {http['status']}"
+    asked = f"{http['method']} {http['path']}" if http["method"] else "no request"
+    line = f"{asked} → {http['status']}"
     extra: dict[str, Any] = {"route": route, "http": http}
     if error is not None:
         line = f"{line} {error.reason}: {error.detail}"

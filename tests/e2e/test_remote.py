@@ -185,7 +185,7 @@ def test_wait_looks_every_100_ms_and_once_more_at_the_end(
     assert max(slept) == remote.PAUSE
     assert capsys.readouterr().err == (
         f"cloud-run-auth-proxy: {nowhere}: not started within 1.05 s: "
-        "/startup: there is no such socket\n"
+        "/startup: no such file: there is no such socket\n"
     )
 
 

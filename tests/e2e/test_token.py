@@ -186,7 +186,10 @@ async def test_a_failure_is_a_line_and_a_hint_and_exit_1() -> None:
 
     assert (done.code, done.out) == (1, "")
     line, hint = done.err.splitlines()
-    assert line == "cloud-run-auth-proxy: metadata server at 127.0.0.1:9: connection refused"
+    assert line == (
+        "cloud-run-auth-proxy: metadata server at 127.0.0.1:9: "
+        "connection refused: nothing listens there"
+    )
     assert "`gcloud auth application-default login`" in hint
 
 

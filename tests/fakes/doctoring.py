@@ -26,13 +26,15 @@ DOMAIN = "orders.example.com"
 NAMES = (RUN_APP, HASHED, f"green---{HASHED}", DOMAIN, "localhost", "127.0.0.1")
 
 # Python imports this module before the command: the names of the tests are this machine's, one
-# has two addresses, and one name server never answers.
+# has two addresses, one name server never answers, and one says that it cannot be asked.
 RESOLVER = """
 import socket, threading
 ask = socket.getaddrinfo
 def getaddrinfo(host, port, *more, **named):
     if host == "silent.example.com":
         threading.Event().wait()
+    if host == "nobody.example.com":
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
     if host == "two.example.com":
         return ask("127.0.0.2", port, *more, **named) + ask("127.0.0.1", port, *more, **named)
     here = isinstance(host, str) and host.endswith((".run.app", ".example.com"))
@@ -80,6 +82,11 @@ class Doctor:
         self._stack = stack
         (home / "sitecustomize.py").write_text(RESOLVER)
 
+    @property
+    def machine(self) -> dict[str, str]:
+        """The environment in which names are this machine's."""
+        return {"HOME": str(self.home), "PYTHONPATH": str(self.home), **self.metadata.environ}
+
     async def run(
         self, routes: Mapping[str, Route], *arguments: str, env: Mapping[str, str] | None = None
     ) -> Done:
@@ -89,8 +96,7 @@ class Doctor:
             for number, (name, route) in enumerate(routes.items())
         }
         self.file.write_text(json.dumps({"routes": numbered}))
-        machine = {"HOME": str(self.home), "PYTHONPATH": str(self.home), **self.metadata.environ}
-        environment = {**machine, **(env or {})}
+        environment = {**self.machine, **(env or {})}
         done = await command("doctor", "--config", str(self.file), *arguments, env=environment)
         assert A_TOKEN.search(done.out + done.err) is None, "a token is in the report"
         return done

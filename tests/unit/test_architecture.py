@@ -35,7 +35,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("routing", "retry"),
     ("config",),
     ("resolver",),
-    ("errors", "clock", "deadlines", "redact", "tasks"),
+    ("errors", "unreached", "clock", "deadlines", "redact", "tasks"),
     ("emulator",),
     ("frozen", "system"),
 )

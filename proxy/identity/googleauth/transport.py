@@ -6,6 +6,8 @@ inside; here one deadline holds for everything that one token needs.
 
 from __future__ import annotations
 
+import re
+import socket
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -20,6 +22,7 @@ from proxy.config.misplaced import shown_file
 from proxy.config.proxies import Egress, Scheme
 from proxy.identity.source import TokenSourceError
 from proxy.identity.target import Means
+from proxy.unreached import MORE_FILES, check, is_told, no_tls, speaks_no_tls, why
 
 _CA_HINT = (
     "Where a proxy inspects TLS, put its certificate into a bundle and name that in "
@@ -123,8 +126,8 @@ class BoundedRequest(transport.Request):
             )
         except requests.Timeout:
             raise self._too_slow(host) from None
-        except requests.exceptions.SSLError:
-            raise TokenSourceError(f"TLS to {host} cannot be verified", hint=_CA_HINT) from None
+        except requests.exceptions.SSLError as error:
+            raise _unverified(host, error) from None
         except requests.RequestException as error:
             raise _unreachable(host, error) from None
         except OSError as error:  # requests lets a missing CA bundle through.
@@ -151,16 +154,33 @@ class BoundedRequest(transport.Request):
         return TokenSourceError(f"{host} did not answer within {self._within:.0f} s", slow=True)
 
 
-def _unreachable(host: str, error: requests.RequestException) -> TokenSourceError:
+def _unverified(host: str, error: requests.exceptions.SSLError) -> TokenSourceError:
+    if speaks_no_tls(error):
+        return TokenSourceError(no_tls(host).removesuffix("."), hint="Correct the port of the URL.")
+    return TokenSourceError(f"TLS to {host} cannot be verified", hint=_CA_HINT)
+
+
+def _unreachable(host: str, failed: requests.RequestException) -> TokenSourceError:
     # The text of urllib3's exceptions names the cause; their types are wrapped differently
     # from version to version.
-    text = str(error)
+    error = _as_system_said(failed)
     hint = f"Requests to {host} have to get out: check egress, DNS and the egress proxy."
-    if "Failed to resolve" in text or "Name or service not known" in text:
-        return TokenSourceError(f"the name {host} does not resolve", hint=hint, retryable=True)
-    if isinstance(error, requests.exceptions.ProxyError):
-        return TokenSourceError(
-            f"the egress proxy does not let requests to {host} through", hint=hint
-        )
-    what = "connection refused" if "refused" in text else type(error).__name__
-    return TokenSourceError(f"{host} cannot be reached: {what}", hint=hint, retryable=True)
+    at_proxy = isinstance(failed, requests.exceptions.ProxyError)
+    if not is_told(error):
+        if at_proxy:  # It was reached.
+            detail = f"the egress proxy does not let requests to {host} through"
+            return TokenSourceError(detail, hint=hint)
+        detail = f"{host} cannot be reached: {type(failed).__name__}"
+        return TokenSourceError(detail, hint=hint, retryable=True)
+    found = why(error)
+    if at_proxy:
+        host, hint = "the egress proxy", check(found, "proxy")
+    elif found.hint == MORE_FILES:
+        hint = MORE_FILES
+    return TokenSourceError(f"{host} cannot be reached: {found.short}", hint=hint, retryable=True)
+
+
+def _as_system_said(error: requests.RequestException) -> Exception:
+    """Return the error of a name that was not found as the system's own, any other as it is."""
+    found = re.search(r"Failed to resolve [^(]*\(\[Errno (-?\d+)\] ([^)]*)\)", f"{error}")
+    return error if found is None else socket.gaierror(int(found[1]), found[2])

@@ -394,7 +394,7 @@ class Http1Downstream(Turns, asyncio.Protocol):
     def _check_size(self, size: int) -> None:
         limit = self._host.head_limit
         if size > limit:
-            raise HeadersTooLarge(f"The request head is larger than {limit} bytes.")
+            raise HeadersTooLarge(f"More than {limit} bytes came.")
 
     def _begin(self, head: RequestHead) -> None:
         """Enter the phase of what follows the head."""
@@ -446,7 +446,7 @@ class Http1Downstream(Turns, asyncio.Protocol):
         for part in body.feed(data):
             self._deliver(part)
         if body.fault:
-            raise RequestMalformed(f"The chunked body is malformed: {body.fault}.")
+            raise RequestMalformed(f"The chunked body was not accepted: {body.fault}.")
         if body.done:
             self._body = None
             self._end_request(body.trailers)

@@ -42,6 +42,7 @@ from proxy.plane.message import (
     is_authority,
     is_host_field,
 )
+from proxy.unreached import WRITE_HTTPS, is_tls
 
 _LINE_END = b"\r\n"
 
@@ -167,6 +168,7 @@ def parse_request(head: bytes, *, on_path: bool = False) -> RequestHead:
     """
     line = _REQUEST_LINE.match(head)
     if line is None:
+        _check_plain(head)
         raise RequestMalformed("The request line is not `METHOD TARGET HTTP/1.1`.")
     method, target, minor = line.groups()
     # To llhttp a method that it does not know is an error; only CONNECT and PRI mean something
@@ -192,7 +194,7 @@ def _validate_request(head: bytes) -> None:
         # Not an error: the head offers an upgrade (or is CONNECT) and has no body.
         pass
     except HttpParserError as error:
-        raise RequestMalformed(f"The request head is malformed: {error}.") from None
+        raise RequestMalformed(f"The head was not accepted: {error}.") from None
     if not _PROBE.complete:
         raise RequestMalformed("The request head ends before its fields do.")
 
@@ -321,6 +323,7 @@ def check_request(data: bytes, searched: int) -> None:
     Raises:
         RequestMalformed: it cannot become a request.
     """
+    _check_plain(data)
     if _BROKEN.search(data, searched):
         raise RequestMalformed("The request head has a bare CR or LF, or a NUL.")
     start = 2 if data.startswith(_LINE_END) else 0
@@ -328,6 +331,15 @@ def check_request(data: bytes, searched: int) -> None:
         raise RequestMalformed("The request does not begin with a method.")
     if data.find(_LINE_END, start) >= searched and not _REQUEST_LINE.match(data, start):
         raise RequestMalformed("The request line is not `METHOD TARGET HTTP/1.1`.")
+
+
+def _check_plain(data: bytes) -> None:
+    """Raise RequestMalformed if a caller begins to speak TLS."""
+    if is_tls(data):
+        raise RequestMalformed(
+            "The caller speaks TLS, and this listener plain HTTP.",
+            hint="Call http:// instead of https://: the proxy speaks TLS to the upstream itself.",
+        )
 
 
 # --- responses -------------------------------------------------------------------------------
@@ -414,7 +426,8 @@ def _validate_response(head: bytes) -> None:
     except HttpParserError as error:
         if head.startswith(b"\0"):
             _check_frame(head)
-        raise UpstreamMalformed(f"The response head is malformed: {error}.") from None
+        _check_untold_tls(head)
+        raise UpstreamMalformed(f"The head was not accepted: {error}.") from None
     if not _PROBE.complete:
         raise UpstreamMalformed("The response head ends before its fields do.")
 
@@ -568,6 +581,7 @@ def check_response(data: bytes, searched: int) -> None:
     if data.startswith(_FRAME):
         _check_frame(data)
         return
+    _check_untold_tls(data)
     if _BROKEN.search(data, searched):
         raise UpstreamMalformed("The response head has a bare CR or LF, or a NUL.")
     if not data.startswith(_PROTOCOL[: len(data)]):
@@ -575,6 +589,15 @@ def check_response(data: bytes, searched: int) -> None:
     end = data.find(_LINE_END)
     if end >= searched and not _STATUS_LINE.fullmatch(data, 0, end):
         raise UpstreamMalformed("The status line is not `HTTP/1.1 NNN REASON`.")
+
+
+def _check_untold_tls(data: bytes) -> None:
+    """Raise UpstreamMalformed if an upstream answers plain HTTP with an alert of TLS."""
+    if is_tls(data):
+        raise UpstreamMalformed(
+            "The upstream speaks TLS on this port, and was spoken to in plain HTTP.",
+            hint=WRITE_HTTPS,
+        )
 
 
 def _check_frame(data: bytes) -> None:

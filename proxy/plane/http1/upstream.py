@@ -470,7 +470,7 @@ class Http1Upstream(Turns, asyncio.BufferedProtocol):
                 return b""
             sink.response_data(part)
         if body.fault and self._sink is sink:
-            raise UpstreamMalformed(f"The chunked response is malformed: {body.fault}.")
+            raise UpstreamMalformed(f"The chunked body was not accepted: {body.fault}.")
         if not body.done:
             if body.rest:
                 self._share = 0
@@ -517,8 +517,8 @@ class Http1Upstream(Turns, asyncio.BufferedProtocol):
 
     def _reset(self) -> ProxyError:
         if self.answered:
-            return UpstreamReset("The upstream closed the connection within its response.")
-        return UpstreamReset("The upstream closed the connection without a response.")
+            return UpstreamReset("The response was not complete.")
+        return UpstreamReset("Nothing of a response had come.")
 
 
 def _are_offered(protocols: bytes, offers: bytes) -> bool:

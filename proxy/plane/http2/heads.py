@@ -60,7 +60,7 @@ def read_request(fields: Fields, *, ended: bool, on_path: bool = False) -> Reque
         head: RequestHead = known
         return head
     if fields.oversize:
-        raise HeadersTooLarge("The request head is larger than any route takes.")
+        raise HeadersTooLarge("More came than any route takes.")
     head = _request(_sort(fields.items), ended=ended, on_path=on_path)
     head.raw_size += fields.size
     head.never_indexed = fields.never_indexed

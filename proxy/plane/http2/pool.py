@@ -38,9 +38,9 @@ class StreamPool:
     """
 
     __slots__ = (
-        "_closed", "_connections", "_declined_until", "_dialler", "_dialling", "_expected",
-        "_head_limit", "_http1", "_leaving", "_limit", "_sweeper", "_tasks", "_timeout",
-        "_waiting", "deadline", "dials",
+        "_closed", "_connections", "_declined", "_declined_until", "_dialler", "_dialling",
+        "_expected", "_head_limit", "_http1", "_leaving", "_limit", "_sweeper", "_tasks",
+        "_timeout", "_waiting", "deadline", "dials",
     )  # fmt: skip
 
     def __init__(
@@ -72,6 +72,8 @@ class StreamPool:
         self._expected = USUAL_STREAMS
         """How many streams the next connection will probably allow."""
         self._declined_until = -math.inf
+        self._declined = ""
+        """How it said that it does not speak HTTP/2."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
         self.deadline = math.inf
@@ -121,7 +123,7 @@ class StreamPool:
             ProxyError: dialling failed; see `Dialler.dial`.
         """
         if self.is_declined:
-            raise OnlyHttp1("it said so a moment ago", is_certain=True)
+            raise OnlyHttp1(self._declined, is_certain=True)
         if not fresh:
             stream = self.take(applicant) or await self._verified(timeout)
             if stream is not None:
@@ -288,6 +290,7 @@ class StreamPool:
         if isinstance(outcome, OnlyHttp1):
             if outcome.is_certain:
                 self._declined_until = self._sweeper.clock() + _DECLINED
+                self._declined = f"{outcome}"
             if self._dialler.upstream.tls:
                 self._http1.adopt(transport)
         if outcome is not None:

@@ -26,6 +26,7 @@ from proxy.plane.http2.tolls import LENIENCY, TALK, Tolls, work_allowance
 from proxy.plane.sweeper import Sweeper
 from proxy.plane.tls import TlsTransport
 from proxy.plane.unread import unread, watched
+from proxy.unreached import is_tls
 
 # One read buffer for the process, as HTTP/1.1 has (see `proxy.plane.http1.upstream`).
 _BUFFER = memoryview(bytearray(64 * 1024))
@@ -168,8 +169,9 @@ class AskingStream(Stream):
 
     def lost(self, error: ProxyError | None) -> None:
         """Take the end of the connection."""
-        when = "within its response" if self.answered else "without a response"
-        text = f"The upstream closed the connection {when}."
+        text = "The response was not complete."
+        if not self.answered:
+            text = "Nothing of a response had come."
         self._end(error or UpstreamReset(text, event=self._connection.event))
 
     def flush_sink(self) -> None:
@@ -388,6 +390,8 @@ class Http2Upstream(Endpoint[AskingStream], asyncio.BufferedProtocol):
         if not is_text and (len(self._greeting) < _KNOWN_AT or self._greeting[-1] == SETTINGS):
             return False
         text = "it answered HTTP/2's preface in another protocol"
+        if is_tls(self._greeting):
+            text = "it speaks TLS on this port: write https:// in the route's upstream"
         self.ready.set_result(OnlyHttp1(text, is_certain=is_text))
         return True
 

@@ -86,7 +86,7 @@ def test_outside_cloud_run_the_call_is_repeated_by_hand(tmp_path: Path) -> None:
 
 
 def test_a_call_by_hand_is_quoted_for_the_shell() -> None:
-    said = by_hand(patient(), Question("POST", "/x;id?a=1&b=2"), "")
+    said = by_hand(patient(), Question("POST", "/x;id?a=1&b=2"), "", "proxy.yaml")
 
     assert said == f"curl -iv -X POST '{URL}/x;id?a=1&b=2'"
 

@@ -50,6 +50,7 @@ from proxy.identity.googleauth.transport import BoundedRequest
 from proxy.identity.source import CLOUD_PLATFORM, TokenSourceError
 from proxy.identity.target import Means
 from proxy.identity.token import Token
+from proxy.unreached import CHECK_PROXY
 from tests.fakes.egress import ForwardProxy
 from tests.fakes.raw_server import raw_server
 from tests.fakes.steering import jitter
@@ -830,10 +831,10 @@ FAILURES: list[tuple[Prepare, str, str]] = [
     (token_endpoint_that_redirects, "moved", "^`cloud-run-auth-proxy doctor`"),
     (
         token_endpoint_that_refuses_connections,
-        "127.0.0.1:1 cannot be reached: conn.* refused",
+        "127.0.0.1:1 cannot be reached: connection refused: nothing listens there",
         "egress",
     ),
-    (token_endpoint_without_dns, "the name nowhere.invalid does not resolve", "egress"),
+    (token_endpoint_without_dns, "nowhere.invalid cannot .*: the name does not exist", "egress"),
 ]
 
 
@@ -932,6 +933,22 @@ async def test_a_certificate_that_cannot_be_verified_is_told() -> None:
     assert "REQUESTS_CA_BUNDLE" in (failure.value.hint or "")
 
 
+async def test_a_port_that_speaks_no_tls_is_told(world: World) -> None:
+    async def complain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(complain, "127.0.0.1", 0)
+    place = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    info = world.google.key_file() | {"token_uri": f"https://{place}/token"}
+
+    error = await world.refusal(world.key(info))
+    assert f"What listens at {place} does not speak TLS" in error.detail
+    server.close()
+
+
 async def test_a_missing_ca_bundle_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(world.folder / "missing.pem"))
     info = world.google.key_file() | {"token_uri": "https://127.0.0.1:1/token"}
@@ -941,12 +958,30 @@ async def test_a_missing_ca_bundle_is_told(world: World, monkeypatch: pytest.Mon
     assert "REQUESTS_CA_BUNDLE" in error.hint
 
 
-async def test_a_proxy_that_lets_nothing_through_is_told(world: World) -> None:
+async def test_a_proxy_that_is_not_there_is_told(world: World) -> None:
     world.environ["HTTPS_PROXY"] = "http://127.0.0.1:1"
     info = world.google.key_file() | {"token_uri": "https://oauth2.example/token"}
 
     error = await world.refusal(world.key(info))
+
+    said = "the egress proxy cannot be reached: connection refused: nothing listens there"
+    assert said in error.detail
+    assert error.hint == CHECK_PROXY
+
+
+async def test_a_proxy_that_lets_nothing_through_is_told(world: World) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    world.environ["HTTPS_PROXY"] = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    info = world.google.key_file() | {"token_uri": "https://oauth2.example/token"}
+
+    error = await world.refusal(world.key(info))
     assert "the egress proxy does not let requests to oauth2.example through" in error.detail
+    server.close()
 
 
 async def test_googles_apis_are_called_through_the_routes_egress_proxy(

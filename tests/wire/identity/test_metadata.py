@@ -25,6 +25,7 @@ from proxy.identity.names import Names
 from proxy.identity.source import TokenSourceError
 from proxy.identity.token import read_token
 from proxy.resolver import AddressInfo, Resolver
+from proxy.unreached import CHECK_DNS
 from tests.fakes.raw_server import raw_server
 from tests.fakes.steering import Time, jitter, settle
 
@@ -291,7 +292,8 @@ async def test_a_refused_connection_is_told_with_what_to_do() -> None:
         error = await refusal(source)
 
     assert source.describe() == f"metadata server at {host}"
-    assert (error.detail, error.retryable) == ("connection refused", True)
+    said = "connection refused: nothing listens there"
+    assert (error.detail, error.retryable) == (said, True)
     assert error.hint is not None
     assert "gcloud auth application-default login" in error.hint
 
@@ -300,7 +302,7 @@ async def test_a_network_that_cannot_be_reached_is_told() -> None:
     environ = {"GCE_METADATA_HOST": "255.255.255.255"}
     error = await refusal(MetadataSource(Metadata(environ, jitter())))
 
-    assert error.detail.startswith("no connection: ")
+    assert error.detail.endswith(": there is no way there from here")
     assert error.retryable
 
 
@@ -339,9 +341,31 @@ async def test_a_name_that_does_not_resolve_is_told_with_what_to_do() -> None:
     resolver = Resolver(look_up=no_such_name)
     error = await refusal(MetadataSource(Metadata({}, jitter(), resolver=resolver)))
 
-    assert (error.detail, error.retryable) == ("the name does not resolve", False)
+    said = "Name or service not known: the name does not exist"
+    assert (error.detail, error.retryable) == (said, False)
     assert error.hint is not None
     assert "not look like Google Cloud" in error.hint
+
+
+async def test_a_name_server_that_does_not_answer_is_told_from_a_name_that_is_not_there() -> None:
+    def nobody(_host: str) -> Sequence[AddressInfo]:
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    error = await refusal(MetadataSource(Metadata({}, jitter(), resolver=Resolver(look_up=nobody))))
+
+    said = "Temporary failure in name resolution: no name server has answered"
+    assert (error.detail, error.retryable, error.hint) == (said, True, CHECK_DNS)
+
+
+async def test_gkes_server_is_told_by_its_name_where_it_leaves_the_flavor_out(
+    server: MetadataServer, source: MetadataSource
+) -> None:
+    body = "IAM returned 403 Forbidden: permission iam.serviceAccounts.getOpenIdToken denied on it"
+    headers = {"Metadata-Flavor": "", "Server": "GKE Metadata Server"}
+    server.inject(Answer(status=403, body=body, content_type="text/plain", headers=headers))
+
+    error = await refusal(source)
+    assert error.detail == f"status 403, text/plain, '{body}'"
 
 
 @pytest.mark.parametrize(

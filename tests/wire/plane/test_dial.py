@@ -14,7 +14,7 @@ from typing import Literal, cast
 import pytest
 
 from proxy.config.model import Upstream
-from proxy.errors import Overloaded, ProxyError, UpstreamConnectFailed
+from proxy.errors import Overloaded, ProxyError, UpstreamConnectFailed, UpstreamTlsFailed
 from proxy.plane import descriptors, dial
 from proxy.resolver import Resolver
 
@@ -56,7 +56,8 @@ async def test_nothing_is_connected_where_the_roots_cannot_be_read(tmp_path: Pat
     with socket.create_server(("127.0.0.1", 0)) as server:
         upstream = Upstream("https", "127.0.0.1", server.getsockname()[1])
         dialler = dial.Dialler(upstream, tmp_path / "gone.pem", Resolver())
-        with pytest.raises(UpstreamConnectFailed, match="No such file"):
+        said = "ca_file .*gone.pem cannot be read: No such file"
+        with pytest.raises(UpstreamTlsFailed, match=said):
             await dialler.dial(Writing, 5)
         server.settimeout(0)
         with pytest.raises(BlockingIOError):
@@ -114,7 +115,7 @@ async def test_a_connection_to_itself_is_none(monkeypatch: pytest.MonkeyPatch) -
     made: list[socket.socket] = []
     monkeypatch.setattr(dial, "start_connection", connect)
     dialler = dial.Dialler(Upstream("http", "127.0.0.1", 9), None, Resolver())
-    with pytest.raises(UpstreamConnectFailed, match="Connection refused"):
+    with pytest.raises(UpstreamConnectFailed, match="connection refused"):
         await dialler.dial(Writing, 5)
 
     assert made[0].fileno() == -1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 from collections.abc import AsyncIterator
@@ -16,6 +17,7 @@ from proxy.config.proxies import Egress, HttpProxy
 from proxy.errors import ProxyError, UpstreamConnectFailed, UpstreamConnectTimedOut
 from proxy.plane.dial import Dialler
 from proxy.resolver import Resolver
+from proxy.unreached import CHECK_PROXY, CHECK_SOCKET
 from tests.fakes import tls
 from tests.fakes.egress import ForwardProxy, needs_tinyproxy, tinyproxy
 from tests.fakes.framed import FramedUpstream
@@ -278,7 +280,11 @@ async def test_a_proxy_that_is_not_there_is_told() -> None:
     with pytest.raises(UpstreamConnectFailed) as raised:
         await dialler.dial(asyncio.BufferedProtocol, PATIENCE)
 
-    assert f"egress proxy http://127.0.0.1:{port} cannot be connected" in raised.value.detail
+    assert raised.value.detail == (
+        f"The egress proxy http://127.0.0.1:{port} cannot be connected: "
+        "connection refused: nothing listens there."
+    )
+    assert raised.value.hint == CHECK_PROXY
 
 
 async def test_a_proxy_whose_name_does_not_resolve_is_told() -> None:
@@ -293,9 +299,11 @@ async def test_a_proxy_whose_name_does_not_resolve_is_told() -> None:
     with pytest.raises(UpstreamConnectFailed) as raised:
         await dialler.dial(asyncio.BufferedProtocol, PATIENCE)
 
-    assert "egress proxy http://proxy.example:3128 cannot be connected: its name" in (
-        raised.value.detail
+    assert raised.value.detail == (
+        "The egress proxy http://proxy.example:3128 cannot be connected: "
+        "Name or service not known: the name does not exist."
     )
+    assert raised.value.hint == CHECK_PROXY
 
 
 async def test_a_caller_that_goes_away_while_the_proxy_thinks_leaves_nothing_behind() -> None:
@@ -467,7 +475,9 @@ async def test_a_unix_socket_that_is_not_there_is_told(ca_file: Path, tmp_path: 
         answer = await caller.ask(GET)
 
     assert answer.value("x-auth-proxy-error") == "upstream_connect_failed"
-    assert f"(at {place}) cannot be connected: No such file".encode() in answer.body
+    said = f"There is no socket {place}, where https://{NAME} is dialled (no such file)."
+    assert json.loads(answer.body)["detail"] == said
+    assert json.loads(answer.body)["hint"] == CHECK_SOCKET
 
 
 async def test_another_address_is_asked_for_through_the_proxy(
