@@ -13,11 +13,11 @@ import json
 import os
 import re
 import sys
-import traceback
 from collections.abc import Callable, Sequence
-from typing import NoReturn, TextIO
+from typing import NoReturn
 
 from proxy import PROGRAM, __version__, build
+from proxy.complaints import Complaints, format_of, let_go
 from proxy.config.addresses import address
 from proxy.config.addresses import app as app_address
 from proxy.config.ignored import FILE_VARIABLE
@@ -76,8 +76,12 @@ def _columns() -> int:
 class _Parser(argparse.ArgumentParser):
     """A parser whose errors are one line and exit code 64."""
 
+    complaints: Complaints | None = None
+
     def error(self, message: str) -> NoReturn:
-        self.exit(USAGE, f"{self.prog}: {_told(message)}; see {self.prog} --help\n")
+        complaints = self.complaints or Complaints()
+        complaints.tell(f"{self.prog}: {_told(message)}; see {self.prog} --help")
+        self.exit(USAGE)
 
 
 def _told(message: str) -> str:
@@ -103,14 +107,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         _overview().parse_args(arguments[:1])
     name = arguments.pop(0) if arguments and arguments[0] in COMMANDS else "run"
     command = COMMANDS[name]
+    # The other commands have no log.
+    complaints = Complaints(format_of(arguments, os.environ) if name == "run" else "text")
     parser = _Parser(
         prog=f"{PROGRAM} {name}",
         description=command.help,
         allow_abbrev=False,
         formatter_class=_Formatter,
     )
+    parser.complaints = complaints
     command.flags(parser)
-    return _guarded(command, parser.parse_args(arguments))
+    return _guarded(command, parser.parse_args(arguments), complaints)
 
 
 def _have_standard_streams() -> None:
@@ -133,7 +140,7 @@ def _have_standard_streams() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def _guarded(command: Command, flags: argparse.Namespace) -> int:
+def _guarded(command: Command, flags: argparse.Namespace, complaints: Complaints) -> int:
     """Turn whatever ends a command into its exit code, and one line for a person."""
     try:
         code = command.run(flags)
@@ -141,40 +148,27 @@ def _guarded(command: Command, flags: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:  # noqa: BLE001 (the outermost place: a bug becomes exit code 70)
-        return _explain(error)
+        return _explain(error, complaints)
     return code
 
 
-def _explain(error: Exception) -> int:
+def _explain(error: Exception, complaints: Complaints) -> int:
     match error:
         case ConfigError():
-            _complain(*map(str, error.problems))
+            complaints.tell(*map(str, error.problems))
             return USAGE
         case BrokenPipeError():
-            _let_go(sys.stdout)  # `schema | head` has read enough.
+            let_go(sys.stdout)  # `schema | head` has read enough.
             return 0
         case ConfigUnreadable():
-            _complain(str(error))
+            complaints.tell(str(error))
             return UNAVAILABLE
         case OSError():
-            _complain(f"{PROGRAM}: {error.strerror or error}")
+            complaints.tell(f"{PROGRAM}: {error.strerror or error}")
             return UNAVAILABLE
         case _:
-            traceback.print_exception(error)
-            _complain(f"{PROGRAM}: this is a bug; please report it with the traceback above")
+            complaints.tell_of_bug(error)
             return SOFTWARE
-
-
-def _complain(*lines: str) -> None:
-    try:
-        sys.stderr.write("".join(f"{line}\n" for line in lines))
-    except OSError:
-        _let_go(sys.stderr)  # Where nobody can be told, the exit code still says it.
-
-
-def _let_go(stream: TextIO) -> None:
-    """Redirect a closed stream to the null device, so that flushing it at exit cannot fail."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _overview() -> argparse.ArgumentParser:
@@ -365,7 +359,7 @@ def _check(flags: argparse.Namespace) -> int:
         _print_json(show.routes_as_json(config))
     else:
         sys.stdout.write(show.table(config))
-        _complain(*(f"ignored: {each}" for each in config.ignored))
+        Complaints().tell(*(f"ignored: {each}" for each in config.ignored))
     return 0
 
 

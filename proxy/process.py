@@ -12,7 +12,6 @@ import logging
 import math
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 from types import FrameType
@@ -21,6 +20,7 @@ from typing import Final, Protocol
 from proxy import PROGRAM
 from proxy.administration import Administration
 from proxy.clock import Clocks
+from proxy.complaints import Complaints
 from proxy.config.model import Config, Log
 from proxy.config.problems import ConfigError
 from proxy.notify import Notifier
@@ -95,7 +95,8 @@ def serve(config: Config, reload: Reload | None = None) -> int:
         _collect_from_here()
         return asyncio.run(_Process(supervisor, reload, signals, logs, notifier).run())
     except ListenFailed as error:
-        sys.stderr.write(f"{PROGRAM}: {error}{advice(error, config)}\n")
+        line = f"{PROGRAM}: {error}{advice(error, config)}"
+        Complaints(config.log.format).tell(line)
         return EXIT_UNAVAILABLE
     finally:
         logs.close()

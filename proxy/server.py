@@ -11,6 +11,7 @@ from random import Random
 
 from proxy.administration import Administration
 from proxy.clock import Clocks
+from proxy.complaints import PLATFORMS
 from proxy.config.addresses import is_on_loopback
 from proxy.config.model import Address, Config
 from proxy.errors import TokenUnavailable
@@ -38,10 +39,6 @@ _Hosts = dict[Address, ListenerHost]
 _Listeners = dict[Address, Listener]
 
 _NO_HOSTS: Mapping[Address, ListenerHost] = {}
-
-# Set by Cloud Run for services, jobs and worker pools, and by Kubernetes.  Elsewhere nobody is
-# asked: on a developer's machine there is no metadata server, and no Cloud Logging.
-_PLATFORMS = ("K_SERVICE", "CLOUD_RUN_JOB", "CLOUD_RUN_WORKER_POOL", "KUBERNETES_SERVICE_HOST")
 
 
 class Server:
@@ -88,8 +85,9 @@ class Server:
         """Held by whoever changes the routes: that takes many turns of the loop."""
         self._hosts: _Hosts = {}
         self._listeners: _Listeners = {}
+        # On a developer's machine there is neither a metadata server nor Cloud Logging.
         self._asks_for_project = not environ.get(PROJECT_VARIABLE) and any(
-            environ.get(name) for name in _PLATFORMS
+            environ.get(name) for name in PLATFORMS
         )
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import resource
 import signal
 import stat
@@ -510,6 +511,20 @@ async def test_a_port_in_use_is_one_line_and_69(proxies: Proxies) -> None:
             f"cloud-run-auth-proxy: cannot listen on {running.listeners[0]}: "
             "Address already in use; --listen takes another\n"
         )
+
+
+async def test_a_port_in_use_is_one_json_line_where_the_log_is_json(proxies: Proxies) -> None:
+    async with scripted(OK) as upstream:
+        running = await proxies.run(document(upstream))
+        text = document(upstream, listen=running.listeners[0], log={"format": "json"})
+
+        done = await _started_with(text)
+
+        assert done.code == 69
+        (line,) = done.err.splitlines()
+        record = json.loads(line)
+        assert record["severity"] == "ERROR"
+        assert record["message"].endswith("Address already in use; --listen takes another")
 
 
 async def test_an_admin_port_in_use_is_one_line_and_69(proxies: Proxies) -> None:

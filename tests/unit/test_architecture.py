@@ -27,7 +27,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("process",),
     ("workers",),
     ("server",),
-    ("administration", "services", "sockets", "notify", "watch"),
+    ("administration", "complaints", "services", "sockets", "notify", "watch"),
     ("ops",),
     ("plane",),
     ("dialects",),

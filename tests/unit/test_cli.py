@@ -14,6 +14,7 @@ from types import ModuleType
 import pytest
 
 from proxy import __version__, build, cli
+from proxy.complaints import PLATFORMS
 from proxy.config.model import Address, Config
 from proxy.config.overrides import NAMES
 from proxy.config.problems import ConfigError
@@ -29,7 +30,7 @@ Reload = Callable[[], Config] | None
 def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Start in an empty folder, without variables of the proxy."""
     for name in os.environ:
-        if name.startswith("AUTH_PROXY_"):
+        if name.startswith("AUTH_PROXY_") or name in PLATFORMS:
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -281,6 +282,108 @@ def test_a_bug_is_a_traceback_and_70(
     assert lines[-1] == (
         "cloud-run-auth-proxy: this is a bug; please report it with the traceback above"
     )
+
+
+MISTAKES = "routes: {a: {service: b, pth: /x}, c: {path: /c, service: d, auht: none}}"
+
+
+@pytest.mark.parametrize(
+    ("flags", "env"),
+    [
+        (["--log-format", "json"], {}),
+        (["--log-format=json"], {}),
+        ([], {"AUTH_PROXY_LOG_FORMAT": "json"}),
+        (["--log-format", "json"], {"AUTH_PROXY_LOG_FORMAT": "text"}),
+        *(([], {name: "orders"}) for name in PLATFORMS),
+    ],
+)
+def test_where_the_log_is_json_a_refused_start_is_as_well(
+    nowhere: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+    env: dict[str, str],
+) -> None:
+    (nowhere / "f.yaml").write_text(MISTAKES)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+
+    assert cli.main(["--config", "f.yaml", *flags]) == 64
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [line["severity"] for line in lines] == ["ERROR", "ERROR"]
+    assert [line["message"].partition(": ")[0] for line in lines] == ["f.yaml:1:26", "f.yaml:1:62"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "env"),
+    [
+        ([], {}),
+        (["--log-format", "text"], {"K_SERVICE": "orders"}),
+        ([], {"K_SERVICE": "orders", "AUTH_PROXY_LOG_FORMAT": "text"}),
+    ],
+)
+def test_elsewhere_a_refused_start_is_lines_for_a_person(
+    nowhere: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+    env: dict[str, str],
+) -> None:
+    (nowhere / "f.yaml").write_text(MISTAKES)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+
+    assert cli.main(["--config", "f.yaml", *flags]) == 64
+    assert [line.partition(": ")[0] for line in capsys.readouterr().err.splitlines()] == [
+        "f.yaml:1:26",
+        "f.yaml:1:62",
+    ]
+
+
+def test_a_person_at_a_terminal_reads_lines_on_any_platform(
+    nowhere: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (nowhere / "f.yaml").write_text(MISTAKES)
+    monkeypatch.setenv("K_SERVICE", "orders")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+
+    assert cli.main(["--config", "f.yaml"]) == 64
+    assert capsys.readouterr().err.startswith("f.yaml:1:26: ")
+
+
+@pytest.mark.parametrize("command", [[], ["run"]])
+def test_an_unusable_flag_is_json_as_well_and_64(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("K_SERVICE", "orders")
+    with pytest.raises(SystemExit) as caught:
+        cli.main([*command, "--lisen", "8081"])
+
+    assert caught.value.code == 64
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "unrecognized arguments: --lisen" in json.loads(line)["message"]
+
+
+def test_other_commands_speak_to_a_person_everywhere(
+    nowhere: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (nowhere / "f.yaml").write_text(MISTAKES)
+    monkeypatch.setenv("K_SERVICE", "orders")
+
+    assert cli.main(["check", "--config", "f.yaml"]) == 64
+    assert capsys.readouterr().err.startswith("f.yaml:1:26: ")
+
+
+def test_a_bug_is_one_json_line_with_its_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fails_with(monkeypatch, RuntimeError("never"))
+
+    assert cli.main(["https://a.example", "--log-format", "json"]) == 70
+    (line,) = capsys.readouterr().err.splitlines()
+    record = json.loads(line)
+    assert record["message"].startswith("cloud-run-auth-proxy: this is a bug")
+    assert record["stack_trace"].endswith("RuntimeError: never")
 
 
 def test_an_interrupt_before_serving_is_130(monkeypatch: pytest.MonkeyPatch) -> None:
