@@ -1,8 +1,9 @@
 """Writes finished log lines to a file descriptor without stopping the event loop.
 
 A line is written at once where the descriptor takes it: one poll and one write, in order,
-there even if the process is killed the moment after.  Where the reader of a pipe is slow a
-write would block, so the line goes into a bounded queue and a thread waits for the reader.
+there even if the process is killed the moment after.  Where the reader of a pipe is slow, or a
+terminal was stopped (Ctrl-S), a write would block, so the line goes into a bounded queue and a
+thread waits for the reader.
 Lines that find the queue full are dropped and counted.
 """
 
@@ -54,7 +55,7 @@ class LineWriter:
         self._owned = _opened_anew(fd)
         self._fd = fd if self._owned is None else self._owned
         self._housekeeping = housekeeping
-        self._takes = polling(self._fd, "POLLOUT") or _never
+        self._takes = self._polled()
         self._lock = threading.Lock()
         # A line; an event to set once everything before it is written; None to end.
         self._lines: queue.SimpleQueue[bytes | threading.Event | None] = queue.SimpleQueue()
@@ -71,27 +72,38 @@ class LineWriter:
     def write(self, line: bytes) -> None:
         """Write or queue one line, with its newline; never waits for a slow reader."""
         with self._lock:
-            at_once = not self._waiting and len(line) <= ATOMIC_BYTES and self._takes(0)
-            if at_once and self._write_at_once(line):
-                return
+            if not self._waiting and len(line) <= ATOMIC_BYTES and self._takes(0):
+                line = self._write_at_once(line)
+                if not line:
+                    return
             if self._closed or self._waiting >= MAX_LINES:
                 self.dropped += 1
             else:
                 self._waiting += 1
                 self._lines.put(line)
 
-    def _write_at_once(self, line: bytes) -> bool:
-        """Write a short line; return False where the descriptor takes nothing of it after all."""
+    def _write_at_once(self, line: bytes) -> bytes:
+        """Write a short line; return what the descriptor does not take of it after all."""
         if self._owned is None:
             _write_all(self._fd, line)
-            return True
+            return b""
         try:
-            os.write(self._fd, line)  # pipe(7): up to PIPE_BUF it is all or nothing.
+            # pipe(7): up to PIPE_BUF it is all or nothing; a terminal may take a part.
+            return line[os.write(self._fd, line) :]
         except BlockingIOError:
-            return False
+            return line
         except OSError:
-            pass  # As in `_write_all`.
-        return True
+            return b""  # As in `_write_all`.
+
+    def _polled(self) -> Callable[[int], object]:
+        """Return what tells whether a short line can be written without waiting for a reader.
+
+        A terminal says that it can as soon as there is room for one byte: it is asked only where it
+        is ours and does not block.
+        """
+        if self._owned is None and _is_terminal(self._fd):
+            return _never
+        return polling(self._fd, "POLLOUT") or _never
 
     def flush(self, timeout: float = PATIENCE) -> bool:
         """Wait until what was queued is written; False if that took longer than `timeout`.
@@ -125,7 +137,7 @@ class LineWriter:
                 return
             os.close(self._owned)
             self._owned, self._fd = None, self._given
-            self._takes = polling(self._fd, "POLLOUT") or _never
+            self._takes = self._polled()
 
     def _run(self) -> None:
         goes_on = True
@@ -154,15 +166,23 @@ def _never(milliseconds: int) -> bool:  # noqa: ARG001 (as poll(2))
     return False
 
 
+def _is_terminal(fd: int) -> bool:
+    try:
+        return os.isatty(fd)
+    except OSError:
+        return False
+
+
 def _opened_anew(fd: int) -> int | None:
-    """Return a non-blocking descriptor of our own for a pipe, None where there is none to be had.
+    """Return a non-blocking descriptor of our own for a pipe or terminal, None if it has none.
 
     To make `fd` itself non-blocking would do so to every process that shares it.  Linux alone has
     the path, and it needs the permission to write: pipes of another user refuse it.
     """
     try:
-        if hasattr(os, "O_NONBLOCK") and stat.S_ISFIFO(os.fstat(fd).st_mode):
-            return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK)
+        if hasattr(os, "O_NONBLOCK") and (stat.S_ISFIFO(os.fstat(fd).st_mode) or os.isatty(fd)):
+            flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY
+            return os.open(f"/proc/self/fd/{fd}", flags)
     except OSError:
         pass
     return None

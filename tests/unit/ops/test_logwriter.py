@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
@@ -88,6 +90,44 @@ def test_a_reader_that_does_not_read_blocks_nobody(pipe: tuple[int, int]) -> Non
     assert read_all(reader) == line * lines
 
     left.join()
+
+
+@pytest.fixture
+def terminal() -> Iterator[tuple[int, int]]:
+    keyboard, fd = os.openpty()
+    yield keyboard, fd
+    os.close(fd)
+
+
+@pytest.mark.parametrize("opened_anew", [True, False])
+def test_a_terminal_that_was_stopped_blocks_nobody(
+    terminal: tuple[int, int], monkeypatch: pytest.MonkeyPatch, *, opened_anew: bool
+) -> None:
+    # Ctrl-S, or a window that scrolls back: it says that there is room where there is for a byte.
+    keyboard, fd = terminal
+    if not opened_anew:
+        monkeypatch.setattr("proxy.ops.logwriter._opened_anew", lambda _: None)
+    writer = LineWriter(fd)
+    lines = [b"%d " % number + b"x" * (number % 700) + b"\n" for number in range(600)]
+    writing = in_background(*(partial(writer.write, line) for line in lines))
+    try:
+        writing.join(10)
+        is_stuck = writing.is_alive()
+        # Its own descriptor takes lines at once, whatever becomes of the process.
+        came_at_once = bool(select.select([keyboard], [], [], 5 if opened_anew else 0)[0])
+        writer.start()
+        writer.close(timeout=0.05)
+        whole = b"".join(lines).replace(b"\n", b"\r\n")
+        found = b""
+        while not is_stuck and len(found) < len(whole):
+            found += os.read(keyboard, 65536)
+    finally:
+        os.close(keyboard)  # Whoever is stuck is told that it has gone.
+
+    assert not is_stuck
+    assert came_at_once is opened_anew
+    assert found == whole
+    assert writer.dropped == 0
 
 
 @pytest.mark.parametrize(("more", "dropped"), [(-1, 0), (0, 0), (1, 1)])
