@@ -28,7 +28,7 @@ from proxy.ops.logs import PATIENCE, Logs, configure
 from proxy.plane.descriptors import raise_soft_limit
 from proxy.plane.listen import ListenFailed
 from proxy.sockets import OwnSockets, advice, inherit
-from proxy.system import ENDS, RELOADS, forbid_dumps, keep_freed_memory, on_signal, run
+from proxy.system import ENDS, RELOADS, SWITCHES, forbid_dumps, keep_freed_memory, on_signal, run
 from proxy.tasks import Tasks
 from proxy.watch import Watch
 
@@ -115,7 +115,7 @@ class _Signals:
         self._early: list[int] = []
         # As process 1 of a container there is no default action: a signal that came while the
         # libraries are being imported would be lost.
-        for number in (*ENDS, *RELOADS):
+        for number in (*ENDS, *RELOADS, *SWITCHES):
             signal.signal(number, self._keep)
 
     def _keep(self, number: int, _frame: FrameType | None) -> None:
@@ -127,11 +127,25 @@ class _Signals:
             on_signal(number, on_end, number)
         for number in RELOADS:
             on_signal(number, on_reload)
+        for number in SWITCHES:
+            on_signal(number, _refuse_signal, number)
         for early in self._early:
             if early in RELOADS:
                 on_reload()
+            elif early in SWITCHES:
+                _refuse_signal(early)
             else:
                 on_end(early)
+
+
+def _refuse_signal(number: int) -> None:
+    """Do nothing where the default is to end at once: scripts that rotate logs send such signals.
+
+    Go's programs, Google's sidecars among them, ignore them as well.
+    """
+    name = signal.Signals(number).name
+    extra = {"reason": "signal_ignored", "per_minute": 1}
+    log.warning("%s means nothing here and is ignored", name, extra=extra)
 
 
 class _Logging:

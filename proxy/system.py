@@ -55,7 +55,7 @@ RELOADS: Final = _signals("SIGHUP")
 
 
 SWITCHES: Final = _signals("SIGUSR1", "SIGUSR2")
-"""What ends a region of the demo, and brings it back; nothing on Windows."""
+"""What ends a region of the demo, and brings it back; the proxy ignores them.  None on Windows."""
 
 
 def on_signal(number: int, callback: Callable[..., object], *args: object) -> None:

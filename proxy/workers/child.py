@@ -16,6 +16,7 @@ import proxy
 from proxy.config.model import Address, Config
 from proxy.ops.numbers import Numbers, load
 from proxy.plane.listen import Sockets
+from proxy.system import ENDS, RELOADS, SWITCHES
 from proxy.workers.channel import (
     Ask,
     AskIdle,
@@ -42,7 +43,7 @@ _CODE: Final = (
 
 # What ends or reloads the parent reaches the whole process group of a terminal, or the whole
 # unit of a service manager: a worker listens to its parent alone.
-PARENTS_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+PARENTS_SIGNALS: Final = (*ENDS, *RELOADS, *SWITCHES)
 
 
 T = TypeVar("T")

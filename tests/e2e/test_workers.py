@@ -497,7 +497,7 @@ async def test_signals_to_the_whole_group_are_the_parents_business() -> None:
         living(Program(document(upstream, workers=2))) as program,
         spread(program, upstream) as callers,
     ):
-        for number in (signal.SIGHUP, signal.SIGINT):
+        for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGINT):
             for pid in [*workers_of(program), program.pid]:
                 kill(pid, number)
         await program.record(message="SIGINT: draining")

@@ -108,7 +108,7 @@ class Around:
 
 @pytest.fixture(autouse=True)
 def handlers_as_before() -> Iterator[None]:
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
     before = [signal.getsignal(number) for number in numbers]
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
@@ -152,6 +152,22 @@ async def test_a_signal_that_came_before_anybody_could_act_counts() -> None:
 
     assert await around.run() == 0
     assert around.proxy.notes == ["drain", "drained", "stop"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
+async def test_a_signal_that_means_nothing_is_ignored_and_said(
+    number: signal.Signals, caplog: pytest.LogCaptureFixture
+) -> None:
+    around = Around()
+    kill(number)  # Before anybody could act.
+    run = asyncio.ensure_future(around.run())
+    await around.proxy.started.wait()
+    kill(number)
+    await _until(lambda: caplog.text.count(f"{number.name} means nothing here") == 2)
+    kill(signal.SIGTERM)
+
+    assert await run == 0
+    assert around.proxy.notes == ["start", "drain", "drained", "stop"]
 
 
 async def test_a_start_that_fails_is_what_the_process_fails_with() -> None:
