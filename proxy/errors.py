@@ -256,6 +256,15 @@ class InternalError(ProxyError):
     default_hint = "Please report it with the traceback from the proxy's log."
 
 
+class OutOfMemory(InternalError):
+    """Memory could not be had, wherever the exchange was: nobody knows what was sent."""
+
+    title = "The process has no memory left"
+    default_hint = (
+        "Raise the memory limit of the container or process, or lower limits.connections."
+    )
+
+
 @frozen
 class PlatformError:
     """A page that Google's front end made in a service's place, and what it means.

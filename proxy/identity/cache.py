@@ -473,8 +473,13 @@ class TokenCache:
     def _ended(self, cause: Cause, result: Token | TokenSourceError, seconds: float) -> None:
         """Take what a fetch brought, and wake whoever waits for it."""
         self._unread = False
-        outcome = self._accept(result) if isinstance(result, Token) else self._fail(result)
-        self._waiters.wake()
+        try:
+            outcome = self._accept(result) if isinstance(result, Token) else self._fail(result)
+        finally:
+            if self._state.is_fetching:
+                # There was no memory for it, say: as if fetching for ever, it would fetch no more.
+                self._move(Event.FAIL)
+            self._waiters.wake()
         self.stats[cause, outcome] += 1
         if self._on_fetch is not None:
             self._on_fetch(cause, outcome, seconds)

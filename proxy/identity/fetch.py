@@ -125,10 +125,15 @@ class Fetch:
             self._task.cancel()
 
     def _ended(self, cause: Cause, task: asyncio.Task[Token]) -> None:
-        if self._limit is not None:
-            self._limit.cancel()
-        self._task = self._limit = None
-        self._on_end(cause, self._result(task), self.seconds)
+        limit, self._task, self._limit = self._limit, None, None
+        result: Token | TokenSourceError
+        try:
+            if limit is not None:
+                limit.cancel()
+            result = self._result(task)
+        except Exception as error:  # noqa: BLE001 (or nobody would be told, and no fetch begin any more)
+            result = TokenSourceError(f"unexpected {type(error).__name__}")
+        self._on_end(cause, result, self.seconds)
 
     def _result(self, task: asyncio.Task[Token]) -> Token | TokenSourceError:
         if task.cancelled():

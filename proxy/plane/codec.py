@@ -23,6 +23,7 @@ from proxy.errors import ProxyError
 from proxy.plane.head import NOBODY, RequestHead, ResponseHead
 from proxy.plane.http2.share import Share
 from proxy.plane.http2.tolls import Allowance
+from proxy.plane.state import State
 from proxy.plane.sweeper import Sweeper
 
 UNCONNECTED: Final = asyncio.Transport()
@@ -149,6 +150,8 @@ class UpstreamCodec(Protocol):
 class ResponseSink(Protocol):
     """What the upstream codec delivers to: the exchange's second half."""
 
+    state: State
+
     def informational(self, head: ResponseHead) -> None:
         """A 1xx other than 101."""
 
@@ -172,6 +175,12 @@ class ResponseSink(Protocol):
 
     def failed(self, error: ProxyError) -> None:
         """The attempt failed; nothing more of it is delivered."""
+
+    def broken(self, error: ProxyError) -> None:
+        """The exchange cannot go on, and must not be repeated."""
+
+    def collapse(self) -> None:
+        """Cut what the caller still waits for: an exception has left nobody knows what."""
 
     def pause_request(self) -> None:
         """The upstream reads more slowly than the caller sends."""

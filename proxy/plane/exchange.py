@@ -11,7 +11,6 @@ through, the attempt is repeated where that is safe, and everything ends once, i
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Protocol, final
@@ -21,13 +20,12 @@ from proxy.errors import (
     BodyTooLarge,
     DownstreamGone,
     Draining,
-    InternalError,
     PlatformError,
     ProxyError,
     UpstreamTimedOut,
 )
 from proxy.identity.token import Token
-from proxy.plane import guard
+from proxy.plane import guard, unexpected
 from proxy.plane.acquire import Pursuit, equip, rest
 from proxy.plane.answer import FailedRequest, write_preflight
 from proxy.plane.codec import DownstreamCodec, UpstreamCodec
@@ -59,8 +57,6 @@ from proxy.retry import (
     unprocessed,
     wait_before,
 )
-
-log = logging.getLogger("proxy.plane")
 
 # Bytes of a body that may wait for an upstream before the caller is asked to pause.
 _WAITING_BYTES = 64 * 1024
@@ -168,9 +164,9 @@ class Exchange:
     def start(self, *, ended: bool) -> None:
         """Begin; on the warm path the attempt is under way when this returns."""
         self._ended = ended
-        self._owner.exchanges.add(self)
         route = self.route
         route.stats.in_flight += 1
+        self._owner.exchanges.add(self)
         if route.budget.is_low:
             route.budget.deposit()
         head = self.head
@@ -188,6 +184,7 @@ class Exchange:
                 self.choice = Choice(route.several, self)
             line = self.destination.identity_line()
             if line is not None and (up := self._connector().take(self)) is not None:
+                self._up = up
                 self._attempt(up, line)
                 return
         self._wait(self._pursue)
@@ -225,10 +222,9 @@ class Exchange:
     # --- an attempt --------------------------------------------------------------------------
 
     def _attempt(self, up: UpstreamCodec, line: bytes) -> None:
-        """Send what there is of the request; whoever called flushes."""
+        """Send what there is of the request on `_up`; whoever called flushes."""
         self._move_to(ATTEMPTING)
         self.attempts += 1
-        self._up = up
         destination = self.destination
         self.token = destination.token
         fields = self._kept + line
@@ -262,17 +258,15 @@ class Exchange:
 
         The step is made here, so that none is left over if the task ends before it begins.
         """
-        error: ProxyError
         try:
-            await step()
-            return
-        except ProxyError as failure:
-            error = failure
-        except Exception:
-            log.exception("A bug in the data path.", extra={"route": self.route.name})
-            error = InternalError("The proxy met a condition that it does not know.")
-        self.task = None
-        self.fail(error)
+            try:
+                await step()
+            except ProxyError as error:
+                self.task = None
+                self.fail(error)
+        except Exception as bug:  # noqa: BLE001 (it ends this exchange, whatever it is)
+            self.task = None
+            unexpected.end(self, bug)
 
     async def _pursue(self, *, fresh: bool = False, pause: float = 0.0) -> None:
         """Wait for all that an attempt needs, then make it."""
@@ -283,7 +277,7 @@ class Exchange:
         if self.choice is None and self.route.several is not None:
             self.choice = Choice(self.route.several, self)
         token, up = await equip(self, fresh=fresh)
-        self.task = None
+        self.task, self._up = None, up
         # Before anything is written: the upstream may ask for a pause at once.
         self._down.resume_request()
         self._attempt(up, self.destination.line_of(token))
@@ -572,6 +566,13 @@ class Exchange:
         else:
             self.status = DownstreamGone.status
             self._finish(DownstreamGone("The caller closed the connection."))
+
+    def collapse(self) -> None:
+        """Cut what the caller still waits for; see `ResponseSink`."""
+        try:
+            self.gone()
+        finally:
+            self._down.abort()
 
     def _close(self, tunnel: Tunnel) -> None:
         self._finish(None)

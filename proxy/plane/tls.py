@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Any, cast, final
 
 from proxy.plane.codec import UNCONNECTED
+from proxy.plane.unexpected import is_ours
 from proxy.plane.unread import unread
 
 # What the kernel gives at once.  One for the process: OpenSSL has copied it before the callback
@@ -200,7 +201,8 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Take the end of the connection, and first what came before it."""
-        if self._serving and not self._closed:
+        # Where it was lost by an exception of ours, what was read last is missing.
+        if self._serving and not (self._closed or is_ours(exc)):
             for sealed in unread(self._tcp):
                 self._feed(sealed)
                 self._paused = False  # Now or never.

@@ -216,6 +216,8 @@ def check_answers(data: bytes, method: bytes, *, failed: bool) -> None:
         assert failed, data
         return
     rest = connection.trailing_data[0]
+    if failed and not rest:
+        return  # A 204 whose stream does not end, say: whole for this caller, and cut behind it.
     answer = first_message(rest)
     assert answer is not None, data
     assert answer.values("x-auth-proxy-error") == ["origin_forbidden"], data

@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import enum
-import logging
 import math
 import re
+from contextlib import suppress
 from typing import Final, cast, final
 
 from proxy.errors import HeadersTooLarge, ProxyError, RequestMalformed
+from proxy.plane import unexpected
 from proxy.plane.codec import Host, RequestSink
 from proxy.plane.head import RequestHead, ResponseHead
 from proxy.plane.http1.chunked import LARGE, ChunkedBody, chunk, framed, last_chunk
 from proxy.plane.http1.heads import Recall, check_request, status_line
 from proxy.plane.http1.turns import SEGMENT_BYTES, STEPS, Turns
 from proxy.plane.leaving import LINGER_TIMEOUT, Leaving, send_fin
-
-log = logging.getLogger("proxy.plane")
 
 HEAD_TIMEOUT = 30.0  # Seconds from the first byte of a head to its last.
 IDLE_TIMEOUT = 600.0  # Seconds that a caller may keep a connection without a request.
@@ -293,7 +292,8 @@ class Http1Downstream(Turns, asyncio.Protocol):
         """Cut the response so that the caller sees it."""
         if self._phase is CLOSED:
             return
-        self.flush()
+        with suppress(MemoryError):  # Then a part more is cut.
+            self.flush()
         self._exchange = None
         # A FIN would be the neat end of a body that only the close delimits.
         visible = not (self._delimited or self._phase is TUNNEL or self._version == b"1.0")
@@ -354,10 +354,8 @@ class Http1Downstream(Turns, asyncio.Protocol):
                 self._end_turn()
         except ProxyError as error:
             self._refuse(error)
-        except Exception:
-            log.exception("A bug in the HTTP/1.1 codec; the connection is closed.")
-            self._gone()
-            self.shut()
+        except Exception as bug:  # noqa: BLE001 (it ends this connection, whatever it is)
+            self._collapse(bug)
         finally:
             self._taking = False
         # The end of a request has flushed what there was of it.
@@ -518,6 +516,17 @@ class Http1Downstream(Turns, asyncio.Protocol):
             self._host.reject(self, error)
         else:
             self._leave()
+
+    def _collapse(self, bug: Exception) -> None:
+        """End the connection after an exception of ours: what was read is not known any more."""
+        exchange = self._exchange
+        try:
+            self._refuse(unexpected.failure(bug, "A bug in the HTTP/1.1 codec."))
+        except Exception:  # noqa: BLE001 (the second one: what can still be done is to cut)
+            self._gone()
+            self.abort()
+        if exchange is not None and self._exchange is exchange:
+            self.abort()  # It was answering already.
 
     def _gone(self) -> None:
         exchange, self._exchange = self._exchange, None

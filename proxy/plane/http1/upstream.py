@@ -12,6 +12,7 @@ import enum
 from typing import Protocol, cast, final
 
 from proxy.errors import ProxyError, UpstreamMalformed, UpstreamReset
+from proxy.plane import unexpected
 from proxy.plane.codec import ResponseSink
 from proxy.plane.head import RequestHead, ResponseHead, tokens
 from proxy.plane.http1.chunked import LARGE, ChunkedBody, chunk, framed, last_chunk
@@ -233,11 +234,13 @@ class Http1Upstream(Turns, asyncio.BufferedProtocol):
             return
         self._phase = CLOSED
         self._out.clear()
-        if abort:
-            self._transport.abort()
-        else:
-            self._transport.close()
-        self._pool.lost(self, ended=ended)
+        try:
+            if abort:
+                self._transport.abort()
+            else:
+                self._transport.close()
+        finally:
+            self._pool.lost(self, ended=ended)
 
     def give_up(self, error: ProxyError) -> None:
         """End the attempt for the sake of others."""
@@ -267,7 +270,12 @@ class Http1Upstream(Turns, asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take `nbytes` from the buffer."""
-        self._take(_BUFFER[:nbytes].tobytes())
+        try:
+            data = _BUFFER[:nbytes].tobytes()
+        except MemoryError as error:
+            self._collapse(self._sink, error)
+            return
+        self._take(data)
         if nbytes >= SEGMENT_BYTES and self._tls is None:  # Else TLS sees to that.
             self._end_turn()
 
@@ -285,9 +293,12 @@ class Http1Upstream(Turns, asyncio.BufferedProtocol):
             self.close(abort=True, ended=True)
         return False
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (the interface)
+    def connection_lost(self, exc: Exception | None) -> None:
         """Take the end of the connection, expected or not."""
-        if self._sink is not None:
+        if unexpected.is_ours(exc):
+            # What was read last has not been taken: what lies behind that hole is no answer.
+            self._collapse(self._sink, exc)
+        elif self._sink is not None:
             self._take_unread()
         if self._phase is CLOSED:
             return
@@ -348,6 +359,9 @@ class Http1Upstream(Turns, asyncio.BufferedProtocol):
                     data = self._take_body(sink, data)
         except ProxyError as error:
             self._fail(error)
+            return
+        except Exception as bug:  # noqa: BLE001 (it ends this exchange, whatever it is)
+            self._collapse(sink, bug)
             return
         if self._sink is sink:
             if data:
@@ -507,6 +521,15 @@ class Http1Upstream(Turns, asyncio.BufferedProtocol):
         self.close(abort=True)
         if sink is not None:
             sink.failed(error)
+
+    def _collapse(self, sink: ResponseSink | None, error: BaseException | None) -> None:
+        """Close because of an exception of ours, and end the exchange that it came in."""
+        self._sink = None
+        try:
+            self.close(abort=True)
+        finally:
+            if sink is not None and error is not None:
+                unexpected.end(sink, error)
 
     def _half_close(self) -> None:
         if not send_fin(self._transport):

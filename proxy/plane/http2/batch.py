@@ -16,6 +16,9 @@ class Writer(Protocol):
     def write_out(self) -> None:
         """Write all that waits on the connection, in one call of its transport."""
 
+    def tear(self, bug: Exception) -> None:
+        """Close after an exception of ours."""
+
 
 class Batch:
     """What is to be written when the segment under way is done."""
@@ -34,7 +37,11 @@ class Batch:
         """Write everything that was held back."""
         self._open = False
         while self._noted:
-            self._noted.pop().write_out()
+            writer = self._noted.pop()
+            try:
+                writer.write_out()
+            except Exception as bug:  # noqa: BLE001 (the others are to be written)
+                writer.tear(bug)
 
     def note(self, writer: Writer) -> None:
         """Write soon: at the end of the segment, or now if none is under way."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import math
+from contextlib import suppress
 from typing import Final, cast
 
 from proxy.errors import HeadersTooLarge, ProxyError, RequestMalformed
+from proxy.plane import unexpected
 from proxy.plane.codec import Host, RequestSink
 from proxy.plane.head import ResponseHead
 from proxy.plane.http2.connection import CONNECTION_WINDOW
@@ -85,9 +87,12 @@ class AnsweringStream(Stream):
             host.reject(self, error, rest_of_request(fields))
             return
         self._expected = ANY_LENGTH if head.length is None else head.length
-        sink = self._sink = host.admit(self, head)
-        # May answer at once, and end the stream with that.
-        sink.start(ended=ended)
+        try:
+            sink = self._sink = host.admit(self, head)
+            # May answer at once, and end the stream with that.
+            sink.start(ended=ended)
+        except Exception as bug:  # noqa: BLE001 (it ends this exchange, whatever it is)
+            self._collapse(bug)
         if not ended and not self.is_closed:
             self.endpoint.touch(self)
 
@@ -140,17 +145,38 @@ class AnsweringStream(Stream):
     def flush_sink(self) -> None:
         """Let what was delivered leave towards the upstream."""
         if self._sink is not None:
-            self._sink.request_flush()
+            try:
+                self._sink.request_flush()
+            except Exception as bug:  # noqa: BLE001 (it ends this exchange, whatever it is)
+                self._collapse(bug)
 
     def _deliver(self, data: bytes) -> None:
         if self._sink is not None:
-            self._sink.request_data(data)
+            try:
+                self._sink.request_data(data)
+            except Exception as bug:  # noqa: BLE001 (it ends this exchange, whatever it is)
+                self._collapse(bug)
 
     def _deliver_end(self, trailers: bytes) -> None:
         if self._sink is not None:
-            self._sink.request_end(trailers)
+            try:
+                self._sink.request_end(trailers)
+            except Exception as bug:  # noqa: BLE001 (it ends this exchange, whatever it is)
+                self._collapse(bug)
         elif self.local_ended:
             self.endpoint.forget(self)
+
+    def _collapse(self, bug: Exception) -> None:
+        """End the exchange after an exception beyond this connection, which goes on."""
+        sink = self._sink
+        try:
+            if sink is not None:
+                sink.broken(unexpected.failure(bug, "A bug in the data path."))
+        finally:
+            # It may be gone, or have been answering already.
+            if not self.local_ended and self._sink is sink:
+                self.lost(None)
+                self.abort()
 
     def _on_half_closed(self) -> None:
         if self._expected == 0 and not self._early_code:
@@ -212,7 +238,8 @@ class AnsweringStream(Stream):
     def abort(self) -> None:
         """Cut the response so that the caller sees it."""
         self._sink = None
-        self.flush()
+        with suppress(MemoryError):  # Then a part more is cut.
+            self.flush()
         self.reset(self._early_code or Code.INTERNAL_ERROR)
 
     def close(self) -> None:
@@ -357,6 +384,9 @@ class Http2Downstream(Endpoint[AnsweringStream], asyncio.Protocol):
     def fail(self, fault: ConnectionFault) -> None:
         """Tell the caller what it did, and close."""
         self._close(fault.code, f"{fault}")
+
+    def _collapse(self, failure: ProxyError) -> None:
+        self.fail(ConnectionFault(Code.INTERNAL_ERROR, failure.detail))
 
     def drop(self) -> None:
         """Close without a word: the caller reads nothing any more."""

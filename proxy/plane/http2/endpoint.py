@@ -8,12 +8,12 @@ grow, the queue pauses the sender's exchange, and the exchange stops granting wi
 from __future__ import annotations
 
 import asyncio
-import logging
 from abc import abstractmethod
 from collections import deque
 from typing import Any, Final, Generic, TypeVar
 
 from proxy.errors import ProxyError
+from proxy.plane import unexpected
 from proxy.plane.codec import UNCONNECTED
 from proxy.plane.http2.batch import BATCH
 from proxy.plane.http2.connection import Connection, StreamState
@@ -22,8 +22,6 @@ from proxy.plane.http2.frames import ENABLE_PUSH, MAX_HEADER_LIST_SIZE
 from proxy.plane.http2.standard import FRAME_BYTES, WINDOW, Code, ConnectionFault
 from proxy.plane.http2.tolls import Tolls
 from proxy.plane.sweeper import Sweeper
-
-log = logging.getLogger("proxy.plane")
 
 HIGH_WATER: Final = 64 * 1024
 """Bytes that may wait for the peer's window before the sender is asked to pause."""
@@ -108,6 +106,14 @@ class Stream(StreamState):
 
     def pump(self, turns: int) -> None:
         """Make frames of what waits, at most `turns` of DATA."""
+        try:
+            self._pump(turns)
+        except Exception as bug:
+            # The table of the headers or a window may say what the peer was not told.
+            self.endpoint.tear(bug)
+            raise
+
+    def _pump(self, turns: int) -> None:
         if self._head:
             self._emit_head()
         if self._queue:
@@ -335,9 +341,8 @@ class Endpoint(Connection[T], Generic[T]):
             self._on_segment()
         except ConnectionFault as fault:
             self.fail(fault)
-        except Exception:
-            log.exception("A bug in the HTTP/2 codec; the connection is closed.")
-            self.fail(ConnectionFault(Code.INTERNAL_ERROR, "The proxy met a bug."))
+        except Exception as bug:  # noqa: BLE001 (it ends this connection, whatever it is)
+            self.tear(bug)
         finally:
             BATCH.end()
 
@@ -355,15 +360,22 @@ class Endpoint(Connection[T], Generic[T]):
         """Write what was made, with all that the segment under way still adds."""
         if self._written:
             self._written = False
-            BATCH.note(self)
+            try:
+                BATCH.note(self)
+            except Exception as bug:  # noqa: BLE001 (nothing would ever be written any more)
+                self.tear(bug)
 
     def write_out(self) -> None:
         """Write what was made, as one piece: over TLS, one record."""
         self._written = True
-        data = self.output()
-        if not data or self._transport.is_closing():
+        try:
+            data = self.output()
+            if not data or self._transport.is_closing():
+                return
+            self._transport.write(data)
+        except Exception as bug:  # noqa: BLE001 (it ends this connection; others are to be written)
+            self.tear(bug)
             return
-        self._transport.write(data)
         if self.choked and self._transport.get_write_buffer_size() > _MOST_UNREAD:
             self.drop()
 
@@ -451,6 +463,21 @@ class Endpoint(Connection[T], Generic[T]):
     @abstractmethod
     def drop(self) -> None:
         """Close at once: the peer does not even read."""
+
+    def tear(self, bug: Exception) -> None:
+        """Close after an exception of ours: the ends may not agree any more on what was said."""
+        if self.is_closed:
+            return
+        failure = unexpected.failure(bug, "A bug in the HTTP/2 codec; the connection is closed.")
+        self._out.clear()  # A frame may lack its payload.
+        try:
+            self._collapse(failure)
+        except Exception:  # noqa: BLE001 (the second one: what can still be done is to cut)
+            self.drop()
+
+    @abstractmethod
+    def _collapse(self, failure: ProxyError) -> None:
+        """Close with what `failure` says."""
 
     @abstractmethod
     def _on_segment(self) -> None:

@@ -15,6 +15,7 @@ from proxy.errors import (
     UpstreamReset,
     new_event,
 )
+from proxy.plane import unexpected
 from proxy.plane.codec import ResponseSink
 from proxy.plane.head import RequestHead
 from proxy.plane.http2.endpoint import ANY_LENGTH, Endpoint, Stream
@@ -177,7 +178,10 @@ class AskingStream(Stream):
     def flush_sink(self) -> None:
         """Let what was delivered leave towards the caller."""
         if self._sink is not None:
-            self._sink.response_flush()
+            try:
+                self._sink.response_flush()
+            except Exception as bug:  # noqa: BLE001 (it ends this exchange, whatever it is)
+                self._collapse(bug)
 
     def take_head(self, fields: Fields, *, ended: bool) -> None:
         """Take a head, or an informational one."""
@@ -193,12 +197,17 @@ class AskingStream(Stream):
         sink = self._sink
         if sink is None:
             return
-        if head.status < 200:  # noqa: PLR2004 (RFC 9110, 15.2)
-            sink.informational(head)
+        try:
+            if head.status < 200:  # noqa: PLR2004 (RFC 9110, 15.2)
+                sink.informational(head)
+                return
+            length = ANY_LENGTH if head.length is None else head.length
+            self._expected = 0 if head.bodyless else length
+            # The exchange may cancel us within this call.
+            sink.response_head(head)
+        except Exception as bug:  # noqa: BLE001 (it ends this exchange, whatever it is)
+            self._collapse(bug)
             return
-        self._expected = 0 if head.bodyless else ANY_LENGTH if head.length is None else head.length
-        # The exchange may cancel us within this call.
-        sink.response_head(head)
         if ended:
             self.take_end(b"")
         elif not self.is_closed:
@@ -218,19 +227,40 @@ class AskingStream(Stream):
 
     def _deliver(self, data: bytes) -> None:
         if self._sink is not None:
-            self._sink.response_data(data)
+            try:
+                self._sink.response_data(data)
+            except Exception as bug:  # noqa: BLE001 (it ends this exchange, whatever it is)
+                self._collapse(bug)
 
     def _deliver_end(self, trailers: bytes) -> None:
         # The place is free before the exchange hears of it, so that the caller's next request
         # finds it.
         sink, self._sink = self._sink, None
-        self._connection.served()
-        if self.local_ended:
-            self.endpoint.forget(self)
-        else:
-            self.reset(Code.CANCEL)
+        try:
+            self._connection.served()
+            if self.local_ended:
+                self.endpoint.forget(self)
+            else:
+                self.reset(Code.CANCEL)
+        except Exception as bug:  # noqa: BLE001 (places would be counted wrong from here on)
+            self._connection.tear(bug)
+            self._sink = sink
+            self._collapse(bug)
+            return
         if sink is not None:
-            sink.response_end(trailers)
+            try:
+                sink.response_end(trailers)
+            except Exception as late:  # noqa: BLE001 (it ends this exchange, whatever it is)
+                unexpected.end(sink, late)
+
+    def _collapse(self, bug: Exception) -> None:
+        """End the attempt after an exception beyond this connection, which goes on."""
+        sink, self._sink = self._sink, None
+        try:
+            self.reset(Code.INTERNAL_ERROR)
+        finally:
+            if sink is not None:
+                unexpected.end(sink, bug)
 
     def _on_half_closed(self) -> None:
         """Nothing to do: `timeouts.response` bounds the wait for the answer."""
@@ -310,10 +340,11 @@ class Http2Upstream(Endpoint[AskingStream], asyncio.BufferedProtocol):
 
     def open(self) -> AskingStream:
         """Return a stream that has a place; its number comes when its head leaves."""
-        self.active += 1
-        if self.active == 1:
+        stream = AskingStream(self)
+        if self.active == 0:
             self._listen()
-        return AskingStream(self)
+        self.active += 1
+        return stream
 
     async def verify(self, timeout: float) -> bool:
         """Ask the upstream whether it is there; return whether it answers in `timeout` seconds."""
@@ -364,7 +395,12 @@ class Http2Upstream(Endpoint[AskingStream], asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take `nbytes` from the buffer."""
-        self._hear(_BUFFER[:nbytes].tobytes())
+        try:
+            data = _BUFFER[:nbytes].tobytes()
+        except MemoryError as error:
+            self.tear(error)
+            return
+        self._hear(data)
 
     def _hear(self, data: bytes) -> None:
         """Take a segment; the first tells whether HTTP/2 is spoken at all."""
@@ -400,8 +436,10 @@ class Http2Upstream(Endpoint[AskingStream], asyncio.BufferedProtocol):
         self.take_rest()
         return False
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (asyncio's signature)
+    def connection_lost(self, exc: Exception | None) -> None:
         """Take the end of the connection."""
+        if exc is not None and unexpected.is_ours(exc):
+            self.tear(exc)  # What was read last has not been taken.
         self.take_rest()
         if not (self.is_closed or isinstance(self._transport, TlsTransport)):  # It has done so.
             for data in unread(self._transport):
@@ -446,6 +484,10 @@ class Http2Upstream(Endpoint[AskingStream], asyncio.BufferedProtocol):
         if not self.is_closed:
             self._end(UpstreamMalformed(f"The upstream broke the HTTP/2 protocol: {fault}"))
             self._say_goodbye(fault.code, f"{fault}")
+
+    def _collapse(self, failure: ProxyError) -> None:
+        self._end(failure)
+        self._transport.abort()
 
     def drop(self) -> None:
         """Close without a word, which the upstream would not read or not understand."""

@@ -313,6 +313,7 @@ async def test_a_bug_in_the_codec_ends_its_connection_and_no_other(
     with monkeypatch.context() as patch:
         patch.setattr(Http1Downstream, "_take_head", broken)
         caller.send(GET)
+        await caller.refusal(500, "internal_error")
         assert await caller.take_all() == b""
 
     assert (await other.ask(GET)).status == 200
