@@ -16,9 +16,9 @@ started=
 begin() { "$@" & started="$started $!"; }
 trap 'kill $started 2>/dev/null || true; wait' EXIT
 
-# Wait at most 30 s until a text is in a file.
+# Wait at most 60 s until a text is in a file.
 appears() {
-  tries=300
+  tries=600
   until grep -qs "$1" "$2"; do
     tries=$((tries - 1))
     test $tries -gt 0 || { echo "$2 does not say: $1" >&2; cat "$2" >&2; exit 1; }
@@ -40,7 +40,7 @@ cloud-run-auth-proxy --version
 
 say "the services of the Compose file, as processes"
 begin cloud-run-auth-proxy demo --port "$LISTEN" --admin "localhost:$ADMIN" >demo.log 2>&1
-cloud-run-auth-proxy wait --admin "localhost:$ADMIN"
+cloud-run-auth-proxy wait --admin "localhost:$ADMIN" --timeout 60s
 curl "$@"
 kill $started
 wait
@@ -60,7 +60,7 @@ END
 cloud-run-auth-proxy check --config proxy.yaml
 begin cloud-run-auth-proxy run --config proxy.yaml --listen "localhost:$LISTEN" --admin "localhost:$ADMIN" 2>proxy.log
 proxy=$!
-cloud-run-auth-proxy wait --admin "localhost:$ADMIN"
+cloud-run-auth-proxy wait --admin "localhost:$ADMIN" --timeout 60s
 
 call() { curl --silent --output answer --write-out '%{http_code}\n' "http://localhost:$LISTEN/orders/42"; }
 
