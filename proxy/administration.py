@@ -17,7 +17,7 @@ from proxy.clock import Clocks
 from proxy.config import show
 from proxy.config.model import Address, Admin, Auth, Config, Route
 from proxy.ops.admin import AdminServer, AdminView
-from proxy.ops.lifecycle import Lifecycle
+from proxy.ops.lifecycle import Lifecycle, Reload
 from proxy.ops.numbers import Numbers
 from proxy.ops.status import Status
 from proxy.plane import listen
@@ -83,6 +83,10 @@ class Administration:
         """Remove what would outlive the process, which ends at once."""
         if self._server is not None:
             self._server.abandon()
+
+    async def reading(self) -> tuple[Numbers, Reload]:
+        """Return what /metrics would show at this moment."""
+        return await self._numbers(), self._lifecycle.last_reload
 
     def announce(self) -> None:
         """Say in one line what is served, from where to where, and what has no effect."""

@@ -24,6 +24,7 @@ from proxy.complaints import Complaints
 from proxy.config.model import Config, Log
 from proxy.config.problems import ConfigError
 from proxy.notify import Notifier
+from proxy.ops.exporting import MetricExport
 from proxy.ops.logs import PATIENCE, Logs, configure
 from proxy.plane.descriptors import raise_soft_limit
 from proxy.plane.listen import ListenFailed
@@ -196,6 +197,7 @@ class _Process:
         self._asked_by = ""
         """What asks for it, for the log: SIGHUP, or a changed file."""
         self._tasks = Tasks()
+        self._export = MetricExport(os.environ, Clocks().wall, proxy.admin.reading)
 
     async def run(self) -> int:
         """Serve until the end has been asked for and the drain is over."""
@@ -209,6 +211,7 @@ class _Process:
                 await start
             await ending
             await self._drain()
+            await self._export.close()
         finally:
             await self._tasks.end()
             await self._proxy.stop()
@@ -223,6 +226,7 @@ class _Process:
         gc.freeze()
         keep_freed_memory()
         self._proxy.admin.announce()
+        self._export.start()
         self._notifier.ready()
         if self._reload is not None:
             _ = self._tasks.spawn(self._watch(), "watch files")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Coroutine, Generator
-from typing import TypeVar
+from importlib import import_module
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -41,3 +43,16 @@ async def in_turns(work: Generator[None, None, T]) -> T:
             result: T = end.value
             return result
         await asyncio.sleep(0)
+
+
+_importing = threading.Lock()
+
+
+def import_alone(name: str) -> Any:
+    """Import a module, which blocks, and return it; one at a time, whichever threads ask.
+
+    Two threads that import parts of one library with circles in it can meet half of a part: Python
+    breaks the deadlock that way (importlib, `_ModuleLock`).
+    """
+    with _importing:
+        return import_module(name)

@@ -12,7 +12,6 @@ import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import cache
-from importlib import import_module
 from typing import Final
 from urllib.parse import parse_qs
 
@@ -26,6 +25,7 @@ from proxy.ops.lifecycle import Lifecycle, Reload, Truth
 from proxy.ops.numbers import Numbers, add_up
 from proxy.ops.status import Status
 from proxy.plane.listen import remove_file
+from proxy.tasks import import_alone
 
 _log = logging.getLogger("proxy.admin")
 
@@ -184,7 +184,7 @@ class _Site:
 
 def _render(numbers: Numbers, reload: Reload, accept: str) -> tuple[bytes, str]:
     # Imported by whoever asks first, in this thread: prometheus_client takes 50 ms and 5 MB.
-    rendered: tuple[bytes, str] = import_module("proxy.ops.metrics").render(numbers, reload, accept)
+    rendered: tuple[bytes, str] = import_alone("proxy.ops.metrics").render(numbers, reload, accept)
     return rendered
 
 

@@ -53,6 +53,11 @@ def render(numbers: Numbers, reload: Reload, accept: str = "") -> tuple[bytes, s
     return encode(_Scrape(numbers, reload)), content_type
 
 
+def families(numbers: Numbers, reload: Reload) -> Iterator[Metric]:
+    """Yield what a scrape shows, in the library's model."""
+    return _Scrape(numbers, reload).collect()
+
+
 class _Scrape(Collector):
     """One reading of the numbers, as the library's encoders want it."""
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.metadata import entry_points
-from typing import Final
+from typing import Any, Final, Literal
+from urllib.parse import urlsplit
 
+import requests
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import TracerProvider
@@ -25,8 +27,11 @@ from opentelemetry.trace import (
     TraceState,
     set_span_in_context,
 )
+from requests.adapters import HTTPAdapter
 
 from proxy import PROGRAM, __version__
+from proxy.config.egress import of_environment, proxy_for
+from proxy.config.proxies import Egress
 from proxy.errors import ProxyError
 from proxy.ops.spans import TracedExchange, attributes_of, name_of, parent_of, state_of
 from proxy.redact import redact
@@ -34,7 +39,8 @@ from proxy.redact import redact
 # The first whose names for HTTP are stable.
 _SCHEMA: Final = "https://opentelemetry.io/schemas/1.23.1"
 
-_EXPORTERS: Final = "opentelemetry_traces_exporter"
+Signal = Literal["traces", "metrics"]
+
 _OTLP: Final = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
 
 
@@ -49,7 +55,7 @@ class Recorder:
             ValueError: a variable holds what the SDK does not take.
         """
         self._provider = TracerProvider(
-            resource=Resource.create(_described(environ)),
+            resource=Resource.create(described(environ)),
             # The server ends it; at the interpreter's exit it would be too late.
             shutdown_on_exit=False,
         )
@@ -84,7 +90,7 @@ class Recorder:
         self._provider.shutdown()
 
 
-def _described(environ: Mapping[str, str]) -> dict[str, str]:
+def described(environ: Mapping[str, str]) -> dict[str, str]:
     """Return what the resource says unless the variables name the service."""
     named = environ.get("OTEL_SERVICE_NAME") or "service.name=" in environ.get(
         "OTEL_RESOURCE_ATTRIBUTES", ""
@@ -94,26 +100,63 @@ def _described(environ: Mapping[str, str]) -> dict[str, str]:
 
 def _exporters(environ: Mapping[str, str]) -> list[SpanExporter]:
     names = environ.get("OTEL_TRACES_EXPORTER") or "otlp"
-    return [_exporter(name.strip(), environ) for name in names.split(",")]
+    return [exporter_named(name.strip(), "traces", environ) for name in names.split(",")]
 
 
-def _exporter(name: str, environ: Mapping[str, str]) -> SpanExporter:
-    """Return the exporter that is registered under a name, as ``otlp`` or ``console``."""
+def exporter_named(name: str, signal: Signal, environ: Mapping[str, str]) -> Any:
+    """Return the exporter that is registered under a name, as ``otlp`` or ``console``.
+
+    Raises LookupError where there is none, or its protocol is unknown.
+    """
     wanted = name
     if name == "otlp":
         protocol = (
-            environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
+            environ.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL")
             or environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
             or "http/protobuf"
         )
         if protocol not in _OTLP:
             raise LookupError(f"the OTLP protocol {protocol!r} is not known")
         wanted = _OTLP[protocol]
-    found = list(entry_points(group=_EXPORTERS, name=wanted))
+    found = list(entry_points(group=f"opentelemetry_{signal}_exporter", name=wanted))
     if not found:
         raise LookupError(f"no package is installed that exports to {wanted!r}")
-    exporter: SpanExporter = found[0].load()()
-    return exporter
+    options = {"session": _session(environ)} if wanted == _OTLP["http/protobuf"] else {}
+    return found[0].load()(**options)
+
+
+def _session(environ: Mapping[str, str]) -> requests.Session:
+    """Return what sends over HTTP: through the egress proxy of the environment, or directly.
+
+    By itself it would take HTTP_PROXY, which may well lead the programs of this machine to this
+    very proxy.  A collector on plain HTTP is reached directly; for others curl's rules hold, as for
+    routes.
+    """
+    session = requests.Session()
+    session.mount("https://", _Through(of_environment(environ)))
+    session.mount("http://", _Through(Egress()))
+    return session
+
+
+class _Through(HTTPAdapter):
+    """Decides alone through which proxy a request goes."""
+
+    def __init__(self, egress: Egress) -> None:
+        super().__init__()
+        self._egress = egress
+
+    def send(self, request: requests.PreparedRequest, *more: Any, **named: Any) -> Any:
+        """Send, whatever proxies the library has found."""
+        host = (urlsplit(request.url or "").hostname or "").removesuffix(".")
+        proxy = proxy_for(self._egress, "https", host)
+        named["proxies"] = {} if proxy is None else {"https": str(proxy)}
+        return super().send(request, *more, **named)
+
+    def proxy_headers(self, proxy: str) -> dict[str, str]:
+        """Return what is said to `proxy` alone: credentials, which stand in no URL."""
+        found = self._egress.https
+        is_it = found is not None and str(found) == proxy and found.authorization
+        return {"Proxy-Authorization": found.authorization} if found and is_it else {}
 
 
 def _parent(fields: bytes) -> Context:

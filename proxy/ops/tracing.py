@@ -11,18 +11,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
 from proxy.clock import Clock
 from proxy.errors import ProxyError
+from proxy.ops.exporting import in_thread, is_disabled, is_installed
 from proxy.plane.exchange import Exchange
 from proxy.plane.plane import Plane
+from proxy.tasks import import_alone
 
 if TYPE_CHECKING:
     from proxy.ops.otel import Recorder
@@ -46,7 +44,7 @@ _Early = tuple[Exchange, float, float, ProxyError | None]
 
 def is_asked_for(environ: Mapping[str, str]) -> bool:
     """Tell whether the standard variables ask for spans."""
-    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+    if is_disabled(environ):
         return False
     if environ.get("OTEL_TRACES_EXPORTER", "").strip().lower() == "none":
         return False
@@ -67,7 +65,7 @@ class Tracing:
         self._stuck = False
         """Whether a flush was given up: then the end need not wait for another."""
         self._asked = is_asked_for(environ)
-        if self._asked and _is_installed():
+        if self._asked and is_installed():
             plane.on_finished = self._finished
 
     def start(self) -> None:
@@ -128,40 +126,13 @@ class Tracing:
         try:
             async with asyncio.timeout(seconds):
                 await asyncio.shield(self._opening)
-                if self._recorder is not None:
-                    await _in_thread(work, self._recorder)
+                if (recorder := self._recorder) is not None:
+                    await in_thread(lambda: work(recorder), "export spans")
         except TimeoutError:
             return False
         return True
 
 
-def _is_installed() -> bool:
-    try:
-        return find_spec("opentelemetry.sdk.trace") is not None
-    except ModuleNotFoundError:
-        return False
-
-
 def _recorder(environ: Mapping[str, str]) -> Recorder:
-    recorder: Recorder = import_module("proxy.ops.otel").Recorder(environ)
+    recorder: Recorder = import_alone("proxy.ops.otel").Recorder(environ)
     return recorder
-
-
-async def _in_thread(work: Callable[[Recorder], None], recorder: Recorder) -> None:
-    """Wait for `work` in a thread that may be left behind.
-
-    The loop's own threads may not: the end of the loop waits for them, and an exporter whose
-    collector does not answer can take minutes.
-    """
-    loop = asyncio.get_running_loop()
-    done: asyncio.Event = asyncio.Event()
-
-    def run() -> None:
-        try:
-            work(recorder)
-        finally:
-            with suppress(RuntimeError):  # The loop is closed: nobody waits any more.
-                loop.call_soon_threadsafe(done.set)
-
-    threading.Thread(target=run, name="export spans", daemon=True).start()
-    await done.wait()

@@ -47,7 +47,7 @@ HOMES: dict[str, set[str]] = {
     "aiohappyeyeballs": {"plane", "identity"},  # A dependency of aiohttp: RFC 8305 for dialling.
     "certifi": {"plane"},  # A dependency of requests: roots where the system has none.
     "google": {"identity"},
-    "requests": {"identity"},
+    "requests": {"identity", "ops"},  # There as OpenTelemetry sends with it.
     "yaml": {"config"},
     "prometheus_client": {"ops"},
     "opentelemetry": {"ops"},
