@@ -15,6 +15,7 @@ from typing import Any
 from proxy import __version__
 from proxy.clock import Clocks
 from proxy.config import show
+from proxy.config.addresses import is_loopback
 from proxy.config.model import Address, Admin, Auth, Config, Route
 from proxy.ops.admin import AdminServer, AdminView
 from proxy.ops.lifecycle import Lifecycle, Reload
@@ -23,6 +24,8 @@ from proxy.ops.status import Status
 from proxy.plane import listen
 
 log = logging.getLogger("proxy.server")
+
+_OPEN = "{} is not on loopback: whoever reaches it calls the upstreams as this service"
 
 
 class Administration:
@@ -48,6 +51,7 @@ class Administration:
         self._addresses = addresses
         self._clocks = clocks
         self._server: AdminServer | None = None
+        self._warned: frozenset[str] = frozenset()
 
     async def start(self, inherited: socket.socket | None = None) -> None:
         """Open the admin listener, on a socket that was inherited where there is one.
@@ -100,8 +104,18 @@ class Administration:
             "routes": [_row(route) for route in config.routes],
         }
         log.info("serving", extra={"fields": fields})
-        for each in config.ignored:
-            log.warning("ignored: %s", each)
+        self.warn()
+
+    def warn(self) -> None:
+        """Log what has no effect, and who else may call: what was not said of before."""
+        said = dict.fromkeys(f"ignored: {each}" for each in self._config().ignored)
+        for address in self._addresses():
+            if not (address.path or is_loopback(address.host)):
+                said[_OPEN.format(address)] = None
+        for line in said:
+            if line not in self._warned:
+                log.warning("%s", line)
+        self._warned = frozenset(said)
 
 
 def _elsewhere(admin: Admin, inherited: socket.socket) -> Admin:

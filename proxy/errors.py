@@ -18,6 +18,12 @@ from typing import ClassVar
 
 from proxy.frozen import frozen
 
+ASK_DOCTOR = (
+    "`cloud-run-auth-proxy doctor` shows where the credentials come from; on Cloud Run, where"
+    " nobody has a shell, as a job: deploy/cloudrun/doctor-job.yaml."
+)
+"""The hint where nothing better is known of a token."""
+
 _EVENTS = count(1)
 
 
@@ -148,7 +154,7 @@ class TokenUnavailable(ProxyError):
 
     fault, reason, status = Fault.TOKEN, "token_unavailable", 503
     title = "No token could be obtained"
-    default_hint = "`cloud-run-auth-proxy doctor` shows where the credentials come from."
+    default_hint = ASK_DOCTOR
 
 
 class TokenTimedOut(ProxyError):
@@ -156,7 +162,7 @@ class TokenTimedOut(ProxyError):
 
     fault, reason, status = Fault.TOKEN, "token_timed_out", 504
     title = "The token did not come in time"
-    default_hint = "`cloud-run-auth-proxy doctor` shows where the credentials come from."
+    default_hint = ASK_DOCTOR
 
 
 class UpstreamConnectFailed(ProxyError):

@@ -329,6 +329,7 @@ class _Process:
             self._logs.follow(config.log)
             _warn_of_restarts(before, config, by)
             log.info("%s: the configuration was taken", by)
+            self._proxy.admin.warn()
             self._proxy.admin.reloaded()
         finally:
             self._notifier.ready()

@@ -41,6 +41,25 @@ async def test_where_everything_has_its_effect_nothing_is_said_of_it() -> None:
     assert [record for record in program.records() if record["severity"] == "WARNING"] == []
 
 
+async def test_a_listener_that_others_can_reach_is_warned_of_once(tmp_path: Path) -> None:
+    def open_ones(program: Program) -> list[tuple[str, str]]:
+        records = program.records()
+        return [(r["severity"], r["message"]) for r in records if "loopback" in r["message"]]
+
+    async with (
+        scripted(OK) as upstream,
+        Program(document(upstream, listen=["0.0.0.0:0", f"unix:{tmp_path}/s"])) as program,
+    ):
+        [reached] = [each for each in program.listeners if each.startswith("0.0.0.0:")]
+        said = (
+            f"{reached} is not on loopback: whoever reaches it calls the upstreams as this service"
+        )
+        await program.record(message=said)
+        program.signal(signal.SIGHUP)
+        await program.record(message="SIGHUP: the configuration was taken")
+        assert open_ones(program) == [("WARNING", said)]
+
+
 # --- the two kinds of listeners
 
 
