@@ -2,19 +2,20 @@
 
 A request to Cloud Run is answered by the service, by Google's front end in its place, or by
 Identity-Aware Proxy before both.  Only Google's own answers say anything about tokens and
-permissions.
+permissions.  Which are the front end's is decided where the data path decides it
+(`plane.front_end`), so that doctor and callers are told the same.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import field
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 
 from proxy.frozen import frozen
-from proxy.plane.front_end import DESCRIPTION
+from proxy.plane.front_end import is_page, is_platform
+from proxy.plane.head import ResponseHead, block
 from proxy.redact import redact_foreign
 
 
@@ -26,26 +27,13 @@ class By(StrEnum):
     IAP = "iap"
 
 
-UNAUTHORIZED = 401
-
-# The pages of Google's front end, seen in many reports and documented nowhere. Most of them are
-# HTML with this beginning; some are a line of text.
-_PAGE = re.compile(r"<body text=#000000 bgcolor=#ffffff>\s*<h1>\s*Error:", re.IGNORECASE)
-_SENTENCES = (
-    "Your client does not have permission to ",
-    "The requested URL was not found on this server.",
-    "Rate exceeded.",
-)
 PERIMETER = ("vpcServiceControlsUniqueIdentifier", "VPC_SERVICE_CONTROLS")
 """What Google says, as HTML or as JSON, where VPC Service Controls refuse a call."""
 
-_LINES = (
-    "Rate exceeded.",
-    "Service Unavailable",
-    "upstream connect error or disconnect/reset",
-    "upstream request timeout",
-)
+# Between the front end and this machine alone (RFC 9110, 7.6.1); the data path has them off.
+_HOP_BY_HOP = frozenset(("connection", "keep-alive", "transfer-encoding"))
 
+_FORBIDDEN = 403
 _LOWEST_ERROR = 400
 _NAME = 40  # Characters of a server's name that are shown.
 
@@ -69,7 +57,10 @@ class Answer:
         # https://cloud.google.com/iap/docs/query-parameters-and-headers-howto
         if self.fields.get("x-goog-iap-generated-response", "").lower() == "true":
             return By.IAP
-        if self.status >= _LOWEST_ERROR and (self._refuses_token() or self._is_a_page()):
+        head, body = self._head, self.body.encode()
+        if is_platform(head, body) or self._is_perimeter():
+            return By.GOOGLE
+        if body and self.status >= _LOWEST_ERROR and is_page(head, body):
             return By.GOOGLE
         return By.SERVICE
 
@@ -86,16 +77,16 @@ class Answer:
         except (ValueError, OverflowError):
             return None
 
-    def _refuses_token(self) -> bool:
-        """Whether it says so in Google's words; applications say ``invalid_token``, too."""
-        challenge = self.fields.get("www-authenticate", "")
-        return self.status == UNAUTHORIZED and DESCRIPTION.decode() in challenge
+    @property
+    def _head(self) -> ResponseHead:
+        """What the data path would make of its head."""
+        fields = (
+            (name.encode("latin-1", "replace"), value.encode("latin-1", "replace"))
+            for name, value in self.fields.items()
+            if name not in _HOP_BY_HOP
+        )
+        return ResponseHead(self.status, block(fields))
 
-    def _is_a_page(self) -> bool:
-        if any(words in self.body for words in PERIMETER):
-            return True
-        if not self.fields.get("content-type", "").lower().startswith("text/html"):
-            return self.body.startswith(_LINES)
-        if not self.body:  # HEAD. The front end stands in `Server` whoever answers.
-            return self.fields.get("server", "") == "Google Frontend"
-        return bool(_PAGE.search(self.body)) or any(words in self.body for words in _SENTENCES)
+    def _is_perimeter(self) -> bool:
+        """Whether VPC Service Controls refuse the call; the data path has no words for that."""
+        return self.status == _FORBIDDEN and any(words in self.body for words in PERIMETER)

@@ -22,10 +22,11 @@ from proxy.frozen import frozen
 from proxy.identity.header import quota_project
 from proxy.identity.source import QUOTA_FIELD
 from proxy.identity.token import Token
+from proxy.plane.front_end import PAGE_BYTES
 from proxy.plane.trust import HTTP1, whole_context
 
-BODY_BYTES = 8 * 1024
-"""How much of an error's body is read: Google's pages have less than one KiB."""
+BODY_BYTES = PAGE_BYTES + 1
+"""How much of an error's body is read: the whole of what can be one of Google's pages."""
 
 BODY_WITHIN = 5.0
 """The time for that, in seconds: a stream may go on for hours, and says nothing about the route."""
@@ -114,7 +115,12 @@ async def _exchange(
 
 
 def _fields(route: Route, token: Token | None) -> dict[str, str]:
-    fields = {"User-Agent": f"{PROGRAM}/{__version__} doctor", "Accept": "*/*"}
+    # Not compressed, or no page could be recognised.
+    fields = {
+        "User-Agent": f"{PROGRAM}/{__version__} doctor",
+        "Accept": "*/*",
+        "Accept-Encoding": "identity",
+    }
     fields |= dict(route.set_headers)
     if token is not None:
         fields[route.header.value] = f"Bearer {token.value}"

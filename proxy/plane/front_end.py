@@ -116,7 +116,15 @@ def is_platform(head: ResponseHead, body: bytes) -> bool:
     """
     if not body:
         return is_described(head) and _is_bare(head)
-    if head.status not in STATUSES or len(body) > PAGE_BYTES or not _may_be_page(head):
+    return head.status in STATUSES and is_page(head, body)
+
+
+def is_page(head: ResponseHead, body: bytes) -> bool:
+    """Tell whether a response with an error is one of the front end's pages, whatever its status.
+
+    Beyond `STATUSES` nothing can be said for the service, and callers get it as it is.
+    """
+    if len(body) > PAGE_BYTES or not _may_be_page(head):
         return False
     text = body.rstrip()
     if text.startswith(b"<"):

@@ -454,6 +454,31 @@ async def test_a_name_or_an_address_that_leads_nowhere_is_told(doctor: Doctor) -
     assert time.monotonic() - began < 10
 
 
+async def test_each_destination_of_a_route_is_examined_and_one_that_fails_is_enough(
+    doctor: Doctor,
+) -> None:
+    audience = "https://stock.example.com"
+    _, refusing = await doctor.private(audience=audience, invokers=frozenset())
+    _, serving = await doctor.private(audience=audience)
+    places = [f"https://{RUN_APP}:{refusing}", f"https://{DOMAIN}:{serving}"]
+    route = {"upstream": places, "audience": audience, "ca_file": doctor.ca}
+
+    done = await doctor.run({"stock": route}, "--format", "json")
+    text = await doctor.run({"stock": route}, "stock")
+
+    report = json.loads(done.out)
+    assert (done.code, report["ok"]) == (1, False)
+    first, second = report["routes"]
+    assert [(r["name"], r["upstream"], r["ok"]) for r in (first, second)] == [
+        ("stock", places[0], False),
+        ("stock", places[1], True),
+    ]
+    [failed] = [step for step in first["steps"] if step["outcome"] == "failed"]
+    assert (failed["step"], failed["reason"]) == ("request", "not_invoker")
+    assert text.code == 1
+    assert all(f"→ {place}" in text.out for place in places)
+
+
 async def test_of_several_addresses_the_first_that_accepts_is_taken(doctor: Doctor) -> None:
     # It listens on 127.0.0.1 alone, which is the second address of this name.
     port = await doctor.answering(plain(200), tls=False)

@@ -8,6 +8,7 @@ from proxy.config.model import Route
 from proxy.doctor.answers import Answer
 from proxy.doctor.call import Call
 from proxy.doctor.request import Question
+from proxy.emulator.pages import Page
 from proxy.identity.token import Token
 from tests.unit.config.reading import route as read_route
 
@@ -15,9 +16,6 @@ NOW = 1_800_000_000.0
 URL = "https://orders-123456789012.us-central1.run.app"
 HASHED = "https://orders-abc123-uc.a.run.app"
 CALLER = "caller@project.iam.gserviceaccount.com"
-
-PAGE = "<body text=#000000 bgcolor=#ffffff>\n<h1>Error: Something</h1>"
-HTML = {"content-type": "text/html; charset=UTF-8"}
 
 
 def patient(keys: str = "", upstream: str = URL) -> Route:
@@ -43,10 +41,17 @@ def answer(status: int, body: str = "", **fields: str) -> Answer:
     return Answer(status, named, body, received_at=NOW)
 
 
-def front(status: int, body: str = "", **fields: str) -> Answer:
-    """Return an answer of Google's front end."""
-    found = answer(status, PAGE + body, **fields)
-    return Answer(status, {**HTML, **found.fields}, found.body, received_at=NOW)
+def front(status: int, **fields: str) -> Answer:
+    """Return an answer of Google's front end; the robot's where a status has no other page."""
+    return paged(Page(status, robot=status in (400, 413)), **fields)
+
+
+def paged(page: Page, **fields: str) -> Answer:
+    """Return an answer with one of the front end's pages."""
+    head, _, body = page.render("/", now=NOW).decode().partition("\r\n\r\n")
+    lines = [line.split(": ", 1) for line in head.split("\r\n")[1:]]
+    found = {name.lower(): value for name, value in lines if name != "Date"}
+    return Answer(page.status, {**found, **answer(0, **fields).fields}, body, received_at=NOW)
 
 
 def call(route: Route, to: Answer, **more: Any) -> Call:

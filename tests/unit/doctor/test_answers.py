@@ -4,15 +4,24 @@ import pytest
 
 from proxy.doctor.answers import Answer, By
 from proxy.emulator.pages import INVALID_TOKEN, Page
-from tests.unit.doctor.patients import HTML, PAGE, answer, front
+from tests.unit.doctor.patients import answer, front, paged
+
+PAGES = [Page(status) for status in (401, 403, 404, 429, 500, 502, 503, 504)]
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 429, 500, 503])
-def test_googles_pages_are_recognised(status: int) -> None:
-    head, _, body = Page(status).render("/", now=0.0).decode().partition("\r\n\r\n")
-    fields = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:])
+@pytest.mark.parametrize("page", [*PAGES, Page(404, robot=True)])
+def test_googles_pages_are_recognised(page: Page) -> None:
+    assert paged(page, connection="close").by is By.GOOGLE
 
-    assert Answer(status, fields, body).by is By.GOOGLE
+
+@pytest.mark.parametrize(
+    "its_own", [{"x_powered_by": "Express"}, {"etag": "x"}, {"server": "nginx"}, {"vary": "Origin"}]
+)
+def test_a_page_with_a_field_that_google_does_not_send_is_the_services(
+    its_own: dict[str, str],
+) -> None:
+    """As on the data path, which would pass it on."""
+    assert paged(Page(404), **its_own).by is By.SERVICE
 
 
 def test_a_refused_token_is_googles_word_without_any_page() -> None:
@@ -29,30 +38,35 @@ def test_a_refused_token_is_googles_word_without_any_page() -> None:
     [
         ("Rate exceeded.", By.GOOGLE),
         ("Service Unavailable", By.GOOGLE),
-        ("upstream connect error or disconnect/reset before headers", By.GOOGLE),
+        ("upstream connect error or disconnect/reset before headers. reset reason: x", By.GOOGLE),
+        ("Service Unavailable: the database is down", By.SERVICE),
         ("the service is unavailable", By.SERVICE),
-        ('{"message": "vpcServiceControlsUniqueIdentifier: x"}', By.GOOGLE),
         ("", By.SERVICE),
     ],
 )
 def test_a_line_of_text_is_googles_if_it_is_its_own(body: str, by: By) -> None:
-    assert answer(503, body, content_type="text/plain").by is by
+    found = answer(503, body, content_type="text/plain", server="Google Frontend")
+    assert found.by is by
+
+
+def test_a_refusal_by_a_perimeter_is_googles() -> None:
+    said = '{"message": "vpcServiceControlsUniqueIdentifier: x"}'
+    assert answer(403, said, content_type="application/json").by is By.GOOGLE
+    assert answer(500, said, content_type="application/json").by is By.SERVICE
 
 
 def test_a_services_own_page_is_the_services() -> None:
     page = "<html><h1>Error: not here</h1></html>"
 
     assert answer(404, page, content_type="text/html").by is By.SERVICE
-    assert answer(404, PAGE, content_type="application/json").by is By.SERVICE
+    assert front(404, content_type="application/json").by is By.SERVICE
+    whole = front(404)
+    assert Answer(404, whole.fields, f"{whole.body}<p>and more</p>").by is By.SERVICE
 
 
 def test_a_page_is_no_refusal_where_the_status_is_none() -> None:
-    assert front(200).by is By.SERVICE
-
-
-def test_without_a_body_the_server_has_to_tell() -> None:
-    assert answer(404, **{**HTML, "server": "Google Frontend"}).by is By.GOOGLE
-    assert answer(404, **HTML, server="nginx").by is By.SERVICE
+    whole = front(404)
+    assert Answer(200, whole.fields, whole.body).by is By.SERVICE
 
 
 def test_identity_aware_proxy_says_so_itself() -> None:
