@@ -53,6 +53,15 @@ class Phase(enum.IntEnum):
 HEAD, LENGTH, CHUNKED, NEXT, TUNNEL, DISCARD, CLOSED = Phase
 
 
+# Microseconds of a turn that is used up, of one that had a full segment and no more to do, and of
+# one in which something came on a connection on which nothing was answered so far.
+_USED_UP = 1000.0
+_FULL_SEGMENT = 200.0
+_FIRST_SEGMENT = 200.0
+# Bytes that are too few to be the chunks of a whole turn.
+_LITTLE_BYTES = 1024
+
+
 @final
 class Http1Downstream(Turns, asyncio.Protocol):
     """The downstream codec for HTTP/1.0 and HTTP/1.1 (see `proxy.plane.codec`)."""
@@ -61,14 +70,18 @@ class Http1Downstream(Turns, asyncio.Protocol):
 
     __slots__ = (
         "_body", "_choked", "_chunk", "_delimited", "_exchange", "_expects", "_has_large", "_host",
-        "_keep_alive", "_leaving", "_out", "_phase", "_recall", "_remaining", "_request_ended",
-        "_rest", "_searched", "_taking", "_version", "deadline",
+        "_is_new", "_keep_alive", "_leaving", "_out", "_phase", "_recall", "_remaining",
+        "_request_ended", "_rest", "_searched", "_taking", "_version", "deadline", "work",
     )  # fmt: skip
 
     def __init__(self, host: Host) -> None:
         super().__init__()
         # For the life of the connection
         self._host = host
+        self.work = 0.0
+        """Microseconds that its latest turn has taken, about; 0 if it was not used up."""
+        self._is_new = True
+        """Whether nothing was answered on it so far."""
         self._recall = Recall(on_path=host.on_path)
         self._searched = 0
         """Bytes of an incomplete head that hold no end."""
@@ -116,9 +129,20 @@ class Http1Downstream(Turns, asyncio.Protocol):
         if self._partial:
             data = self._partial + data
             self._partial = b""
+        if self._is_new or self.work:
+            if self._host.share.left <= 0:
+                self._partial = data
+                self._end_turn()
+                return
+            self.work = 0.0
+            if self._is_new:
+                # Of many that come at once, not all in one turn, before those who are known.
+                self._host.share.spend(_FIRST_SEGMENT)
         self._take(data)
         if size >= SEGMENT_BYTES:
             self._end_turn()
+        if self._resting:
+            self._host.share.spend(self.work)
 
     def eof_received(self) -> bool:
         """Take the caller's FIN: it has gone, but in a tunnel it may still listen."""
@@ -338,6 +362,16 @@ class Http1Downstream(Turns, asyncio.Protocol):
 
     # --- reading -------------------------------------------------------------------------
 
+    def take_turn(self) -> None:
+        """Go on with what was too much for the turn before; see `proxy.plane.http2.share`."""
+        self.work = 0.0
+        self._host.share.spend(_USED_UP if len(self._partial) > _LITTLE_BYTES else _FIRST_SEGMENT)
+        self._go_on()
+
+    def _ask_for_turn(self) -> None:
+        self._host.share.wait(self)
+        self.work = _USED_UP if self._partial else _FULL_SEGMENT
+
     def _take(self, data: bytes) -> None:
         """Consume one segment; every phase takes what is its own and leaves the rest."""
         if self._resting:
@@ -353,6 +387,7 @@ class Http1Downstream(Turns, asyncio.Protocol):
                 self._partial = data
                 self._end_turn()
         except ProxyError as error:
+            self._host.share.spend(_USED_UP)
             self._refuse(error)
         except Exception as bug:  # noqa: BLE001 (it ends this connection, whatever it is)
             self._collapse(bug)
@@ -485,6 +520,7 @@ class Http1Downstream(Turns, asyncio.Protocol):
             self._leave()
             return
         self.deadline = self._host.sweeper.clock() + IDLE_TIMEOUT
+        self._is_new = False
         if self._choked:
             # Answers that nobody reads would pile up: the next one begins with `resume_writing`.
             self._phase = NEXT

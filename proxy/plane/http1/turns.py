@@ -3,7 +3,8 @@
 libuv reads a socket up to 32 times in a row as long as each read fills the buffer, 8 MB; and what
 one segment holds can be ten thousand chunks, or requests that are answered at once.  So a
 connection that had a full segment, or as many messages or chunks as a millisecond or two takes,
-is not read for the rest of the turn, and goes on with what is left in the next.
+is not read for the rest of the turn, and goes on with what is left in the next; callers, when it
+comes to them: those that use up their turns have one together (`proxy.plane.http2.share`).
 """
 
 from __future__ import annotations
@@ -55,7 +56,11 @@ class Turns(ABC):
         if not self._resting and not self.is_closed:
             self._resting = True
             self._transport.pause_reading()
-            asyncio.get_running_loop().call_soon(self._go_on)
+            self._ask_for_turn()
+
+    def _ask_for_turn(self) -> None:
+        """See to it that `_go_on` is called."""
+        asyncio.get_running_loop().call_soon(self._go_on)
 
     def _go_on(self) -> None:
         """Take what was left, then read."""

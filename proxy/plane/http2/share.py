@@ -62,11 +62,14 @@ class Share:
         """Begin a turn of the loop with those who wait, one of each kind at a time."""
         self._begins = False
         self.left = TURN_WORK
-        queues = self._unknown, self._others
-        # Whoever waits again has used up what was left.
-        while self.left > 0 and any(queues):
-            for queue in queues:
-                if queue:
-                    queue.popleft().take_turn()
-        if any(queues):
+        # Whoever waits again has had its turn in this one.
+        unknown, others = len(self._unknown), len(self._others)
+        while self.left > 0 and (unknown or others):
+            if unknown:
+                unknown -= 1
+                self._unknown.popleft().take_turn()
+            if others:
+                others -= 1
+                self._others.popleft().take_turn()
+        if self._unknown or self._others:
             self._ask()

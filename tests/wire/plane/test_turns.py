@@ -96,6 +96,34 @@ async def test_small_chunks_of_a_request(wired: Wired, count: int) -> None:
     assert stats.request_bytes == count
 
 
+async def test_small_chunks_of_many_requests_have_one_turn_together(wired: Wired) -> None:
+    many, count = 40, 5000
+    callers = [await begin_upload(wired, b"Transfer-Encoding: chunked") for _ in range(many)]
+    for _ in range(many):
+        await (await wired.upstream.accept()).head()
+    modest = await wired.caller()
+    modest.send(GET)
+    first = await wired.upstream.accept()
+    await first.serve(OK)
+    await modest.take(OK)
+    stats = wired.route_stats
+    before = stats.request_bytes
+    turns = Turns(lambda: stats.request_bytes)
+
+    for caller in callers:
+        caller.send(b"1\r\nx\r\n" * count)
+    await wired.until(lambda: stats.request_bytes > before, "the first of them")
+    modest.send(GET)
+    await first.serve(OK)
+    await modest.take(OK)
+
+    # Who is answered and asks for little was not behind all of them.
+    assert stats.request_bytes - before < many * count / 2
+    await wired.until(lambda: stats.request_bytes - before == many * count, "the last of them")
+    # Four of them, before and after the sockets are looked at, and the one that overdraws it.
+    assert turns.stop() <= 10 * MOST_CHUNKS
+
+
 @pytest.mark.parametrize("count", [MOST_CHUNKS, MOST_CHUNKS + 1, 20_000])
 async def test_small_chunks_of_a_response(wired: Wired, count: int) -> None:
     stats = wired.route_stats
