@@ -129,7 +129,7 @@ class World:
     def configuration(self, number: int) -> str:
         """Return one of three configurations that serve the same."""
         trouble, stream = self.others
-        timeouts = {"connect": "2s", "response": "1s", "idle": "20s"}
+        timeouts = {"response": "1s", "idle": "20s"}
         routes: dict[str, dict[str, Any]] = {
             "default": {"upstream": [each.url for each in self.regions]},
             "trouble": {"listen": "127.0.0.2:0", "upstream": trouble.url, "timeouts": timeouts},
