@@ -61,7 +61,7 @@ COPY_SOURCE = rm -rf build/source && mkdir -p build/source && \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo install test cover rest lint format types check bench count fuzz chaos soak docs manual sdist wheel wheels smoke notes checksums rehearse lock audit sbom clean
+.PHONY: help demo install test cover rest lint format types check bench count fuzz chaos floods soak docs manual sdist wheel wheels smoke notes checksums rehearse lock audit sbom clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS='	' read -r name what; \
@@ -125,6 +125,9 @@ fuzz: $(DEV_STAMP) ## search for bytes that break a TARGET for SECONDS; see test
 
 soak: $(DEV_STAMP) ## everything at once for SECONDS: memory and descriptors stay level, calls end as they should
 	$(BIN)/python -m tests.soak --seconds $(or $(SECONDS),7200) $(ARGS)
+
+floods: $(DEV_STAMP) $(COMPILED_STAMP) ## attack this proxy and Envoy in turns: what others wait, memory, CPU; needs nginx
+	$(BIN)/python -m tests.floods $(ARGS)
 
 chaos: $(RUN_STAMP) ## SEEDS runs with faults everywhere in the network: what held; see docs/reliability.md
 	$(RUN) -m tests.chaos --seeds $(SEEDS) $(ARGS)

@@ -60,6 +60,8 @@ class Setup:
 
     workers: int = 1
     """Processes that serve; of this proxy alone."""
+    mixed: bool = False
+    """Whether callers may speak HTTP/2 as well, to a service that speaks HTTP/1.1."""
 
     @property
     def prefix(self) -> str:
@@ -135,6 +137,8 @@ def proxy_config(setup: Setup, port: int) -> str:
         "ca_file": str(setup.around.ca_file),
         "limits": {"connections": CONNECTIONS},
     }
+    if setup.mixed:
+        route["protocol"] = "h1"
     routes = {
         name: route | ({"path": f"/{name}", "strip_path": True} if setup.routes > 1 else {})
         for name in _route_names(setup)
@@ -258,7 +262,7 @@ def envoy_config(setup: Setup, port: int) -> str:
     manager = {
         "@type": f"{ENVOY}.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "ingress",
-        "codec_type": "HTTP2" if setup.grpc else "HTTP1",
+        "codec_type": "AUTO" if setup.mixed else "HTTP2" if setup.grpc else "HTTP1",
         "http_filters": _filters(),
         "route_config": {
             "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": _routes(setup)}]
