@@ -35,6 +35,11 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / CLOCK_TICKS
 
 
+def waited_seconds(pid: int) -> float:
+    """Return how long the main thread was ready to run so far, and other processes ran instead."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+
+
 def children(pid: int) -> list[int]:
     """Return the ids of all processes below this one."""
     direct = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
