@@ -10,8 +10,10 @@ import argparse
 import asyncio
 import contextlib
 import io
+import math
 import random
 import sys
+import time
 from collections import Counter
 
 from tests.chaos.network import Outcome, run
@@ -26,7 +28,10 @@ def main() -> int:
     arguments = _arguments()
     first = arguments.first if arguments.first is not None else random.randrange(10**6)  # noqa: S311 (printed)
     outcomes: list[Outcome] = []
+    end = time.monotonic() + 60 * arguments.minutes
     for seed in range(first, first + arguments.seeds):
+        if outcomes and time.monotonic() > end:
+            break
         outcome = _one(seed, arguments.seconds)
         outcomes.append(outcome)
         calls, faults, found = outcome.calls.total(), outcome.met.total(), len(outcome.breaches)
@@ -43,6 +48,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=10, help="how many runs (%(default)s)")
     parser.add_argument("--first", type=int, help="the first seed; at random by default")
     parser.add_argument("--seconds", type=float, default=8.0, help="of faults (%(default)s)")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="no run begins later")
     return parser.parse_args()
 
 

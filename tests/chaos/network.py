@@ -53,12 +53,16 @@ SHORT = invariants.USE_MARGIN + 2.0
 LASTING = (CONTROL, "grpc", "http2", "two-regions")
 """What is in the audiences whose tokens outlast a run."""
 
+UNANSWERED = ("silence", "silence to an upload", "refused")
+"""What no call comes to that reaches the proxy undisturbed: whatever happens behind it is told."""
+
 UNSENT = (
+    *UNANSWERED,
     "error upstream_connect_failed",
     "error upstream_connect_timed_out",
     "error upstream_tls_failed",
 )
-"""What a call fails with of which nothing was sent."""
+"""The same, and what a call fails with of which nothing was sent."""
 
 RECOVERY_SECONDS = 45.0
 """Until all is well again: the pause between two fetches of tokens may have become 30 s."""
@@ -189,7 +193,7 @@ class Lane:
     """What must succeed if all is well."""
     callers: int = 3
     speaks_http2: bool = False
-    never: tuple[str, ...] = ()
+    never: tuple[str, ...] = UNANSWERED
     """What no call may come to."""
     downstream: Relay | None = None
     """What stands before the proxy."""
@@ -368,7 +372,7 @@ class Network:
 
     async def _make_downstream(self) -> None:
         service = await self._service("downstream")
-        self._lane("downstream", {"upstream": service.url}, actions=STREAMS, callers=6)
+        self._lane("downstream", {"upstream": service.url}, actions=STREAMS, callers=6, never=())
 
     async def _make_two_regions(self) -> None:
         """The first of them meets faults, the second none: what was not sent is never lost."""
