@@ -14,6 +14,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import Final, Protocol
 
@@ -30,7 +31,7 @@ from proxy.plane.descriptors import raise_soft_limit
 from proxy.plane.listen import ListenFailed
 from proxy.sockets import OwnSockets, advice, inherit
 from proxy.system import ENDS, RELOADS, SWITCHES, forbid_dumps, keep_freed_memory, on_signal, run
-from proxy.tasks import Tasks
+from proxy.tasks import Tasks, Threads
 from proxy.watch import Watch
 
 log = logging.getLogger("proxy.process")
@@ -39,6 +40,13 @@ EXIT_UNAVAILABLE: Final = 69  # sysexits.h: a service is unavailable; here, an a
 
 _LOOK_SECONDS: Final = 1.0
 """How often files are looked at; a change is taken once it has stood for one such interval."""
+
+_READ_WITHIN: Final = 30.0
+"""Seconds for reading the configuration again, thousands of routes on a busy machine included.
+
+A pipe in the file's place, or a network's file system that hangs, would let a reload wait for
+ever, and with it those that come after.
+"""
 
 _LAST_WORDS: Final = 0.1
 """Seconds in which the rest of the log may be read after the drain or a second signal."""
@@ -198,6 +206,7 @@ class _Process:
         """What asks for it, for the log: SIGHUP, or a changed file."""
         self._tasks = Tasks()
         self._export = MetricExport(os.environ, Clocks().wall, proxy.admin.reading)
+        self._threads = Threads()
 
     async def run(self) -> int:
         """Serve until the end has been asked for and the drain is over."""
@@ -293,7 +302,8 @@ class _Process:
             await asyncio.sleep(_LOOK_SECONDS)
             config = self._proxy.config
             # In a thread: a network's file system can hang.
-            if config.watch and await asyncio.to_thread(watch.have_changed, config.files):
+            look = partial(watch.have_changed, config.files)
+            if config.watch and await self._threads.run("watch files", look):
                 self._ask_for_reload("watch")
 
     async def _reload_when_asked(self) -> None:
@@ -311,8 +321,7 @@ class _Process:
         self._notifier.reloading()
         before = self._proxy.config
         try:
-            # In a thread: a large file takes seconds, which exchanges shall not wait for.
-            config = await asyncio.to_thread(self._reload)
+            config = await self._read(self._reload)
             await self._proxy.reload(config)
         except ConfigError as error:
             fields = {"problems": [str(problem) for problem in error.problems]}
@@ -333,6 +342,18 @@ class _Process:
             self._proxy.admin.reloaded()
         finally:
             self._notifier.ready()
+
+    async def _read(self, reload: Reload) -> Config:
+        """Read the configuration; raises what the parser raises, or OSError.
+
+        In a thread: a large file takes seconds, which exchanges shall not wait for.  The process
+        does not wait for one that hangs.
+        """
+        try:
+            async with asyncio.timeout(_READ_WITHIN):
+                return await self._threads.run("read the configuration", reload)
+        except TimeoutError:
+            raise OSError(f"it could not be read within {_READ_WITHIN:g} s") from None
 
 
 _REFUSED: Final = "%s: the configuration was not taken, nothing has changed: %s"

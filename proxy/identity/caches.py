@@ -32,13 +32,14 @@ from proxy.identity.adc import AutoSource, well_known_file
 from proxy.identity.cache import OnFetch, TokenCache
 from proxy.identity.fetch import Later
 from proxy.identity.files import CredentialsFile
-from proxy.identity.google_source import Asker, FileSource, ImpersonatedSource, Threads
+from proxy.identity.google_source import Asker, FileSource, ImpersonatedSource
 from proxy.identity.metadata import Metadata, MetadataSource
 from proxy.identity.names import Names
 from proxy.identity.source import TokenSource
 from proxy.identity.target import Endpoints, Means
 from proxy.identity.token_file import TokenFileSource
 from proxy.resolver import Resolver
+from proxy.tasks import Threads
 
 _DIRECT = Egress()
 

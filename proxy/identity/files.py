@@ -73,9 +73,14 @@ def read_small(path: Path, hint: str) -> bytes:
         raise
 
 
+def _open(path: str, flags: int) -> int:
+    """Open without waiting: a pipe waits for somebody who writes, before it can be looked at."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
 def _read_small(path: Path, hint: str) -> bytes:
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_open) as file:
             # What is not a regular file may never end, or make its reader wait.
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise TokenSourceError("it is not a regular file")

@@ -5,13 +5,10 @@ google-auth itself is imported by the first fetch, in its thread: see `googleaut
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from threading import Thread
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from proxy.config.model import Impersonate
@@ -26,6 +23,7 @@ from proxy.identity.source import (
     TokenSourceError,
 )
 from proxy.identity.target import Endpoints, Means, Target
+from proxy.tasks import Threads
 
 if TYPE_CHECKING:
     from proxy.identity.googleauth import Minted
@@ -35,58 +33,9 @@ log = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
-THREADS = 4
-"""Blocking calls that run at once; the caches ask for no more than that of one source."""
-
 GRACE = 1.0
 """Seconds beyond `ANSWER_WITHIN`: the thread knows what it waits for, so its error is to come
 first.  google-auth sleeps between attempts of its own, which only the loop can bound."""
-
-
-class Threads:
-    """Runs blocking calls off the event loop, a few at a time.
-
-    Not `asyncio.to_thread`: the interpreter waits at its exit for the threads of an executor, so
-    that one stuck call would delay the end of the process; daemon threads just end with it.
-    """
-
-    def __init__(self, most: int = THREADS) -> None:
-        self._free = asyncio.Semaphore(most)
-
-    async def run(self, name: str, call: Callable[[], T]) -> T:
-        """Return what `call` returns, or raise what it raises.
-
-        Whoever is cancelled here leaves the call running; its thread stays occupied until
-        the call ends, so that stuck calls cannot pile up.
-        """
-        await self._free.acquire()
-        loop = asyncio.get_running_loop()
-        result: asyncio.Future[T] = loop.create_future()
-
-        def end(value: T | None, error: Exception | None) -> None:
-            self._free.release()
-            if result.done():
-                return  # Nobody waits any more.
-            if error is not None:
-                result.set_exception(error)
-            else:
-                result.set_result(value)  # type: ignore[arg-type] # None only if T allows it
-
-        def work() -> None:
-            value, error = None, None
-            try:
-                value = call()
-            except Exception as raised:  # noqa: BLE001 (raised again where it is waited for)
-                error = raised
-            with suppress(RuntimeError):  # The loop was closed meanwhile.
-                loop.call_soon_threadsafe(end, value, error)
-
-        try:
-            Thread(target=work, name=name, daemon=True).start()
-        except RuntimeError:  # The system has no more threads.
-            self._free.release()
-            raise
-        return await result
 
 
 class Asker:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import socket
 from collections.abc import AsyncIterator
@@ -354,6 +355,31 @@ async def test_changed_workers_and_admin_wait_for_a_restart_and_the_rest_is_take
         await program.record(message="SIGHUP: a changed admin needs a restart")
         assert await body_of(program) == b"new"
         assert await status_of(program.admin, "/readiness") == 200
+
+
+@workers
+async def test_a_pipe_in_the_files_place_keeps_nothing_from_ending(workers: int) -> None:
+    text = document(None, routes={"a": {"upstream": "http://127.0.0.1:9"}}, workers=workers)
+    async with living(Program(text)) as program:
+        program.config_file.unlink()
+        os.mkfifo(program.config_file)
+        program.signal(HUP)
+        writer = await _until_waited_for(program.config_file)
+        try:
+            program.signal(signal.SIGTERM)
+            assert await program.exit_code() == 0
+        finally:
+            os.close(writer)
+
+
+async def _until_waited_for(pipe: Path) -> int:
+    """Wait until somebody is about to read; return the end to which nobody writes anything."""
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+            except OSError:
+                await asyncio.sleep(0.01)
 
 
 async def test_without_a_file_there_is_nothing_to_read() -> None:

@@ -244,6 +244,37 @@ async def test_a_reload_that_fails_is_logged_and_the_next_one_works(
     assert taken == ""
 
 
+async def test_a_file_that_cannot_be_read_in_time_is_given_up_and_the_next_one_taken(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.process._READ_WITHIN", 0.05)
+    hanging = [threading.Event(), threading.Event()]
+
+    def read() -> Config:
+        if hanging:
+            hanging.pop().wait()
+        return replace(CONFIG, source="next")
+
+    held = list(hanging)
+    around = Around(read)
+    run = asyncio.ensure_future(around.run())
+    await around.proxy.started.wait()
+    for _ in held:
+        caplog.clear()
+        kill(signal.SIGHUP)
+        await _until(lambda: "could not be read within 0.05 s" in caplog.text)
+    assert around.proxy.config is CONFIG
+    monkeypatch.setattr("proxy.process._READ_WITHIN", 10.0)
+    kill(signal.SIGHUP)
+    await _until(lambda: around.proxy.config.source == "next")
+    kill(signal.SIGTERM)
+
+    # What hangs holds nobody up.
+    assert await run == 0
+    for each in held:
+        each.set()
+
+
 async def test_the_log_follows_only_what_was_taken() -> None:
     around = Around(lambda: replace(CONFIG, log=Log(level="debug")))
     around.proxy.reload_error = OSError("no")

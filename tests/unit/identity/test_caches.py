@@ -23,8 +23,8 @@ from proxy.config.model import (
 )
 from proxy.errors import TokenUnavailable
 from proxy.identity.caches import OPEN, TokenCaches
-from proxy.identity.google_source import THREADS
 from proxy.identity.source import TokenSourceError
+from proxy.tasks import THREADS
 from tests.fakes.steering import AUDIENCE, jitter, jwt, settle
 
 ENVIRON = {"HOME": "/home/dev", "GCE_METADATA_HOST": "metadata.example:8"}
@@ -77,9 +77,10 @@ def test_caches_of_the_same_credentials_share_one_source(tokens: TokenCaches) ->
 
 
 async def test_a_source_whose_calls_hang_keeps_no_other_waiting(
-    tokens: TokenCaches, tmp_path: Path
+    tokens: TokenCaches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A name server that does not answer hangs as this file does: nothing can interrupt it."""
+    """A network's file system that does not answer hangs as this file does."""
+    monkeypatch.setattr("proxy.identity.files._open", os.open)  # As if a pipe were none.
     pipe = tmp_path / "key.json"
     os.mkfifo(pipe)
     stuck = tokens.source(ServiceAccountFile(pipe))

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from proxy.identity.google_source import Threads
+from proxy.tasks import Threads
 
 
 async def test_a_result_and_an_error_come_back() -> None:
