@@ -132,12 +132,14 @@ floods: $(DEV_STAMP) $(COMPILED_STAMP) ## attack this proxy and Envoy in turns: 
 chaos: $(RUN_STAMP) ## SEEDS runs with faults everywhere in the network: what held; see docs/reliability.md
 	$(RUN) -m tests.chaos --seeds $(SEEDS) $(ARGS)
 
+# Not --quiet: what is not logged does not end a strict build.
 docs: $(SITE_STAMP) ## the documentation as a site, into build/site; any mistake in it is an error
-	NO_MKDOCS_2_WARNING=1 $(SITE_VENV)/bin/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(SITE_VENV)/bin/mkdocs build --strict
 	@echo build/site/index.html
 
-manual: $(DEV_STAMP) ## what shells complete and man(1) shows, from the flags: proxy/shell
+manual: $(DEV_STAMP) ## what is made of the flags and the metrics: proxy/shell, tables in docs
 	$(BIN)/python -m tools.commands
+	$(BIN)/python -m tools.reference
 
 sdist: $(BUILD_STAMP) ## the sdist and the pure wheel, into dist/
 	rm -f dist/*.tar.gz dist/*-none-any.whl

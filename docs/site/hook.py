@@ -24,7 +24,7 @@ BESIDE = ("*.md", "LICENSE", "config/**/*", "deploy/**/*")
 TOUR = "README.md"
 """The page that is first in the repository; docs/README.md is first in the site."""
 
-LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)[^)#\s]+")
+LINK = re.compile(r"(?<!!)\[([^]]*)\]\((?![a-z]+:|#)([^)#\s]+)\)")
 
 MODULES = HERE / "node_modules"
 MERMAID = "assets/javascripts/mermaid.js"
@@ -59,14 +59,21 @@ def _at_its_place(path: Path, config: MkDocsConfig) -> File:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Let links to a folder lead to the page that GitHub shows below its list of files."""
+    """Let a link to a folder lead to the page that GitHub shows below its list of files.
+
+    Where there is none its text is left: a site has no lists of files.
+    """
     del config, files
     here = ROOT / Path(page.file.src_uri).parent
 
-    def page_of(link: re.Match[str]) -> str:
-        return f"{link[0].rstrip('/')}/README.md" if (here / link[0]).is_dir() else link[0]
+    def led_to_a_page(link: re.Match[str]) -> str:
+        text, target = link.groups()
+        if not (here / target).is_dir():
+            return link[0]
+        target = f"{target.rstrip('/')}/README.md"
+        return f"[{text}]({target})" if (here / target).exists() else text
 
-    return LINK.sub(page_of, markdown)
+    return LINK.sub(led_to_a_page, markdown)
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:

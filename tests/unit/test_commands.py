@@ -77,6 +77,7 @@ RUN_BY = {
     f"{PROGRAM} --version": _NEWCOMER,
     f"{PROGRAM} https://": "tests/e2e/test_emulator.py::test_what_it_prints_leads_the_proxy_there",
     f"{PROGRAM} run": _RECIPE,
+    f"{PROGRAM} --config": _RECIPE,
     f"{PROGRAM} emulator": _RECIPE,
     "until grep": _RECIPE,
     ". ./emulator.env": _RECIPE,
@@ -99,6 +100,7 @@ _CLUSTER = "it needs a cluster; what it applies has tests"
 WHY_NOT = {
     "gcloud": _GOOGLE,
     "kubectl": _CLUSTER,
+    "pip install 'cloud-run-auth-proxy[otel]'": "nothing is released yet",
     "docker": "it needs Docker's daemon; tests/e2e/test_image.py builds what the Dockerfile says",
     "terraform": "it needs Terraform's registry and a project; the module has tests",
     "helm": _CLUSTER,

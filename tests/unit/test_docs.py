@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import get_args
 
+import pytest
 import yaml
 
+from proxy.cli import COMMANDS
 from proxy.dialects import problem
 from proxy.doctor.findings import Reason, Step
 from proxy.doctor.render import label
 from proxy.errors import REASONS, PlatformError
 from proxy.plane.front_end import STATUSES
+from tools import reference
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -132,3 +136,37 @@ def test_what_doctor_is_quoted_with_it_says() -> None:
     assert len(quoted) > 30
     said = words_of([*(ROOT / "proxy" / "doctor").glob("*.py"), ROOT / "proxy" / "unreached.py"])
     assert [each for each in quoted if each not in said] == []
+
+
+# Reference
+
+
+@pytest.mark.parametrize("page", sorted(reference.files()), ids=lambda page: page.name)
+def test_the_tables_of_the_reference_are_those_of_the_program(page: Path) -> None:
+    assert page.read_text() == reference.files()[page], "make manual writes it"
+
+
+def test_every_command_and_flag_stands_on_its_page() -> None:
+    page = (DOCS / "command-line.md").read_text()
+
+    for command in COMMANDS.values():
+        parser = argparse.ArgumentParser(add_help=False)
+        command.flags(parser)
+        assert f"\n## {command.name}\n" in page
+        names = [name for action in parser._actions for name in action.option_strings]
+        assert [name for name in names if f"`{name}" not in page] == []
+
+
+# Coming from something else
+
+
+def test_keys_of_the_configuration_that_other_settings_become_exist() -> None:
+    """Every word of the right column that looks like a key is one, but for a part and a URL's."""
+    rows = re.findall(r"^\| .+ \| (.+) \|$", (DOCS / "migration.md").read_text(), re.MULTILINE)
+    named = {key for cell in rows for key in re.findall(r"`([a-z_]+)(?=[`:])", cell)}
+    keys = set(
+        re.findall(r"^\| `([a-z_.]+)`", (DOCS / "configuration.md").read_text(), re.MULTILINE)
+    )
+
+    assert len(named) > 12
+    assert named - {key.rpartition(".")[2] for key in keys} - {"response", "http"} == set()
