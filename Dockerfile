@@ -24,11 +24,9 @@ RUN pip --no-cache-dir download --only-binary :all: --require-hashes --dest /whe
  && python -m venv /opt/build \
  && /opt/build/bin/pip --no-cache-dir install --only-binary :all: --require-hashes \
       -r locks/build.txt
-# The same sources make the same files: times are those of the commit, and mypyc and the compiler of
-# bytecode go through sets in one order.
+# The time in what is built, so that the same commit makes the same wheel.
 ARG SOURCE_DATE_EPOCH=1580601600
-RUN export PYTHONHASHSEED=0 \
- && HATCH_BUILD_HOOKS_ENABLE=1 \
+RUN HATCH_BUILD_HOOKS_ENABLE=1 \
     /opt/build/bin/pip --no-cache-dir wheel --no-build-isolation --no-deps \
       --wheel-dir /wheels . \
  && python -m venv --without-pip /opt/auth-proxy \
