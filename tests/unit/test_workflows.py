@@ -162,6 +162,7 @@ KEPT = {
     "cargo": "Cargo.toml",
     "docker": "Dockerfile",
     "docker-compose": "compose.yaml",
+    "terraform": "versions.tf",
 }
 """Where each kind of package that Dependabot knows has its versions."""
 
