@@ -40,6 +40,12 @@ def waited_seconds(pid: int) -> float:
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
 
 
+def page_faults(pid: int) -> int:
+    """Return how many pages the process has been given so far, without reading a disk."""
+    # minflt is field 10.
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[7])
+
+
 def children(pid: int) -> list[int]:
     """Return the ids of all processes below this one."""
     direct = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
