@@ -6,7 +6,7 @@ Pure: sees an error or a status, a method and a history; never sleeps, never loo
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from proxy.config.model import Retries
 from proxy.errors import (
@@ -20,18 +20,18 @@ from proxy.errors import (
 )
 from proxy.frozen import frozen
 
-IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))
+IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))
 """RFC 9110, 9.2.2: repeating these has the same effect as sending them once (TRACE is refused)."""
 
-MOST_REFUSALS = 6
+MOST_REFUSALS: Final = 6
 """Attempts that an upstream may refuse before the caller is told."""
 
-LONGEST_BACKOFF = 10.0  # Seconds; beyond that the caller's own patience ends first.
+LONGEST_BACKOFF: Final = 10.0  # Seconds; beyond that the caller's own patience ends first.
 
 # A failure's class as `retries.on` names it. A loop is not in it: it would be run through again,
 # by every proxy on the way. A refused certificate is not in it: it does not
 # become valid by asking again.
-_CAUSES: tuple[tuple[type[ProxyError], str], ...] = (
+_CAUSES: Final[tuple[tuple[type[ProxyError], str], ...]] = (
     (UpstreamLoops, "loop"),
     (UpstreamConnectFailed, "connect_failed"),
     (UpstreamConnectTimedOut, "connect_failed"),

@@ -8,14 +8,14 @@ however many routes there are and however long the request's path is.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from proxy.config.model import Address, Route
 
 T = TypeVar("T")
 
 # RFC 1035, 2.3.4, as text: no longer name can be configured, so none is looked up.
-_LONGEST_HOST = 253
+_LONGEST_HOST: Final = 253
 
 
 class RoutingTable(Generic[T]):

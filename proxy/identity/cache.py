@@ -33,6 +33,7 @@ from dataclasses import field
 from enum import Enum, StrEnum
 from functools import partial
 from random import Random
+from typing import Final
 
 from proxy.clock import Clock, Clocks
 from proxy.deadlines import PatientTimer
@@ -43,28 +44,28 @@ from proxy.identity.fetch import Cause, Fetch, Later
 from proxy.identity.source import TokenSource, TokenSourceError, Watched
 from proxy.identity.token import USE_MARGIN, Token
 
-REFRESH_AHEAD = 225.0
+REFRESH_AHEAD: Final = 225.0
 """Seconds before its expiry from which a token is refreshed.  google-auth's REFRESH_THRESHOLD:
 Google's metadata servers keep a token until 4 minutes before its expiry, so that asking
 earlier brings the same one."""
 
-CLOCK_SLACK = 60.0
+CLOCK_SLACK: Final = 60.0
 """Seconds that the wall clock may go back before a token is asked for anew: it may then
 expire earlier than the clock says."""
 
-BACKOFF_FIRST = 0.1
-BACKOFF_LAST = 30.0
+BACKOFF_FIRST: Final = 0.1
+BACKOFF_LAST: Final = 30.0
 """Bounds of the pause after a failed fetch, in seconds."""
 
-PAUSE = (10.0, 20.0)
+PAUSE: Final[tuple[float, float]] = (10.0, 20.0)
 """Bounds of the pause after a successful fetch, in seconds.  Cloud Run's metadata server may
 hand out the same token until 100 s before its ``exp``, so asking again is needed and asking at
 once is useless.  The spread keeps the containers of one instance from asking in step."""
 
-REFUSED_PAUSE = 30.0
+REFUSED_PAUSE: Final = 30.0
 """Seconds for which a refused token that came back unchanged is not fetched again."""
 
-REFUSALS = 5
+REFUSALS: Final = 5
 """Refused tokens that are replaced in one `REFUSED_PAUSE`.  A source that signs a different
 token each time would otherwise be asked once for every call to a service that never accepts
 the audience."""
@@ -107,7 +108,7 @@ class Event(Enum):
     """The token may be used again: the wall clock was set back."""
 
 
-TRANSITIONS: Mapping[tuple[State, Event], State] = {
+TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = {
     (State.NONE, Event.START): State.FETCHING,
     (State.NONE, Event.HOLD): State.BACKING_OFF,
     (State.NONE, Event.REVIVE): State.GOOD,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from proxy.clock import http_date
 from proxy.config.model import ErrorFormat, PlatformErrors
 from proxy.dialects import Request, is_recognised, render
@@ -11,7 +13,7 @@ from proxy.plane.codec import DownstreamCodec
 from proxy.plane.head import RequestHead, ResponseHead, block, pairs, values
 
 # What of a page's fields its explanation has, too: the rest describes a body that is gone.
-_OF_A_PAGE = frozenset(
+_OF_A_PAGE: Final = frozenset(
     (
         b"alt-svc", b"date", b"retry-after", b"server", b"traceparent", b"via",
         b"www-authenticate", b"x-cloud-trace-context",

@@ -46,10 +46,15 @@ class Event(enum.Enum):
     """Its trial ended without a verdict: the caller went away, say."""
 
 
-AVAILABLE, SET_ASIDE, ON_TRIAL = Standing
-CHOSEN, FAILED, SUCCEEDED, UNDECIDED = Event
+AVAILABLE: Final[Standing] = Standing.AVAILABLE
+SET_ASIDE: Final[Standing] = Standing.SET_ASIDE
+ON_TRIAL: Final[Standing] = Standing.ON_TRIAL
+CHOSEN: Final[Event] = Event.CHOSEN
+FAILED: Final[Event] = Event.FAILED
+SUCCEEDED: Final[Event] = Event.SUCCEEDED
+UNDECIDED: Final[Event] = Event.UNDECIDED
 
-TRANSITIONS: Mapping[tuple[Standing, Event], Standing] = {
+TRANSITIONS: Final[Mapping[tuple[Standing, Event], Standing]] = {
     (Standing.AVAILABLE, Event.CHOSEN): Standing.AVAILABLE,
     (Standing.AVAILABLE, Event.FAILED): Standing.SET_ASIDE,
     (Standing.AVAILABLE, Event.SUCCEEDED): Standing.AVAILABLE,

@@ -33,7 +33,7 @@ log = logging.getLogger("proxy.plane")
 
 # What counts against a destination: each kind with whether it does.  The first that fits holds, so
 # exceptions come before the rule.
-_VERDICTS: tuple[tuple[type[ProxyError], bool], ...] = (
+_VERDICTS: Final[tuple[tuple[type[ProxyError], bool], ...]] = (
     (UpstreamLoops, False),  # It leads back here: the configuration's fault.
     (UpstreamLacksHttp2, False),  # It serves others well.
     (UpstreamConnectFailed, True),
@@ -46,7 +46,7 @@ _VERDICTS: tuple[tuple[type[ProxyError], bool], ...] = (
     (TokenTimedOut, True),
 )
 
-_MOVES = (
+_MOVES: Final[tuple[type[ProxyError], ...]] = (
     UpstreamConnectFailed,
     UpstreamConnectTimedOut,
     UpstreamTlsFailed,

@@ -9,16 +9,17 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
-from typing import cast
+from typing import Final, cast
 
 from proxy.plane import descriptors
 from proxy.plane.codec import UNCONNECTED, Host
 from proxy.plane.http2.downstream import Http2Downstream
 from proxy.plane.http2.standard import PREFACE
 
-IDLE_TIMEOUT = 600.0  # Seconds that a caller may keep a connection without a request.
-CROWDED_TIMEOUT = 2.0  # The same where no descriptor is left, and all that comes is a refusal.
-PREFACE_TIMEOUT = 30.0  # Seconds from the first byte of a preface to its last.
+IDLE_TIMEOUT: Final = 600.0  # Seconds that a caller may keep a connection without a request.
+# The same where no descriptor is left, and all that comes is a refusal.
+CROWDED_TIMEOUT: Final = 2.0
+PREFACE_TIMEOUT: Final = 30.0  # Seconds from the first byte of a preface to its last.
 
 
 class Detector(asyncio.Protocol):

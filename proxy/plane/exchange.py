@@ -11,9 +11,10 @@ through, the attempt is repeated where that is safe, and everything ends once, i
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Protocol, final
+from typing import Final, final
 
 from proxy.clock import Clock
 from proxy.errors import (
@@ -58,14 +59,13 @@ from proxy.retry import (
     wait_before,
 )
 
-# Bytes of a body that may wait for an upstream before the caller is asked to pause.
-_WAITING_BYTES = 64 * 1024
+_WAITING_BYTES: Final = 64 * 1024  # Of a body, for an upstream; then the caller is paused.
 
 Step = Callable[[], Coroutine[None, None, None]]
 """What an exchange does where it has to wait."""
 
 
-class Owner(Protocol):
+class Owner(ABC):
     """What an exchange needs of the plane that it runs in."""
 
     clock: Clock
@@ -73,9 +73,11 @@ class Owner(Protocol):
     exchanges: set[Exchange]
     jitter: Callable[[], float]
 
+    @abstractmethod
     def spawn(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
         """Run what has to wait, as a task that the plane owns."""
 
+    @abstractmethod
     def finished(self, exchange: Exchange, error: ProxyError | None) -> None:
         """Report the end of an exchange: numbers and log."""
 

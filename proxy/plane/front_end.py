@@ -7,6 +7,7 @@ behind answers is an answer like any other, whatever stands in it.
 from __future__ import annotations
 
 import re
+from typing import Final
 
 from proxy.config.model import Auth, Route
 from proxy.errors import PlatformError
@@ -14,31 +15,31 @@ from proxy.identity.access_token import AccessToken
 from proxy.identity.token import Token
 from proxy.plane.head import ResponseHead, pairs, values
 
-DESCRIPTION = b'error_description="The access token could not be verified"'
+DESCRIPTION: Final = b'error_description="The access token could not be verified"'
 """What the front end's ``WWW-Authenticate: Bearer error="invalid_token"`` goes on with.
 
 Seen in many reports, documented nowhere.  ``invalid_token`` alone proves nothing: it is what
 RFC 6750, 3.1 tells every application to say of its users' tokens."""
 
-PAGE_BYTES = 16 * 1024
+PAGE_BYTES: Final = 16 * 1024
 """Of the largest page that can be the front end's.
 
 Those that are known have 14 to 1600, and repeat the URL, which a batch of queries makes long."""
 
-_UNAUTHORIZED = 401  # RFC 9110, 15.5.2
-STATUSES = frozenset((401, 403, 404, 429, 500, 502, 503, 504))
+_UNAUTHORIZED: Final = 401  # RFC 9110, 15.5.2
+STATUSES: Final = frozenset((401, 403, 404, 429, 500, 502, 503, 504))
 """With which the front end answers by itself."""
 
 # What it sends with its pages, of which reports show nothing else. Frameworks add at least one
 # of their own to an error (X-Powered-By, ETag, X-Content-Type-Options, Vary, a cookie).
-_FIELDS = frozenset(
+_FIELDS: Final = frozenset(
     (
         b"alt-svc", b"content-length", b"content-type", b"date", b"referrer-policy", b"retry-after",
         b"server", b"traceparent", b"via", b"www-authenticate", b"x-cloud-trace-context",
     )
 )  # fmt: skip
 
-_SERVER = b"Google Frontend"
+_SERVER: Final = b"Google Frontend"
 """What ``Server`` says, on applications' answers too; the pages with the robot have none."""
 
 # Expressions are compiled when the first page comes (`re` keeps them): most processes see none,
@@ -46,7 +47,7 @@ _SERVER = b"Google Frontend"
 
 # The page of Cloud Run, App Engine and the load balancers; no two of its kind differ in more
 # than the sentence. Every repetition ends at a character that it cannot contain: linear.
-_PAGE = (
+_PAGE: Final = (
     rb"<html><head>\s*(?:<meta [^<>]*>\s*)?<title>(\d{3}) [^<]*</title>\s*</head>\s*"
     rb"<body[^<>]*>\s*<h1>Error: [^<]*</h1>\s*"
     rb"<h2>(?:Your client does not have permission to|The requested URL |Rate exceeded\."
@@ -55,24 +56,24 @@ _PAGE = (
 )
 
 # The page with the robot, for names and paths behind which there is no service.
-_ROBOT = (
+_ROBOT: Final = (
     rb"<!DOCTYPE html>\s*<html lang=en>\s*<meta charset=utf-8>\s*"
     rb"(?:<meta name=viewport [^<>]*>\s*)?<title>Error (\d{3}) \([^<]*\)!!1</title>"
 )
-_ROBOT_ENDS = b"<ins>That\xe2\x80\x99s all we know.</ins>"
+_ROBOT_ENDS: Final = b"<ins>That\xe2\x80\x99s all we know.</ins>"
 
 # Whole bodies; only with `Server`, since an application could say as little.
-_LINES = frozenset((b"Rate exceeded.", b"Service Unavailable", b"upstream request timeout"))
-_LINE_WITH_REASON = b"upstream connect error or disconnect/reset before headers."
+_LINES: Final = frozenset((b"Rate exceeded.", b"Service Unavailable", b"upstream request timeout"))
+_LINE_WITH_REASON: Final = b"upstream connect error or disconnect/reset before headers."
 
 # What Google's APIs say of an access token: https://cloud.google.com/apis/design/errors, and
 # https://cloud.google.com/storage/docs/json_api/v1/status-codes for those of the older form.
-_API_ERROR = (
+_API_ERROR: Final = (
     rb'"status"\s*:\s*"UNAUTHENTICATED"'
     rb'|"reason"\s*:\s*"(?:ACCESS_TOKEN_(?:EXPIRED|TYPE_UNSUPPORTED)|authError)"'
 )
 
-_BEGINNINGS = (
+_BEGINNINGS: Final[tuple[bytes, ...]] = (
     b"<html><head>", b"<!DOCTYPE html>", b"Rate exceeded.", b"Service Unavailable",
     b"upstream connect error or disconnect/reset before headers.", b"upstream request timeout",
 )  # fmt: skip
@@ -208,7 +209,7 @@ def _explain_api(status: int, route: Route, account: str) -> PlatformError:
     return PlatformError(status, detail, _API_REMEDY.get(status, "Repeat the call later."))
 
 
-_API_REMEDY = {
+_API_REMEDY: Final = {
     401: "Look at what the API says in its answer, and at this machine's clock.",
     403: "Grant a role (gcloud projects add-iam-policy-binding), add to the route's `scopes`, or"
     " enable the API (gcloud services enable).",
@@ -217,7 +218,7 @@ _API_REMEDY = {
 
 
 # Source: https://cloud.google.com/run/docs/troubleshooting
-_MEANING = {
+_MEANING: Final = {
     404: "It shows this caller no such service: the URL is wrong, or the service takes internal"
     " traffic only and the call did not come through its VPC network.",
     429: "No instance of the service was free, and no more may or can be started so fast.",
@@ -226,8 +227,8 @@ _MEANING = {
     503: "The service's instance could not be started, or ended without an answer.",
     504: "The service did not answer within its request timeout.",
 }
-_LOGS = "`gcloud run services logs read {where} --limit=20` says why."
-_REMEDY = {
+_LOGS: Final = "`gcloud run services logs read {where} --limit=20` says why."
+_REMEDY: Final = {
     404: "`gcloud run services describe {where}` prints URL and ingress. If that is internal, send"
     " this workload's traffic through the VPC: --vpc-egress=all-traffic, with Private Google"
     " Access. Paths such as /healthz Cloud Run keeps to itself.",

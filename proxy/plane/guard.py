@@ -21,6 +21,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Container, Iterable, Mapping
+from typing import Final
 
 from proxy.config.model import ANY_HOST, Route
 from proxy.errors import MethodNotAllowed, OriginForbidden, UpstreamLoops
@@ -37,31 +38,33 @@ from proxy.plane.head import (
 from proxy.routing import bare_host
 
 # https://www.w3.org/TR/fetch-metadata/#sec-fetch-site-header: "none" is the user's own doing.
-_OWN_SITES = (b"none", b"same-origin")
+_OWN_SITES: Final[tuple[bytes, ...]] = (b"none", b"same-origin")
 
-MOST_PROXIES = 16
+MOST_PROXIES: Final = 16
 """Marks of which a request cannot have more: a loop may come to another instance each time."""
 
-_SHOWN = 100  # Characters of a host in an error.
+_SHOWN: Final = 100  # Characters of a host in an error.
 
-_MODE = b"sec-fetch-mode"
+_MODE: Final = b"sec-fetch-mode"
 
-FETCH_METADATA = b"sec-fetch-"
+FETCH_METADATA: Final = b"sec-fetch-"
 """How the names of fields begin in which a browser says what a request is for."""
 
 # Secure Contexts, 3.1, and RFC 6761, 6.3.  No other spelling of an address: browsers have none.
-_LOOPBACK = re.compile(rb"(?:.*\.)?localhost|127(?:\.[0-9]{1,3}){3}|\[::1\]|")
+_LOOPBACK: Final = re.compile(rb"(?:.*\.)?localhost|127(?:\.[0-9]{1,3}){3}|\[::1\]|")
 
 # An origin (RFC 6454, 6.2), and a host with its port. Libraries for WebSockets write their own
 # schemes, which no page's origin has (RFC 6455, 3).
-_ORIGIN = re.compile(rb"(https?|wss?)://([^/?#@]+)")
-_HOST_AND_PORT = re.compile(rb"(\[[^\]]+\]|[^:]+)(?::([0-9]*))?")
-_PORTS = {b"http": b"80", b"ws": b"80", b"https": b"443", b"wss": b"443"}
+_ORIGIN: Final = re.compile(rb"(https?|wss?)://([^/?#@]+)")
+_HOST_AND_PORT: Final = re.compile(rb"(\[[^\]]+\]|[^:]+)(?::([0-9]*))?")
+_PORTS: Final = {b"http": b"80", b"ws": b"80", b"https": b"443", b"wss": b"443"}
 
-_NEVER_SERVED = frozenset((b"CONNECT", b"TRACE"))
+_NEVER_SERVED: Final = frozenset((b"CONNECT", b"TRACE"))
 
 # What the listener must judge before a route serves a request: bits of `RequestHead.notable`.
-METHOD, HOST, CAME_THROUGH = 1, 2, 4
+METHOD: Final = 1
+HOST: Final = 2
+CAME_THROUGH: Final = 4
 
 
 def notable(method: bytes, authority: bytes, fields: Container[bytes]) -> int:
@@ -239,7 +242,7 @@ def host_guard(route: Route) -> HostGuard | None:
     return HostGuard(route.allow_hosts)
 
 
-PERMITTED = 204  # RFC 9110, 15.3.5
+PERMITTED: Final = 204  # RFC 9110, 15.3.5
 
 
 def is_preflight(head: RequestHead) -> bool:

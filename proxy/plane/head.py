@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import final
+from typing import Final, final
 
-_LINE = re.compile(rb"\r\n([^:\r\n]+):[ \t]*([^\r\n]*)")
+_LINE: Final = re.compile(rb"\r\n([^:\r\n]+):[ \t]*([^\r\n]*)")
 
 
 def pairs(fields: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -48,14 +48,14 @@ def tokens(value: bytes) -> list[bytes]:
     return [member for part in value.lower().split(b",") if (member := part.strip(b" \t"))]
 
 
-NONE: frozenset[bytes] = frozenset()
+NONE: Final[frozenset[bytes]] = frozenset()
 
-OURS = b"x-auth-proxy-"
+OURS: Final = b"x-auth-proxy-"
 """How the names of fields begin in which the proxy speaks: no upstream may, in its name."""
 
-VIA = OURS + b"via"
+VIA: Final = OURS + b"via"
 """On every request to an upstream: the mark of the route that it has come through."""
-LOOP = OURS + b"loop"
+LOOP: Final = OURS + b"loop"
 """On a response: the request went round in a circle, says the proxy that noticed."""
 
 
@@ -120,7 +120,7 @@ class RequestHead:
         return head
 
 
-NOBODY = RequestHead(b"", b"", b"")
+NOBODY: Final = RequestHead(b"", b"", b"")
 """Stands for a request whose head could not be read."""
 
 

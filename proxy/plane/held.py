@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Protocol, final
+from typing import Final, Protocol, final
 
 from proxy.errors import PlatformError
 from proxy.identity.token import Token
@@ -80,9 +80,9 @@ class Holder(Protocol):
         """Let what was passed on leave."""
 
 
-UNAUTHORIZED = 401  # RFC 9110, 15.5.2
+UNAUTHORIZED: Final = 401  # RFC 9110, 15.5.2
 
-HOLD_SECONDS = 1.0
+HOLD_SECONDS: Final = 1.0
 """How long a page may take to come whole: it is in one packet with its head, mostly."""
 
 

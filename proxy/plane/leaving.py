@@ -11,15 +11,16 @@ import asyncio
 import math
 import socket
 from contextlib import suppress
-from typing import final
+from typing import Final, final
 
 from proxy.plane.sweeper import Sweeper
 from proxy.system import RESET, UNIX
 
-LINGER_TIMEOUT = 2.0  # Seconds to read on after FIN; a caller that has read it closes.
-LINGER_BYTES = 16 * 1024 * 1024  # And how much: more than socket buffers hold (tcp(7)).
-CLOSE_TIMEOUT = 5.0  # Seconds that the far end may take to acknowledge the end.
-SEND_TIMEOUT = 60.0  # Seconds that it may read nothing of what is left to send; nginx' default.
+LINGER_TIMEOUT: Final = 2.0  # Seconds to read on after FIN; a caller that has read it closes.
+LINGER_BYTES: Final = 16 * 1024 * 1024  # And how much: more than socket buffers hold (tcp(7)).
+CLOSE_TIMEOUT: Final = 5.0  # Seconds that the far end may take to acknowledge the end.
+# Seconds that it may read nothing of what is left to send; nginx' default.
+SEND_TIMEOUT: Final = 60.0
 
 
 def send_fin(transport: asyncio.WriteTransport) -> bool:

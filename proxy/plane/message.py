@@ -16,22 +16,22 @@ from proxy.errors import RequestMalformed
 
 # RFC 9110, 9.1: a token, and case-sensitive, but not every server reads it so. PRI is reserved
 # (RFC 9113, 11.6).
-_METHOD = re.compile(rb"(?!PRI$)[!#$%&'*+.^_`|~0-9A-Z-]+")
+_METHOD: Final = re.compile(rb"(?!PRI$)[!#$%&'*+.^_`|~0-9A-Z-]+")
 
 # RFC 3986, 3.3 and 3.4, and what is no part of either but travels all the same: no fragment, no
 # white space, nothing beyond ASCII.
-_PATH = re.compile(rb"/[!\"$-~]*")
+_PATH: Final = re.compile(rb"/[!\"$-~]*")
 
 # RFC 3986, 3.2.2 and 3.2.3, without user information: a name, an address, or one in brackets.
 # Stricter than the RFC: no comma, which would read as a list of two hosts elsewhere.
-_AUTHORITY = re.compile(
+_AUTHORITY: Final = re.compile(
     rb"(?:\[[0-9A-Fa-f]*:[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+;=-]+)(?::[0-9]*)?"
 )
-_NO_HOST = re.compile(rb"(?::[0-9]*)?")
-_DEFAULT_PORTS = {b"http": b":80", b"https": b":443"}
+_NO_HOST: Final = re.compile(rb"(?::[0-9]*)?")
+_DEFAULT_PORTS: Final = {b"http": b":80", b"https": b":443"}
 
 # We stop where every recipient still counts right (2^59).
-_LENGTH_DIGITS = 18
+_LENGTH_DIGITS: Final = 18
 
 FRAMING_IN_DISGUISE: Final = frozenset((b"content_length", b"transfer_encoding"))
 """Names (in lower case) that some servers read as those that frame a message.

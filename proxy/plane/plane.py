@@ -7,6 +7,7 @@ import math
 import random
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from typing import Final
 
 from proxy.clock import Clocks
 from proxy.config.model import ErrorFormat
@@ -15,7 +16,7 @@ from proxy.plane.answer import Refusal
 from proxy.plane.codec import Connection, DownstreamCodec, Host, RequestSink
 from proxy.plane.descriptors import overloaded
 from proxy.plane.detect import Detector
-from proxy.plane.exchange import Exchange
+from proxy.plane.exchange import Exchange, Owner
 from proxy.plane.guard import CAME_THROUGH, HOST, METHOD, refused_method
 from proxy.plane.head import NOBODY, RequestHead
 from proxy.plane.http1.downstream import Http1Downstream
@@ -28,15 +29,15 @@ from proxy.routing import RoutingTable, bare_host
 from proxy.tasks import Tasks
 
 # Seconds that the last bytes of responses may take to leave when the process ends.
-_FLUSH_TIMEOUT = 1.0
+_FLUSH_TIMEOUT: Final = 1.0
 
-_LEAST_HEAD_LIMIT = 64 * 1024
+_LEAST_HEAD_LIMIT: Final = 64 * 1024
 
 Observer = Callable[[Exchange, float, ProxyError | None], None]
 """Takes an exchange that has ended, how long it took (seconds), and the proxy's own failure."""
 
 
-class Plane:
+class Plane(Owner):
     """The state of the data path; listeners hand it requests."""
 
     def __init__(
@@ -76,9 +77,14 @@ class Plane:
     def finished(self, exchange: Exchange, error: ProxyError | None) -> None:
         """Report the end of an exchange."""
         now = self.clock()
-        self._reporter.finished(exchange, now, error)
+        seconds = now - exchange.started_at
+        stats = exchange.route.stats
+        stats.finished(exchange.protocol, exchange.status, seconds)
+        if exchange.came_whole:
+            stats.upstream_head.observe(now - exchange.sent_at)
+        self._reporter.finished(exchange, stats, exchange.status, seconds, error)
         if self.on_finished is not None:
-            self.on_finished(exchange, now - exchange.started_at, error)
+            self.on_finished(exchange, seconds, error)
         if self._change is not None:
             self._changed()
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Final, final
 from typing import Protocol as Interface
-from typing import final
 
 from proxy.config.model import Protocol
 from proxy.errors import UpstreamLacksHttp2
@@ -16,7 +16,7 @@ from proxy.plane.http2.upstream import OnlyHttp1
 from proxy.plane.limit import Applicant
 from proxy.plane.stats import Connections
 
-_GRPC_HINT = (
+_GRPC_HINT: Final = (
     "gRPC cannot be translated to HTTP/1.1: have the upstream serve HTTP/2"
     " (on Cloud Run every service does)."
 )

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from typing import final
+from typing import Final, final
 
 from proxy.config.model import ErrorFormat, IdentityHeader, Limits, Route
 from proxy.errors import BodyTooLarge, HeadersTooLarge, ProxyError, UpstreamConnectFailed
@@ -25,12 +25,12 @@ from proxy.retry import RetryBudget
 # RFC 9110, 7.6.1, and what earlier specifications add to it: these are about the caller's own
 # connection. Host is replaced by the upstream's. Proxy-Authorization is meant for a proxy, and
 # the next one is us (RFC 9110, 11.7.2).
-_HOP_BY_HOP = (
+_HOP_BY_HOP: Final[tuple[bytes, ...]] = (
     rb"connection", rb"host", rb"http2-settings", rb"keep-alive", rb"proxy-authorization",
     rb"proxy-connection", rb"te", rb"transfer-encoding", rb"upgrade",
 )  # fmt: skip
 
-_FORWARDED = re.compile(rb"\r\n(?i:" + spelling(FORWARDED_AUTHORIZATION) + rb"):[^\r]*")
+_FORWARDED: Final = re.compile(rb"\r\n(?i:" + spelling(FORWARDED_AUTHORIZATION) + rb"):[^\r]*")
 
 
 def head_limit(limits: Limits) -> int:

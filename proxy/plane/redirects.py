@@ -12,21 +12,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import final
+from typing import Final, final
 
 from proxy.config.model import Upstream
 
-_LOCATION = re.compile(rb"(\r\n(?i:location):[ \t]*)([^\r]*)")
+_LOCATION: Final = re.compile(rb"(\r\n(?i:location):[ \t]*)([^\r]*)")
 
 # RFC 3986, 4.2: a URL, one without its scheme, or a path alone; a path that is relative to that of
 # the request needs no change.
-_REFERENCE = re.compile(rb"(?:(?:(?i:(https?)):)?//([^/?#\\]*))?(/[^?#]*)?((?:[?#].*)?)")
+_REFERENCE: Final = re.compile(rb"(?:(?:(?i:(https?)):)?//([^/?#\\]*))?(/[^?#]*)?((?:[?#].*)?)")
 
 # How a path would begin that reads as the host of a URL without its scheme. Browsers take a
 # backslash for a slash (URL Standard, 4.4).
-_LIKE_HOST = (b"//", b"/\\")
+_LIKE_HOST: Final[tuple[bytes, ...]] = (b"//", b"/\\")
 
-_PORTS = {b"http": b":80", b"https": b":443"}
+_PORTS: Final = {b"http": b":80", b"https": b":443"}
 
 
 @final

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import Final, final
 
-SMALL_BYTES = 64 * 1024  # Of a body that is looked at, to name in an error what failed.
+SMALL_BYTES: Final = 64 * 1024  # Of a body that is looked at, to name in an error what failed.
 
 
 @final

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
+from typing import Final
 
 
 class State(enum.IntEnum):
@@ -24,9 +25,15 @@ class State(enum.IntEnum):
 
 # Plain names for the hot path: to look up a member of an enum's class takes 0.1 µs in
 # CPython 3.11, and an exchange looks twenty times.
-ADMITTED, WAITING, ATTEMPTING, HOLDING, RELAYING, TUNNELLING, FINISHED = State
+ADMITTED: Final[State] = State.ADMITTED
+WAITING: Final[State] = State.WAITING
+ATTEMPTING: Final[State] = State.ATTEMPTING
+HOLDING: Final[State] = State.HOLDING
+RELAYING: Final[State] = State.RELAYING
+TUNNELLING: Final[State] = State.TUNNELLING
+FINISHED: Final[State] = State.FINISHED
 
-TRANSITIONS: Mapping[State, frozenset[State]] = {
+TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
     State.ADMITTED: frozenset({State.WAITING, State.ATTEMPTING, State.FINISHED}),
     State.WAITING: frozenset({State.ATTEMPTING, State.FINISHED}),
     State.ATTEMPTING: frozenset(
@@ -39,6 +46,6 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
 }
 
 # The same by number: hashing an enum's member twice per move would cost more than the move.
-ALLOWED: tuple[tuple[bool, ...], ...] = tuple(
+ALLOWED: Final[tuple[tuple[bool, ...], ...]] = tuple(
     tuple(new in TRANSITIONS[old] for new in State) for old in State
 )

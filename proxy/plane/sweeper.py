@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
-from typing import Protocol, cast
+from typing import Final, Protocol, cast
 
 from proxy.clock import Clock
 from proxy.deadlines import LATE, AfterReading, Timer
 
-LONGEST_TICK = 1.0
-SHORTEST_TICK = 0.01
+LONGEST_TICK: Final = 1.0
+SHORTEST_TICK: Final = 0.01
 
 
 class Watched(Protocol):

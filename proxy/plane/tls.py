@@ -11,7 +11,7 @@ import asyncio
 import ssl
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any, cast, final
+from typing import Any, Final, cast, final
 
 from proxy.plane.codec import UNCONNECTED
 from proxy.plane.unexpected import is_ours
@@ -19,12 +19,12 @@ from proxy.plane.unread import unread
 
 # What the kernel gives at once.  One for the process: OpenSSL has copied it before the callback
 # returns.  As large as the codecs' own buffer, for the same reason.
-_SEALED = memoryview(bytearray(256 * 1024))
+_SEALED: Final = memoryview(bytearray(256 * 1024))
 
 
 # Takes the codec's place at the end: codec and transport refer to each other, and what OpenSSL
 # keeps for a connection is too much to wait for the garbage collector.
-_NOBODY = asyncio.BufferedProtocol()
+_NOBODY: Final = asyncio.BufferedProtocol()
 
 
 @final

@@ -13,11 +13,12 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
+from typing import Final
 
 from proxy.system import polling
 
-_PIECE_BYTES = 64 * 1024
-_MOST_PIECES = 16  # An answer to an upload is short, and all of this happens in one turn.
+_PIECE_BYTES: Final = 64 * 1024
+_MOST_PIECES: Final = 16  # An answer to an upload is short, and all of this happens in one turn.
 
 
 def watched(transport: asyncio.BaseTransport) -> Callable[[int], object]:

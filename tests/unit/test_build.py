@@ -70,6 +70,31 @@ def test_a_name_stands_for_one_kind_of_exception_in_a_function_that_is_compiled(
     ] == []
 
 
+def test_what_a_compiled_module_calls_constant_is_final() -> None:
+    """Else it is looked up in a dictionary each time it is named, for some 150 instructions."""
+    assert [
+        f"{file}:{statement.lineno} {ast.unparse(statement)[:60]}"
+        for file in sorted(COMPILED)
+        for statement in ast.parse((ROOT / file).read_text()).body
+        if names_constants(statement)
+        and not (isinstance(statement, ast.AnnAssign) and "Final" in ast.unparse(statement))
+    ] == []
+
+
+def names_constants(statement: ast.stmt) -> bool:
+    """Tell whether the statement binds names in capitals (a type variable's apart)."""
+    match statement:
+        case ast.AnnAssign(target=ast.Name(id=name)):
+            return name.strip("_").isupper()
+        case ast.Assign(targets=[target], value=value):
+            return "TypeVar(" not in ast.unparse(value) and any(
+                isinstance(each, ast.Name) and each.id.strip("_").isupper()
+                for each in ast.walk(target)
+            )
+        case _:
+            return False
+
+
 def bound(function: ast.AST) -> dict[str, set[str]]:
     """Return the kinds of exceptions that each name stands for in the handlers of a function."""
     found: dict[str, set[str]] = {}

@@ -8,60 +8,60 @@ strict mode (tests/unit holds the two equal); trailers, which are rare, are read
 from __future__ import annotations
 
 import re
-from typing import final
+from typing import Final, final
 
 from httptools import HttpParserError, HttpRequestParser
 
 from proxy.plane.head import OURS, block
 
 # A constant beginning that makes a fresh parser expect the trailers of a chunked body.
-_PRIMER = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
-_LINE_END = b"\r\n"
-_LF = b"\n"
-_END = b"\r\n\r\n"
+_PRIMER: Final = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
+_LINE_END: Final = b"\r\n"
+_LF: Final = b"\n"
+_END: Final = b"\r\n\r\n"
 
 # RFC 9112, 7.1 and 7.1.1, without white space around `;` and `=`, which nobody may send. Beyond
 # the grammar, llhttp takes an empty name, an empty value, and a token before a quoted value.
 # Every repetition is possessive, so that no line takes more than one pass.
-_DIGITS = rb"(?=[0-9A-Fa-f])0*+([0-9A-Fa-f]{0,15}+)"  # Below 2^60.
-_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]*+"
-_TEXT = rb"[\t !#-\[\]-~\x80-\xff]*+"
-_QUOTED = rb"%b(?:\\[\t -~\x80-\xff]%b)*+" % (_TEXT, _TEXT)
-_EXTENSION = b';(?!\\r)%b(?:=%b(?:"%b"|(?!"))|(?!=))' % (_TOKEN, _TOKEN, _QUOTED)
-_SIZE_LINE = b"%b(?:%b)*+" % (_DIGITS, _EXTENSION)
-_SIZE = re.compile(_LINE_END + _SIZE_LINE + _LINE_END)
+_DIGITS: Final = rb"(?=[0-9A-Fa-f])0*+([0-9A-Fa-f]{0,15}+)"  # Below 2^60.
+_TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]*+"
+_TEXT: Final = rb"[\t !#-\[\]-~\x80-\xff]*+"
+_QUOTED: Final = rb"%b(?:\\[\t -~\x80-\xff]%b)*+" % (_TEXT, _TEXT)
+_EXTENSION: Final = b';(?!\\r)%b(?:=%b(?:"%b"|(?!"))|(?!=))' % (_TOKEN, _TOKEN, _QUOTED)
+_SIZE_LINE: Final = b"%b(?:%b)*+" % (_DIGITS, _EXTENSION)
+_SIZE: Final = re.compile(_LINE_END + _SIZE_LINE + _LINE_END)
 
 # How a line begins that can still become one, and what no line has. The rest is judged when it
 # has come whole: so each part of it costs what it is long, however many there are.
-_BEGINS = re.compile(rb"\r(?:\Z|\n(?:\Z|[0-9A-Fa-f]++(?:[;\r]|\Z)))")
-_NEVER = re.compile(rb"[^\t\r -~\x80-\xff]|\r(?!\Z)")
+_BEGINS: Final = re.compile(rb"\r(?:\Z|\n(?:\Z|[0-9A-Fa-f]++(?:[;\r]|\Z)))")
+_NEVER: Final = re.compile(rb"[^\t\r -~\x80-\xff]|\r(?!\Z)")
 
-LONGEST_LINE = 4096
+LONGEST_LINE: Final = 4096
 """Bytes of a size line with its extensions; as in Go."""
 
-_MALFORMED = "a chunk's size line, or the line end before it, is malformed"
-_LONG_LINE = f"a chunk's size line is longer than {LONGEST_LINE} bytes"
-_TOO_LARGE = "chunk extensions or trailers are too large"
+_MALFORMED: Final = "a chunk's size line, or the line end before it, is malformed"
+_LONG_LINE: Final = f"a chunk's size line is longer than {LONGEST_LINE} bytes"
+_TOO_LARGE: Final = "chunk extensions or trailers are too large"
 
 # Chunk-size lines, extensions and trailers may be this many times as long as the data they
 # carry, beyond the limit of a head: one byte per chunk is 5 bytes of framing to 1 of data.
-_OVERHEAD_PER_BYTE = 16
+_OVERHEAD_PER_BYTE: Final = 16
 
-MOST_CHUNKS = 1024
+MOST_CHUNKS: Final = 1024
 """Chunks that are read at once: about a millisecond's work."""
 
 # What came in many chunks is passed on in pieces of about so many bytes.  Larger ones are written
 # as they are; for one much larger, the allocator would ask the kernel for fresh pages each time.
-_PIECE_BYTES = 64 * 1024
+_PIECE_BYTES: Final = 64 * 1024
 
 # Sizes by the line ends and digits that they stand in: to look one up costs half of what reading
 # it does. Bounded: then all are forgotten.
-_sizes: dict[bytes, int] = {}
-_MOST_SIZES = 1024
-_LONGEST_PLAIN = 12
+_sizes: Final[dict[bytes, int]] = {}
+_MOST_SIZES: Final = 1024
+_LONGEST_PLAIN: Final = 12
 
 # RFC 9110, 6.5.1: a trailer must not frame, route, authenticate, modify or tell how to process.
-_FORBIDDEN_TRAILERS = frozenset(
+_FORBIDDEN_TRAILERS: Final = frozenset(
     (
         b"age", b"authorization", b"cache-control", b"connection", b"content-encoding",
         b"content-length", b"content-range", b"content-type", b"cookie", b"date", b"expect",
@@ -269,7 +269,7 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-LARGE = 16 * 1024
+LARGE: Final = 16 * 1024
 """Bytes from which on a chunk is written as `framed`: to copy them costs more than three pieces."""
 
 

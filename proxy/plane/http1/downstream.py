@@ -23,13 +23,14 @@ from proxy.plane.http1.heads import Recall, check_request, status_line
 from proxy.plane.http1.turns import SEGMENT_BYTES, STEPS, Turns
 from proxy.plane.leaving import LINGER_TIMEOUT, Leaving, send_fin
 
-HEAD_TIMEOUT = 30.0  # Seconds from the first byte of a head to its last.
-IDLE_TIMEOUT = 600.0  # Seconds that a caller may keep a connection without a request.
-REST_BYTES = 256 * 1024  # Of a request that was answered early: reading more than that is waste.
-PIPELINE_BYTES = 64 * 1024  # Bytes of further requests that are read before reading pauses.
+HEAD_TIMEOUT: Final = 30.0  # Seconds from the first byte of a head to its last.
+IDLE_TIMEOUT: Final = 600.0  # Seconds that a caller may keep a connection without a request.
+# Of a request that was answered early: reading more than that is waste.
+REST_BYTES: Final = 256 * 1024
+PIPELINE_BYTES: Final = 64 * 1024  # Bytes of further requests that are read before reading pauses.
 
-_LINE_END = b"\r\n"
-_HEAD_END = b"\r\n\r\n"
+_LINE_END: Final = b"\r\n"
+_HEAD_END: Final = b"\r\n\r\n"
 
 _LENGTH: Final = re.compile(rb"\r\n(?i:content-length):")
 
@@ -50,16 +51,22 @@ class Phase(enum.IntEnum):
 
 
 # Plain names for the hot path: see `proxy.plane.state`.
-HEAD, LENGTH, CHUNKED, NEXT, TUNNEL, DISCARD, CLOSED = Phase
+HEAD: Final[Phase] = Phase.HEAD
+LENGTH: Final[Phase] = Phase.LENGTH
+CHUNKED: Final[Phase] = Phase.CHUNKED
+NEXT: Final[Phase] = Phase.NEXT
+TUNNEL: Final[Phase] = Phase.TUNNEL
+DISCARD: Final[Phase] = Phase.DISCARD
+CLOSED: Final[Phase] = Phase.CLOSED
 
 
 # Microseconds of a turn that is used up, of one that had a full segment and no more to do, and of
 # one in which something came on a connection on which nothing was answered so far.
-_USED_UP = 1000.0
-_FULL_SEGMENT = 200.0
-_FIRST_SEGMENT = 200.0
+_USED_UP: Final = 1000.0
+_FULL_SEGMENT: Final = 200.0
+_FIRST_SEGMENT: Final = 200.0
 # Bytes that are too few to be the chunks of a whole turn.
-_LITTLE_BYTES = 1024
+_LITTLE_BYTES: Final = 1024
 
 
 @final

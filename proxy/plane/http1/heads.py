@@ -44,20 +44,20 @@ from proxy.plane.message import (
 )
 from proxy.unreached import WRITE_HTTPS, is_tls
 
-_LINE_END = b"\r\n"
+_LINE_END: Final = b"\r\n"
 
 # RFC 9112, 2.2 and RFC 9110, 5.5. A CR at the end may be half of a line end.
-_BROKEN = re.compile(rb"(?<!\r)\n|\r(?=[^\n])|\0")
+_BROKEN: Final = re.compile(rb"(?<!\r)\n|\r(?=[^\n])|\0")
 
 # Members of Connection that name no other field, or one that is handled anyway.
-_OBEYED = frozenset((b"close", b"keep-alive", b"upgrade", b"te"))
+_OBEYED: Final = frozenset((b"close", b"keep-alive", b"upgrade", b"te"))
 
 # What Connection says almost always, and whether the connection persists then.
-_PLAIN = {b"keep-alive": True, b"close": False, b"Keep-Alive": True, b"Close": False}
+_PLAIN: Final = {b"keep-alive": True, b"close": False, b"Keep-Alive": True, b"Close": False}
 
 # A peer that names one of these in Connection does not get it removed: they frame and route
 # the message, and without them it would end or go elsewhere than its sender meant.
-_UNREMOVABLE = frozenset((b"content-length", b"host"))
+_UNREMOVABLE: Final = frozenset((b"content-length", b"host"))
 
 
 class _Probe:
@@ -70,7 +70,7 @@ class _Probe:
 
 
 # One for the process: feeding a head is one synchronous call.
-_PROBE = _Probe()
+_PROBE: Final = _Probe()
 
 
 def without(fields: bytes, names: list[bytes]) -> bytes:
@@ -84,29 +84,29 @@ def without(fields: bytes, names: list[bytes]) -> bytes:
 
 # --- requests --------------------------------------------------------------------------------
 
-_REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/1\.([01])(?=\r\n)")
-_ABSOLUTE = re.compile(rb"(?i:(https?))://([^/?#]*)(.*)", re.DOTALL)
+_REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/1\.([01])(?=\r\n)")
+_ABSOLUTE: Final = re.compile(rb"(?i:(https?))://([^/?#]*)(.*)", re.DOTALL)
 
-_REQUEST_LOOKUP = re.compile(
+_REQUEST_LOOKUP: Final = re.compile(
     rb"\r\n(?i:(host|connection|content[-_]length|transfer[-_]encoding|te|upgrade|expect"
     rb"|origin|sec-fetch-[a-z-]+|x-auth-proxy-via)):[ \t]*([^\r]*)"
 )
 
 # Methods that llhttp knows, out of those that somebody sends.
-_METHODS = frozenset(
+_METHODS: Final = frozenset(
     (b"CONNECT", b"DELETE", b"GET", b"HEAD", b"OPTIONS", b"PATCH", b"POST", b"PUT", b"TRACE")
 )
 
 # How a request begins, its method at least in part; behind an empty line, if need be.
-_BEGIN = re.compile(rb"\r?|(?:\r\n)?(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+(?: .*)?)?", re.DOTALL)
-_LONGEST_METHOD = 64
+_BEGIN: Final = re.compile(rb"\r?|(?:\r\n)?(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+(?: .*)?)?", re.DOTALL)
+_LONGEST_METHOD: Final = 64
 
 # A target in origin form, every byte of which llhttp takes for a part of it (tests/unit holds
 # them equal); a fragment is left to `parse_request`, which refuses it.
-_REPEATED_LINE = re.compile(rb"([A-Z]+) (/[!\"$-~]*) HTTP/(1\.[01])")
+_REPEATED_LINE: Final = re.compile(rb"([A-Z]+) (/[!\"$-~]*) HTTP/(1\.[01])")
 
 # Longer blocks are rare, and an idle connection keeps its last block, and the head it was in.
-_LONGEST_BLOCK = 4096
+_LONGEST_BLOCK: Final = 4096
 
 
 @final
@@ -344,18 +344,18 @@ def _check_plain(data: bytes) -> None:
 
 # --- responses -------------------------------------------------------------------------------
 
-_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t -~\x80-\xff]*))?")
-_LENGTH_LINE = re.compile(rb"\r\n(?i:content-length):[^\r]*")
-_PROTOCOL = b"HTTP/1."
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t -~\x80-\xff]*))?")
+_LENGTH_LINE: Final = re.compile(rb"\r\n(?i:content-length):[^\r]*")
+_PROTOCOL: Final = b"HTTP/1."
 
 # What an upstream that speaks only HTTP/2 says before it reads a word: SETTINGS, or GOAWAY where
 # it has read one (RFC 9113, 3.4 and 4.1). The length of either is below 65,536.
-_FRAME = b"\0"
-_FRAME_HEAD = re.compile(rb"\0..[\x04\x07]\0\0\0\0\0", re.DOTALL)
-_FRAME_HEAD_BYTES = 9
+_FRAME: Final = b"\0"
+_FRAME_HEAD: Final = re.compile(rb"\0..[\x04\x07]\0\0\0\0\0", re.DOTALL)
+_FRAME_HEAD_BYTES: Final = 9
 
 # RFC 9110, 7.6.1, and what older specifications and Go's and nginx' practice add to it.
-_HOP_BY_HOP = frozenset(
+_HOP_BY_HOP: Final = frozenset(
     (
         b"connection", b"proxy-connection", b"keep-alive", b"te", b"transfer-encoding", b"upgrade",
         b"proxy-authenticate", b"proxy-authentication-info",
@@ -364,15 +364,14 @@ _HOP_BY_HOP = frozenset(
 
 # Lines are remembered up to this length and number; then all are forgotten, so that lines which
 # no other response has (a date, a trace) cannot fill memory.
-_LONGEST_LINE = 128
-_MOST_LINES = 1024
+_LONGEST_LINE: Final = 128
+_MOST_LINES: Final = 1024
 
 # So many lines are taken out of the list one by one, which is quickest for what is usual.
-_FEW = 8
+_FEW: Final = 8
 
-_PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 # RFC 9110, 15.5.14 and others, of which Python before 3.13 has the names of earlier RFCs.
-_PHRASES |= {
+_PHRASES: Final = {status.value: status.phrase.encode() for status in HTTPStatus} | {
     413: b"Content Too Large",
     414: b"URI Too Long",
     416: b"Range Not Satisfiable",
@@ -466,7 +465,7 @@ class _Line:
 
 _ORDINARY: Final = _Line()
 
-_known: dict[bytes, _Line] = {}
+_known: Final[dict[bytes, _Line]] = {}
 _NONE: Final[Mapping[bytes, bytes]] = {}
 
 
@@ -483,9 +482,8 @@ def take_specials(lines: list[bytes]) -> tuple[int | None, Mapping[bytes, bytes]
     """
     length: int | None = None
     hops: list[tuple[bytes, _Line]] = []
-    look_up = _known.get
     for line in lines:
-        known = look_up(line)
+        known = _known.get(line)
         if known is None:
             known = _learn(line)
         if known is _ORDINARY:

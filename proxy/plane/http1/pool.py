@@ -11,7 +11,7 @@ import asyncio
 import math
 from collections import OrderedDict, deque
 from functools import lru_cache
-from typing import final
+from typing import Final, final
 
 from proxy.deadlines import Within
 from proxy.errors import Overloaded, ProxyError, UpstreamConnectFailed
@@ -23,18 +23,18 @@ from proxy.plane.stats import Connections, RouteStats
 from proxy.plane.sweeper import Sweeper
 from proxy.retry import IDEMPOTENT
 
-IDLE_TIMEOUT = 90.0
+IDLE_TIMEOUT: Final = 90.0
 """Seconds that idle connections are kept: well below any front end's own time (600 s)."""
 
-STALLED_AFTER = 60.0
+STALLED_AFTER: Final = 60.0
 """Seconds for which the caller of a response may read nothing while others wait for a connection
 and what stalls holds nine tenths; nginx ends such a response in any case (`send_timeout`)."""
 
-UNKNOWN = 1.0
+UNKNOWN: Final = 1.0
 """Seconds that are taken for granted of an upstream that nothing is known of.  The shortest time
 that servers keep connections by default is 2 s (gunicorn)."""
 
-_WELL_BELOW = 0.5
+_WELL_BELOW: Final = 0.5
 """The share of the known time that counts: timers are coarse, and a request takes a while."""
 
 

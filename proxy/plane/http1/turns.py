@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
+from typing import Final
 
 from proxy.plane.codec import UNCONNECTED
 
-SEGMENT_BYTES = 192 * 1024
+SEGMENT_BYTES: Final = 192 * 1024
 """What comes in one piece of that size has filled a read buffer: more is there."""
 
-STEPS = 16
+STEPS: Final = 16
 """Heads, bodies and parts of bodies that are taken from one segment in one turn."""
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from typing import Protocol, cast, final
+from typing import Final, Protocol, cast, final
 
 from proxy.errors import ProxyError, UpstreamMalformed, UpstreamReset
 from proxy.plane import unexpected
@@ -26,9 +26,9 @@ from proxy.plane.unread import unread, watched
 # uvloop reads for a plain Protocol into a new 256 KiB object each time, which costs about as
 # much as all the rest of a small exchange; a BufferedProtocol avoids that.  With less
 # than 256 KiB a large download costs a tenth more CPU.
-_BUFFER = memoryview(bytearray(256 * 1024))
+_BUFFER: Final = memoryview(bytearray(256 * 1024))
 
-_HEAD_END = b"\r\n\r\n"
+_HEAD_END: Final = b"\r\n\r\n"
 
 
 class Phase(enum.IntEnum):
@@ -47,7 +47,13 @@ class Phase(enum.IntEnum):
 
 
 # Plain names for the hot path: see `proxy.plane.state`.
-IDLE, HEAD, LENGTH, CHUNKED, UNTIL_CLOSE, TUNNEL, CLOSED = Phase
+IDLE: Final[Phase] = Phase.IDLE
+HEAD: Final[Phase] = Phase.HEAD
+LENGTH: Final[Phase] = Phase.LENGTH
+CHUNKED: Final[Phase] = Phase.CHUNKED
+UNTIL_CLOSE: Final[Phase] = Phase.UNTIL_CLOSE
+TUNNEL: Final[Phase] = Phase.TUNNEL
+CLOSED: Final[Phase] = Phase.CLOSED
 
 
 class Pool(Protocol):

@@ -7,7 +7,7 @@ something to write are only noted, and written when it is done.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 
 class Writer(Protocol):
@@ -52,4 +52,4 @@ class Batch:
 
 
 # One for the process: everything on the data path happens on the loop's one thread.
-BATCH = Batch()
+BATCH: Final = Batch()

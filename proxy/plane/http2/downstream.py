@@ -27,14 +27,14 @@ MOST_STREAMS: Final = 1000
 gRPC callers put all their calls on one; beyond the limit they would queue them, unseen.
 """
 
-HEAD_TIMEOUT = 30.0  # Seconds from the first byte of a head to its last.
-IDLE_TIMEOUT = 600.0  # Seconds that a caller may keep a connection without a request.
+HEAD_TIMEOUT: Final = 30.0  # Seconds from the first byte of a head to its last.
+IDLE_TIMEOUT: Final = 600.0  # Seconds that a caller may keep a connection without a request.
 LATE_BYTES: Final = 2 * CONNECTION_WINDOW  # Thrown away meanwhile: the window, and what is no DATA.
-CLOSE_TIMEOUT = 2.0  # Seconds that what is written may take to leave a closed connection.
-DRAIN_TIMEOUT = 1.0  # Seconds that a caller may take to answer the ping behind a GOAWAY.
-STALL_TIMEOUT = 60.0  # Seconds that a finished response may wait for the caller's window.
+CLOSE_TIMEOUT: Final = 2.0  # Seconds that what is written may take to leave a closed connection.
+DRAIN_TIMEOUT: Final = 1.0  # Seconds that a caller may take to answer the ping behind a GOAWAY.
+STALL_TIMEOUT: Final = 60.0  # Seconds that a finished response may wait for the caller's window.
 
-END_TIMEOUT = 2.0
+END_TIMEOUT: Final = 2.0
 """Seconds that the END_STREAM of an answered request may take once its whole body has come.
 
 Many clients send it as an empty DATA frame of its own, and take a reset that meets it for a
@@ -42,9 +42,9 @@ failure, whatever its code.
 """
 
 # Microseconds that it takes to begin an exchange, about.
-_REQUEST_WORK = 250.0
+_REQUEST_WORK: Final = 250.0
 
-_DRAIN_PING = b"draining"
+_DRAIN_PING: Final = b"draining"
 
 
 class AnsweringStream(Stream):

@@ -8,23 +8,23 @@ from __future__ import annotations
 
 import enum
 import re
-from typing import Any
+from typing import Any, Final
 
 from proxy.plane.guard import FETCH_METADATA
 from proxy.plane.head import OURS
 from proxy.plane.message import FRAMING_IN_DISGUISE
 
 # RFC 9110, 5.1 and 5.6.2: a token; RFC 9113, 8.2.1: in lower case. A pseudo-header has a colon.
-_NAME = re.compile(rb":?[!#$%&'*+.^_`|~0-9a-z-]+")
+_NAME: Final = re.compile(rb":?[!#$%&'*+.^_`|~0-9a-z-]+")
 
 # RFC 9113, 8.2.1 forbids NUL, CR, LF and white space at the ends. The other control characters
 # are no field content either (RFC 9110, 5.5), and HTTP/1.1 callers may not send them.
-_VALUE = re.compile(rb"(?:[!-~\x80-\xff](?:[\t -~\x80-\xff]*[!-~\x80-\xff])?)?")
+_VALUE: Final = re.compile(rb"(?:[!-~\x80-\xff](?:[\t -~\x80-\xff]*[!-~\x80-\xff])?)?")
 
-MOST_FIELDS = 1000
+MOST_FIELDS: Final = 1000
 """Fields of a head, pseudo-headers included: tiny ones cost us more than their bytes tell."""
 
-_PER_FIELD = 4  # Bytes of ": " and CRLF: sizes are counted as if the head were HTTP/1.1.
+_PER_FIELD: Final = 4  # Bytes of ": " and CRLF: sizes are counted as if the head were HTTP/1.1.
 
 
 class Kind(enum.IntEnum):
@@ -37,17 +37,17 @@ class Kind(enum.IntEnum):
     """The codec has to know of it, and mostly passes it on."""
 
 
-_NOTED = frozenset(
+_NOTED: Final = frozenset(
     (
         b"content-length", b"content-type", b"cookie", b"expect", b"host", b"origin", b"te",
         *FRAMING_IN_DISGUISE,
     )
 )  # fmt: skip
 
-_NOTED_PREFIXES = (OURS, FETCH_METADATA)
+_NOTED_PREFIXES: Final[tuple[bytes, ...]] = (OURS, FETCH_METADATA)
 
 # RFC 9113, 8.2.2: they are about an HTTP/1.1 connection, and a message with one is malformed.
-_CONNECTION_SPECIFIC = frozenset(
+_CONNECTION_SPECIFIC: Final = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade")
 )
 

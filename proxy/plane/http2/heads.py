@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Final
 
 from proxy.errors import HeadersTooLarge, RequestMalformed, UpstreamLoops, UpstreamMalformed
 from proxy.plane.guard import is_from_browser, notable
@@ -25,14 +26,14 @@ from proxy.plane.message import (
     is_scheme,
 )
 
-_STATUS = re.compile(rb"[1-9][0-9][0-9]")
+_STATUS: Final = re.compile(rb"[1-9][0-9][0-9]")
 
 # A body may follow these, so that some servers want to be told that there is none (411).
-_WITH_BODY = frozenset((b"POST", b"PUT", b"PATCH"))
+_WITH_BODY: Final = frozenset((b"POST", b"PUT", b"PATCH"))
 
-_GRPC = re.compile(rb"application/grpc(?:$|[+;])", re.IGNORECASE)
+_GRPC: Final = re.compile(rb"application/grpc(?:$|[+;])", re.IGNORECASE)
 
-_REQUEST_PSEUDO = frozenset((b":method", b":scheme", b":authority", b":path"))
+_REQUEST_PSEUDO: Final = frozenset((b":method", b":scheme", b":authority", b":path"))
 
 
 class _Parts:

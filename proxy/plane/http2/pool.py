@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import OrderedDict
-from typing import final
+from typing import Final, final
 
 from proxy.deadlines import Within
 from proxy.errors import Overloaded, ProxyError, UpstreamConnectFailed, UpstreamConnectTimedOut
@@ -18,14 +18,14 @@ from proxy.plane.sweeper import Sweeper
 
 # Seconds of silence after which the kernel is asked, and the upstream itself, before use: the
 # connection may have ended while Cloud Run had withdrawn the CPU, with nobody to hear of it.
-_CHECK_AFTER = 1.0
-_VERIFY_AFTER = 10.0
+_CHECK_AFTER: Final = 1.0
+_VERIFY_AFTER: Final = 10.0
 
-VERIFY_TIMEOUT = 2.0
+VERIFY_TIMEOUT: Final = 2.0
 """Seconds that the upstream may take to answer before another connection is dialled."""
 
 # Seconds for which it is believed that an upstream does not speak HTTP/2: it may be redeployed.
-_DECLINED = 60.0
+_DECLINED: Final = 60.0
 
 Turn = asyncio.Future["AskingStream | ProxyError | OnlyHttp1"]
 

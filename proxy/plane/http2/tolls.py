@@ -55,14 +55,14 @@ LENIENCY: Final = 10.0
 
 # WINDOW_UPDATEs that a peer may send: so many at first, for each stream, and for each HEADERS
 # and DATA frame of ours.  grpcio sends two with each call, Go one for each 4 KiB it reads.
-_UPDATES = 1000
-_UPDATES_PER_STREAM = 16
-_UPDATES_PER_FRAME = 8
+_UPDATES: Final = 1000
+_UPDATES_PER_STREAM: Final = 16
+_UPDATES_PER_FRAME: Final = 8
 
-_TOO_MUCH = "Too much of what costs us work and brings nobody anything."
+_TOO_MUCH: Final = "Too much of what costs us work and brings nobody anything."
 
 
-_TOO_MANY = "Too many exchanges are given up before they are answered (limits.resets)."
+_TOO_MANY: Final = "Too many exchanges are given up before they are answered (limits.resets)."
 
 
 @final

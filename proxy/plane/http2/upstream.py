@@ -30,7 +30,7 @@ from proxy.plane.unread import unread, watched
 from proxy.unreached import is_tls
 
 # One read buffer for the process, as HTTP/1.1 has (see `proxy.plane.http1.upstream`).
-_BUFFER = memoryview(bytearray(64 * 1024))
+_BUFFER: Final = memoryview(bytearray(64 * 1024))
 
 # RFC 9113, 6.5.2: an upstream that names no limit has none, and should not name less than 100.
 # Beyond 100 another connection is better than one that everything depends on.
@@ -38,15 +38,15 @@ USUAL_STREAMS: Final = 100
 
 # Seconds of silence, while streams are open, before each ping. gRPC servers take offence at the
 # third ping within five minutes in which they had nothing to send, so the gaps grow.
-_PING_AFTER = (10.0, 60.0, 240.0, 330.0)
+_PING_AFTER: Final[tuple[float, ...]] = (10.0, 60.0, 240.0, 330.0)
 
 # Length and type of the first frame (RFC 9113, 4.1), which has to be SETTINGS.
-_KNOWN_AT = 4
+_KNOWN_AT: Final = 4
 
-PING_TIMEOUT = 10.0
+PING_TIMEOUT: Final = 10.0
 """Seconds that an upstream may take to answer a ping before it is given up."""
 
-_UNUSED = "The upstream closed the connection before the request was sent."
+_UNUSED: Final = "The upstream closed the connection before the request was sent."
 
 
 class OnlyHttp1(Exception):
