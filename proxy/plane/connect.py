@@ -169,15 +169,14 @@ class Connect:
 
 
 @final
-class Tunnel(asyncio.BufferedProtocol):
+class Tunnel(asyncio.Protocol):
     """Opens the tunnel, and leaves the transport to the protocol that is spoken inside."""
 
-    __slots__ = ("_buffer", "_connect", "_inside", "_opened", "_transport")
+    __slots__ = ("_connect", "_inside", "_opened", "_transport")
 
-    def __init__(self, connect: Connect, inside: asyncio.BufferedProtocol) -> None:
+    def __init__(self, connect: Connect, inside: asyncio.Protocol) -> None:
         self._connect = connect
         self._inside = inside
-        self._buffer = memoryview(bytearray(HEAD_BYTES))
         self._transport: asyncio.Transport = UNCONNECTED
         self._opened: asyncio.Future[ProxyError | None] = asyncio.get_running_loop().create_future()
 
@@ -200,14 +199,10 @@ class Tunnel(asyncio.BufferedProtocol):
         self._transport = cast("asyncio.Transport", transport)
         self._transport.write(self._connect.request())
 
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 (asyncio's signature)
-        """Lend a buffer that holds the largest head."""
-        return self._buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """Take `nbytes` of the answer."""
+    def data_received(self, data: bytes) -> None:
+        """Take a segment of the answer."""
         try:
-            rest = self._connect.take(bytes(self._buffer[:nbytes]))
+            rest = self._connect.take(data)
         except ProxyError as error:
             self._fail(error)
             return
@@ -228,12 +223,8 @@ class Tunnel(asyncio.BufferedProtocol):
         transport, inside = self._transport, self._inside
         transport.set_protocol(inside)
         inside.connection_made(transport)
-        while rest and not transport.is_closing():
-            buffer = cast("memoryview", inside.get_buffer(len(rest)))
-            size = min(len(buffer), len(rest))
-            buffer[:size] = rest[:size]
-            rest = rest[size:]
-            inside.buffer_updated(size)
+        if rest and not transport.is_closing():
+            inside.data_received(rest)
         if not self._opened.done():
             self._opened.set_result(None)
 

@@ -44,7 +44,7 @@ from proxy.unreached import (
     why,
 )
 
-P = TypeVar("P", bound=asyncio.BufferedProtocol)
+P = TypeVar("P", bound=asyncio.Protocol)
 
 # RFC 8305, 5: the recommended delay before the next address is tried beside the first.
 _ATTEMPT_DELAY = 0.25
@@ -207,7 +207,7 @@ class Dialler:
             raise
         return secured, codec
 
-    def _tunnel(self, proxy: HttpProxy, inside: asyncio.BufferedProtocol) -> Tunnel:
+    def _tunnel(self, proxy: HttpProxy, inside: asyncio.Protocol) -> Tunnel:
         return Tunnel(Connect(proxy, self._at.host, self._at.port), inside)
 
     def _secured(self, codec: P, context: ssl.SSLContext) -> TlsTransport:
@@ -291,7 +291,7 @@ async def connect_unix(path: str) -> socket.socket:
     return sock
 
 
-async def _transport(sock: socket.socket, protocol: asyncio.BufferedProtocol) -> asyncio.Transport:
+async def _transport(sock: socket.socket, protocol: asyncio.Protocol) -> asyncio.Transport:
     """Return a transport for a connected socket, which is the transport's from here on."""
     loop = asyncio.get_running_loop()
     try:

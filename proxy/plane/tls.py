@@ -3,32 +3,38 @@
 OpenSSL en- and decrypts in memory; the loop's own transport reads, writes and buffers.  The
 loop's TLS does the same, but raises and catches for each response that nothing is left to read,
 and has a read buffer of 256 KiB for each connection: a twelfth of what an exchange costs.
+
+What comes is handed on as plain `bytes`: a buffer that is lent, filled and sliced takes four calls
+more for each answer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, Final, cast, final
 
 from proxy.plane.codec import UNCONNECTED
+from proxy.plane.http1.turns import SEGMENT_BYTES
 from proxy.plane.unexpected import is_ours
 from proxy.plane.unread import unread
 
-# What the kernel gives at once.  One for the process: OpenSSL has copied it before the callback
-# returns.  As large as the codecs' own buffer, for the same reason.
-_SEALED: Final = memoryview(bytearray(256 * 1024))
+_RECORD_BYTES: Final = 16 * 1024
+"""The largest record's text (RFC 8446, 5.1): nothing of one is left over."""
+
+_PIECE_BYTES: Final = 256 * 1024
+"""How much text is delivered at once, the last record apart."""
 
 
 # Takes the codec's place at the end: codec and transport refer to each other, and what OpenSSL
 # keeps for a connection is too much to wait for the garbage collector.
-_NOBODY: Final = asyncio.BufferedProtocol()
+_NOBODY: Final = asyncio.Protocol()
 
 
 @final
-class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
+class TlsTransport(asyncio.Transport, asyncio.Protocol):
     """A client's TLS connection: the codec's transport, and the TCP transport's protocol."""
 
     __slots__ = (
@@ -37,7 +43,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         "_tls", "has_unread",
     )  # fmt: skip
 
-    def __init__(self, context: ssl.SSLContext, host: str, codec: asyncio.BufferedProtocol) -> None:
+    def __init__(self, context: ssl.SSLContext, host: str, codec: asyncio.Protocol) -> None:
         """`host` is the name that the certificate must be for, and what SNI says (RFC 6066, 3)."""
         super().__init__()
         self._codec = codec
@@ -48,8 +54,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         self._feed = self._incoming.write
         self._drain = self._outgoing.read
         self._encrypt = self._tls.write
-        # typeshed does not know that with a buffer it returns a count.
-        self._decrypt = cast("Callable[[int, memoryview], int]", self._tls.read)
+        self._decrypt = self._tls.read
         self._loop = asyncio.get_running_loop()
         self._shaken: asyncio.Future[Exception | None] = self._loop.create_future()
         """Done when the handshake is; or why it failed."""
@@ -169,7 +174,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         """Have another codec take over."""
-        self._codec = cast("asyncio.BufferedProtocol", protocol)
+        self._codec = cast("asyncio.Protocol", protocol)
 
     # --- the TCP transport's side --------------------------------------------------------
 
@@ -178,18 +183,14 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         self._tcp = cast("asyncio.Transport", transport)
         self._shake_hands()
 
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 (asyncio's signature)
-        """Lend the process's read buffer."""
-        return _SEALED
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """Take `nbytes` from the buffer."""
-        self._feed(_SEALED[:nbytes])
+    def data_received(self, data: bytes) -> None:
+        """Take a segment."""
+        self._feed(data)
         if self._serving:
             self._deliver()
         else:
             self._shake_hands()
-        if nbytes == len(_SEALED):
+        if len(data) >= SEGMENT_BYTES:
             self._end_turn()
 
     def eof_received(self) -> bool:
@@ -241,11 +242,8 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
     def _deliver(self) -> None:
         """Decrypt what has come, and hand it over."""
         while not (self._paused or self._closed):
-            codec = self._codec
-            buffer = cast("memoryview", codec.get_buffer(-1))
-            space = len(buffer)
             try:
-                size = self._decrypt(space, buffer)
+                text = self._decrypt(_RECORD_BYTES)
             except ssl.SSLWantReadError:
                 # Nothing, a part of a record, or one that is OpenSSL's own business.
                 self.has_unread = False
@@ -253,15 +251,15 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
             except ssl.SSLError as error:
                 self._fail(error)
                 return
-            if size == 0:
+            if not text:
                 self._end()
                 return
             # Asked, for OpenSSL's answer to one read too many is an exception: 2 us.
-            if self._incoming.pending or size == space:
-                size = self._fill(buffer, size)
+            if self._incoming.pending:
+                text = self._gather(text)
             else:
                 self.has_unread = False
-            codec.buffer_updated(size)
+            self._codec.data_received(text)
             if not self.has_unread:
                 break
             if self._error is not None and not self._closed:
@@ -270,24 +268,27 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         if self._outgoing.pending and not self._closed:
             self._flush()  # The answer to a key update, say.
 
-    def _fill(self, buffer: memoryview, size: int) -> int:
-        """Decrypt further records behind the first `size` bytes; return the bytes there are then.
+    def _gather(self, text: bytes) -> bytes:
+        """Decrypt further records behind the first one's `text`; return all that there is then.
 
         What stops it, close_notify or an error, waits until what came before is delivered.
         """
-        space, self.has_unread = len(buffer), True
+        texts, size = [text], len(text)
+        self.has_unread = True
         try:
-            while size < space and self._incoming.pending:
-                got = self._decrypt(space - size, buffer[size:])
-                if got == 0:
-                    return size
-                size += got
-            self.has_unread = size == space
+            while size < _PIECE_BYTES and self._incoming.pending:
+                text = self._decrypt(_RECORD_BYTES)
+                if not text:
+                    break
+                texts.append(text)
+                size += len(text)
+            else:
+                self.has_unread = self._incoming.pending > 0
         except ssl.SSLWantReadError:
             self.has_unread = False
         except ssl.SSLError as error:
             self._error = error
-        return size
+        return b"".join(texts)
 
     def _end(self) -> None:
         """Take close_notify: TLS ends both directions at once, as far as we go."""

@@ -100,27 +100,20 @@ class _Transport:
         return getattr(self._transport, name)
 
 
-class CutUpstream(_Between, asyncio.BufferedProtocol):
+class CutUpstream(_Between, asyncio.Protocol):
     """What an upstream sends, in other pieces."""
 
-    def __init__(self, codec: asyncio.BufferedProtocol, cuts: Cuts) -> None:
+    def __init__(self, codec: asyncio.Protocol, cuts: Cuts) -> None:
         super().__init__(codec, cuts)
-        self._buffer = cast("memoryview", codec.get_buffer(-1))
         # asyncio's own do nothing, and would hide the codec's.
         self.eof_received = codec.eof_received  # type: ignore[method-assign]  # passes through
         self.connection_lost = codec.connection_lost  # type: ignore[method-assign]  # the same
         self.pause_writing = codec.pause_writing  # type: ignore[method-assign]  # the same
         self.resume_writing = codec.resume_writing  # type: ignore[method-assign]  # the same
 
-    def get_buffer(self, sizehint: int) -> memoryview:
-        del sizehint
-        return self._buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        codec = cast("asyncio.BufferedProtocol", self.codec)
-        for piece in self.pieces(self._buffer[:nbytes].tobytes()):
-            self._buffer[: len(piece)] = piece
-            codec.buffer_updated(len(piece))
+    def data_received(self, data: bytes) -> None:
+        for piece in self.pieces(data):
+            cast("asyncio.Protocol", self.codec).data_received(piece)
 
 
 _dial = Dialler.dial
@@ -130,7 +123,7 @@ def cutting_dial(cuts: Cuts) -> Callable[..., Any]:
     """Return what stands in `Dialler.dial`'s place: it dials, and has cut what comes."""
 
     async def dial(
-        self: Dialler, factory: Callable[[], asyncio.BufferedProtocol], timeout: float
+        self: Dialler, factory: Callable[[], asyncio.Protocol], timeout: float
     ) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
         transport, between = await _dial(self, lambda: CutUpstream(factory(), cuts), timeout)
         return transport, between.codec

@@ -22,12 +22,6 @@ from proxy.plane.leaving import send_fin
 from proxy.plane.tls import TlsTransport
 from proxy.plane.unread import unread, watched
 
-# One read buffer for the process: what was read is consumed before the callback returns.
-# uvloop reads for a plain Protocol into a new 256 KiB object each time, which costs about as
-# much as all the rest of a small exchange; a BufferedProtocol avoids that.  With less
-# than 256 KiB a large download costs a tenth more CPU.
-_BUFFER: Final = memoryview(bytearray(256 * 1024))
-
 _HEAD_END: Final = b"\r\n\r\n"
 
 
@@ -92,7 +86,7 @@ class Pool(Protocol):
 
 
 @final
-class Http1Upstream(Turns, asyncio.BufferedProtocol):
+class Http1Upstream(Turns, asyncio.Protocol):
     """The upstream codec for HTTP/1.1 (see `proxy.plane.codec`)."""
 
     __slots__ = (
@@ -270,19 +264,10 @@ class Http1Upstream(Turns, asyncio.BufferedProtocol):
         if isinstance(transport, TlsTransport):
             self._tls = transport
 
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 (asyncio's signature)
-        """Lend the process's read buffer."""
-        return _BUFFER
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """Take `nbytes` from the buffer."""
-        try:
-            data = _BUFFER[:nbytes].tobytes()
-        except MemoryError as error:
-            self._collapse(self._sink, error)
-            return
+    def data_received(self, data: bytes) -> None:
+        """Take a segment."""
         self._take(data)
-        if nbytes >= SEGMENT_BYTES and self._tls is None:  # Else TLS sees to that.
+        if len(data) >= SEGMENT_BYTES and self._tls is None:  # Else TLS sees to that.
             self._end_turn()
 
     def eof_received(self) -> bool:

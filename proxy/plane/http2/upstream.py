@@ -29,9 +29,6 @@ from proxy.plane.tls import TlsTransport
 from proxy.plane.unread import unread, watched
 from proxy.unreached import is_tls
 
-# One read buffer for the process, as HTTP/1.1 has (see `proxy.plane.http1.upstream`).
-_BUFFER: Final = memoryview(bytearray(64 * 1024))
-
 # RFC 9113, 6.5.2: an upstream that names no limit has none, and should not name less than 100.
 # Beyond 100 another connection is better than one that everything depends on.
 USUAL_STREAMS: Final = 100
@@ -283,7 +280,7 @@ class AskingStream(Stream):
             sink.failed(error)
 
 
-class Http2Upstream(Endpoint[AskingStream], asyncio.BufferedProtocol):
+class Http2Upstream(Endpoint[AskingStream], asyncio.Protocol):
     """A connection to the upstream; its streams are the upstream codecs."""
 
     __slots__ = (
@@ -389,20 +386,7 @@ class Http2Upstream(Endpoint[AskingStream], asyncio.BufferedProtocol):
         self.sweeper.add(self)
         self.begin({})
 
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 (asyncio's signature)
-        """Lend the process's read buffer."""
-        return _BUFFER
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """Take `nbytes` from the buffer."""
-        try:
-            data = _BUFFER[:nbytes].tobytes()
-        except MemoryError as error:
-            self.tear(error)
-            return
-        self._hear(data)
-
-    def _hear(self, data: bytes) -> None:
+    def data_received(self, data: bytes) -> None:
         """Take a segment; the first tells whether HTTP/2 is spoken at all."""
         if self.is_closed:
             return
@@ -443,7 +427,7 @@ class Http2Upstream(Endpoint[AskingStream], asyncio.BufferedProtocol):
         self.take_rest()
         if not (self.is_closed or isinstance(self._transport, TlsTransport)):  # It has done so.
             for data in unread(self._transport):
-                self._hear(data)
+                self.data_received(data)
         if not self.ready.done():
             self.ready.set_result(self._unready())
         self._end(None)

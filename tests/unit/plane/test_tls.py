@@ -15,14 +15,13 @@ from proxy.plane.tls import TlsTransport
 from tests.fakes import tls
 
 RECORD = 16 * 1024  # RFC 8446, 5.1: plaintext bytes at most.
-BUFFER = 256 * 1024
+PIECE = subject._PIECE_BYTES
 
 
-class Codec(asyncio.BufferedProtocol):
+class Codec(asyncio.Protocol):
     """Keeps what it gets, in the pieces it gets."""
 
     def __init__(self) -> None:
-        self.buffer = memoryview(bytearray(BUFFER))
         self.pieces: list[bytes] = []
         self.events: list[str] = []
         self.error: Exception | None = None
@@ -35,12 +34,9 @@ class Codec(asyncio.BufferedProtocol):
         self.transport = transport
         self.events.append("made")
 
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 (asyncio's signature)
-        return self.buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        assert nbytes
-        self.pieces.append(self.buffer[:nbytes].tobytes())
+    def data_received(self, data: bytes) -> None:
+        assert data
+        self.pieces.append(data)
         if self.pauses and self.transport is not None:
             self.transport.pause_reading()
 
@@ -129,14 +125,9 @@ class Pair:
         return self._out.read()
 
     def arrive(self, data: bytes) -> None:
-        """Have the client read these bytes, in one piece where they fit into its buffer."""
-        at = 0
-        while at < len(data) and self.tcp.state == "open":
-            buffer = self.transport.get_buffer(-1)
-            piece = data[at : at + len(buffer)]
-            buffer[: len(piece)] = piece
-            self.transport.buffer_updated(len(piece))
-            at += len(piece)
+        """Have the client read these bytes in one piece."""
+        if data and self.tcp.state == "open":
+            self.transport.data_received(data)
 
     def heard(self) -> bytes:
         """Return what the server decrypts."""
@@ -210,35 +201,33 @@ async def test_what_came_with_the_end_of_the_handshake_is_delivered() -> None:
 
 
 @pytest.mark.parametrize(
-    "size", [RECORD - 1, RECORD, RECORD + 1, BUFFER - 1, BUFFER, BUFFER + 1, 3 * BUFFER + 5]
+    "size", [RECORD - 1, RECORD, RECORD + 1, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE + 5]
 )
-async def test_what_came_together_is_delivered_together_up_to_a_buffer(
+async def test_what_came_together_is_delivered_in_pieces_of_a_bounded_size(
     pair: Pair, size: int
 ) -> None:
     text = bytes(range(251)) * (size // 251 + 1)
     text = text[:size]
-    sealed = pair.sealed(text)
-    pair.arrive(sealed)
+    pair.arrive(pair.sealed(text))
 
     assert b"".join(pair.codec.pieces) == text
-    if len(sealed) <= len(subject._SEALED):
-        assert len(pair.codec.pieces) == 1
+    assert [len(piece) for piece in pair.codec.pieces[:-1]] == [PIECE] * ((size - 1) // PIECE)
     assert not has_unread(pair)
 
 
 async def test_a_paused_codec_gets_nothing_and_later_everything_in_order(pair: Pair) -> None:
-    pair.codec.buffer = memoryview(bytearray(10))
+    first = bytes(PIECE)
     pair.codec.pauses = True
-    pair.arrive(pair.sealed(b"0123456789abcde", b"fgh"))
-    assert pair.codec.pieces == [b"0123456789"]
+    pair.arrive(pair.sealed(first, b"abcde", b"fgh"))
+    assert pair.codec.pieces == [first]
     assert not pair.tcp.reading
     assert has_unread(pair)
 
     pair.transport.resume_reading()
-    assert pair.codec.pieces == [b"0123456789"]  # Not within the call.
+    assert pair.codec.pieces == [first]  # Not within the call.
     assert not pair.tcp.reading  # What is on the wire comes after what is here.
     await settle()
-    assert pair.codec.pieces == [b"0123456789", b"abcdefgh"]
+    assert pair.codec.pieces == [first, b"abcdefgh"]
     assert not pair.tcp.reading
     assert not has_unread(pair)
 
@@ -256,14 +245,14 @@ async def test_resumed_and_paused_again_is_paused(pair: Pair) -> None:
 
 
 async def test_nothing_is_delivered_after_the_codec_has_closed(pair: Pair) -> None:
-    pair.codec.buffer = memoryview(bytearray(4))
+    first = bytes(PIECE)
     pair.codec.pauses = True
-    pair.arrive(pair.sealed(b"1234567"))
+    pair.arrive(pair.sealed(first, b"more"))
     pair.transport.resume_reading()
     pair.transport.close()
     await settle()
 
-    assert pair.codec.pieces == [b"1234"]
+    assert pair.codec.pieces == [first]
     assert not pair.tcp.reading
 
 
@@ -329,8 +318,8 @@ async def test_a_record_that_was_tampered_with_ends_the_connection(
 
 async def test_what_is_broken_behind_the_codecs_own_end_is_nobodys_business(pair: Pair) -> None:
     class Last(Codec):
-        def buffer_updated(self, nbytes: int) -> None:
-            super().buffer_updated(nbytes)
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
             pair.transport.close()
 
     last = Last()
@@ -408,9 +397,7 @@ async def test_nothing_is_read_after_a_handshake_that_was_given_up() -> None:
     with pytest.raises(ssl.SSLWantReadError):
         pair.server.do_handshake()
     pair.transport.abort()
-    buffer, hello = pair.transport.get_buffer(-1), pair.sealed()
-    buffer[: len(hello)] = hello
-    pair.transport.buffer_updated(len(hello))
+    pair.transport.data_received(pair.sealed())
 
     assert pair.codec.events == []
     assert pair.tcp.state == "aborted"

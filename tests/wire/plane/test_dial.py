@@ -147,7 +147,7 @@ def test_a_system_that_calls_the_options_otherwise_is_no_failure(
         assert sock.getsockopt(socket.IPPROTO_TCP, number) == (60 if theirs else before)
 
 
-class Writing(asyncio.BufferedProtocol):
+class Writing(asyncio.Protocol):
     """Greets at once, as HTTP/2 does."""
 
     def __init__(self) -> None:

@@ -194,7 +194,7 @@ async def failure(answer: bytes | None, *, timeout: float = PATIENCE) -> ProxyEr
         Resolver(),
         proxy=HttpProxy("127.0.0.1", proxy.port, "Basic aHVudGVyMg=="),
     )
-    dialling = asyncio.ensure_future(dialler.dial(asyncio.BufferedProtocol, timeout))
+    dialling = asyncio.ensure_future(dialler.dial(asyncio.Protocol, timeout))
     end = await proxy.accept()
     if answer is not None:
         await end.head()
@@ -262,7 +262,7 @@ async def test_an_upstream_that_hangs_in_tls_is_not_the_proxys_fault() -> None:
     dialler = Dialler(
         Upstream("https", NAME, 443), None, Resolver(), proxy=HttpProxy("127.0.0.1", proxy.port)
     )
-    dialling = asyncio.ensure_future(dialler.dial(asyncio.BufferedProtocol, 0.2))
+    dialling = asyncio.ensure_future(dialler.dial(asyncio.Protocol, 0.2))
     end = await proxy.accept()
     await end.head()
     end.send(OPENED)
@@ -278,7 +278,7 @@ async def test_a_proxy_that_is_not_there_is_told() -> None:
     upstream = Upstream("https", NAME, 443)
     dialler = Dialler(upstream, None, Resolver(), proxy=HttpProxy("127.0.0.1", port))
     with pytest.raises(UpstreamConnectFailed) as raised:
-        await dialler.dial(asyncio.BufferedProtocol, PATIENCE)
+        await dialler.dial(asyncio.Protocol, PATIENCE)
 
     assert raised.value.detail == (
         f"The egress proxy http://127.0.0.1:{port} cannot be connected: "
@@ -297,7 +297,7 @@ async def test_a_proxy_whose_name_does_not_resolve_is_told() -> None:
         Upstream("https", NAME, 443), None, resolver, proxy=HttpProxy("proxy.example", 3128)
     )
     with pytest.raises(UpstreamConnectFailed) as raised:
-        await dialler.dial(asyncio.BufferedProtocol, PATIENCE)
+        await dialler.dial(asyncio.Protocol, PATIENCE)
 
     assert raised.value.detail == (
         "The egress proxy http://proxy.example:3128 cannot be connected: "

@@ -50,7 +50,7 @@ async def shake_hands(
     async with server:
         port = server.sockets[0].getsockname()[1]
         dialler = Dialler(Upstream("https", "127.0.0.1", port), ca_file, Resolver(), offered)
-        transport, _ = await dialler.dial(asyncio.BufferedProtocol, 10)
+        transport, _ = await dialler.dial(asyncio.Protocol, 10)
         session: ssl.SSLObject = transport.get_extra_info("ssl_object")
         transport.abort()
     return session.selected_alpn_protocol()

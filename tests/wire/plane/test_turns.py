@@ -30,6 +30,8 @@ BUFFER = 256 * 1024
 MOST_FRAMES = 267
 """Frames of HTTP/2 without heads that one turn takes."""
 
+RECORD = 16 * 1024  # RFC 8446, 5.1: what TLS deciphers at once.
+
 COUNT = 64
 
 
@@ -186,7 +188,8 @@ async def test_bytes_both_ways(tmp_path: Path, framing: str, secure: bool) -> No
         turns = Turns(lambda: stats.response_bytes)
         upstream.send(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n\r\n" + body)
         await caller.until(lambda: stats.response_bytes == 16 * MEGABYTE, "the download")
-        assert turns.stop() <= BUFFER
+        # The beginning of a record may have come in an earlier turn.
+        assert turns.stop() <= BUFFER + (RECORD if secure else 0)
 
 
 async def test_bytes_of_a_tunnel(wired: Wired) -> None:
