@@ -112,12 +112,14 @@ class Status:
         recent = self._history.recent(stats, self._clocks.steady())
         connections = stats.connections()
         limit = route.limits.connections
-        found = condition(recent, token, connections, limit)
+        destinations = self._destinations(route, stats, numbers)
+        aside = {each["name"]: not each["available"] for each in destinations}
+        found = condition(recent, token, connections, limit, aside)
         return {
             **_settings(route),
             "condition": {"level": found.level, "why": redact(found.why)},
             "token": self._token(token),
-            "destinations": self._destinations(route, stats, numbers),
+            "destinations": destinations,
             "connections": {**asdict(connections), "limit": limit or None},
             **self._traffic(stats, recent, history=history),
         }
@@ -236,25 +238,42 @@ class Condition:
     why: str
 
 
+_NONE: Final[Mapping[str, bool]] = {}
+
+
 def condition(
-    recent: Span, token: TokenView | None, connections: Connections, limit: int
+    recent: Span,
+    token: TokenView | None,
+    connections: Connections,
+    limit: int,
+    aside: Mapping[str, bool] = _NONE,
 ) -> Condition:
     """Judge a route by its last minute; the worst finding wins.
 
-    `limit` bounds the connections, 0 for none.
+    `limit` bounds the connections, 0 for none; `aside` says of each destination, where there are
+    several, whether it is set aside.
     """
-    return next(_findings(recent, token, connections, limit))
+    return next(_findings(recent, token, connections, limit, aside))
 
 
 def _findings(
-    recent: Span, token: TokenView | None, connections: Connections, limit: int
+    recent: Span,
+    token: TokenView | None,
+    connections: Connections,
+    limit: int,
+    aside: Mapping[str, bool],
 ) -> Iterator[Condition]:
     """Yield what is to be said of a route, the worst first."""
     if token is not None and token.error and token.expires_at is None:
         yield Condition("failing", f"No token: {token.error}")
+    if aside and all(aside.values()):
+        yield Condition("failing", "All destinations are set aside; each is tried in its turn.")
     if recent.server_errors:
         failing = recent.server_errors >= FAILING_SHARE * recent.requests
         yield Condition("failing" if failing else "warning", _share("failed", recent))
+    if any(aside.values()):
+        names = ", ".join(name for name, is_aside in aside.items() if is_aside)
+        yield Condition("warning", f"Set aside: {names}. Calls go to the other destinations.")
     if recent.refused:
         yield Condition("warning", _share("were refused with 401 or 403", recent))
     if token is not None and token.error:

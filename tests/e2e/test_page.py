@@ -20,7 +20,7 @@ from proxy.ops.admin import AdminServer, AdminView
 from proxy.ops.lifecycle import Lifecycle, State
 from proxy.ops.numbers import Numbers, TokenView
 from proxy.ops.status import Status
-from proxy.plane.stats import Connections, Failure, RouteStats, Stats
+from proxy.plane.stats import Connections, DestinationStats, Failure, RouteStats, Stats
 from tests.fakes.browser import CHROMIUM, QUIET
 
 pytestmark = [
@@ -457,6 +457,48 @@ async def test_a_reload_brings_other_routes(visit: Visit) -> None:
 
     await expect(visit.text("#cards h3")).to_have_text(["search", "orders"])
     await expect(visit.text("#rows th")).to_have_text(["search", "orders"])
+
+
+async def test_failing_routes_come_first_and_what_has_the_focus_keeps_it(visit: Visit) -> None:
+    names = visit.text("#rows tr th a")
+    await visit.open()
+    await expect(names).to_have_text(["orders", "local"])
+    await names.nth(1).focus()
+
+    visit.proxy.stats.route("local").requests["h1", 502] += 1
+    await visit.poll()
+
+    await expect(names).to_have_text(["local", "orders"])
+    await expect(visit.text("#cards summary h3")).to_have_text(["local", "orders"])
+    assert await visit.page.evaluate("document.activeElement.textContent") == "local"
+
+
+async def test_each_destination_is_shown_with_its_state(visit: Visit) -> None:
+    destinations = visit.proxy.orders.destinations
+    for name in ("orders-1.run.app", "orders-2.run.app"):
+        destinations[name] = DestinationStats(name)
+        destinations[name].processes = 1
+    destinations["orders-2.run.app"].available = lambda: 1
+    await visit.open()
+
+    listed = visit.text("#route-orders .destinations li")
+    await expect(listed.locator(".pill")).to_have_text(["Set aside", "Available"])
+    await expect(listed.first).to_contain_text("orders-1.run.app")
+    await expect(visit.text("#route-orders > summary .pill")).to_have_text("Attention")
+    await expect(visit.text("#route-local .destinations")).to_be_hidden()
+
+
+async def test_what_became_of_the_last_reload_is_said(visit: Visit) -> None:
+    await visit.open()
+    await expect(visit.text("#facts")).not_to_contain_text("reloaded")
+    visit.proxy.pass_time(60)
+    visit.proxy.lifecycle.reloaded("")
+    visit.proxy.pass_time(120)
+    await visit.poll()
+    await expect(visit.text("#facts")).to_contain_text("reloaded 2 min")
+    visit.proxy.lifecycle.reloaded("proxy.yaml:3:1: no such key")
+    await visit.poll()
+    await expect(visit.text("#notice")).to_contain_text("The last reload changed nothing: proxy.y")
 
 
 async def test_many_routes_start_closed(visit: Visit) -> None:

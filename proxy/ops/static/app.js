@@ -89,8 +89,15 @@ function showState(report) {
     `listening on ${report.listeners.join(", ") || "nothing yet"}`,
     report.workers > 1 ? `${report.workers} workers` : "",
     report.configuration ? `configured by ${report.configuration}` : "",
+    reloaded(report),
   ];
   say(byId("facts"), `${facts.filter(Boolean).join(", ")}.`);
+}
+
+/** Return what became of the last reload that was taken; one that was not is a notice. */
+function reloaded(report) {
+  const at = report.last_reload.succeeded_at;
+  return at - report.started_at > 1 ? `reloaded ${format.stretch(report.time - at)} ago` : "";
 }
 
 function showReload(last) {

@@ -44,6 +44,7 @@ export const byId = (id) => document.getElementById(id);
  * updated, in the order of the items. What has the focus keeps it.
  */
 export function keep(parent, items, key, create, update) {
+  const focused = document.activeElement;
   const old = new Map([...parent.children].map((child) => [child.dataset.key, child]));
   let place = parent.firstElementChild;
   for (const item of items) {
@@ -59,4 +60,8 @@ export function keep(parent, items, key, create, update) {
     update(child, item);
   }
   for (const child of old.values()) child.remove();
+  // An element that is moved loses the focus.
+  if (document.activeElement !== focused && parent.contains(focused)) {
+    focused.focus({ preventScroll: true });
+  }
 }

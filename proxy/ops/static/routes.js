@@ -17,9 +17,15 @@ const OPEN_CARDS = 4;
 // The lifetime of a token from Google's metadata server, for the length of the bar.
 const LIFETIME = 3600;
 
+/** Return the routes with those in trouble first, the worst before the others. */
+function worstFirst(routes) {
+  const rank = ({ condition }) => ({ failing: 0, warning: 1 })[condition.level] ?? 2;
+  return [...routes].sort((one, other) => rank(one) - rank(other));
+}
+
 /** Show the routes of a report; `now` is the proxy's own clock. */
 export function showRoutes(report, now) {
-  const routes = report.routes;
+  const routes = worstFirst(report.routes);
   const unmatched = report.unmatched ? [unmatchedRow(report.unmatched)] : [];
   keep(byId("rows"), [...routes, ...unmatched], (route) => route.name, makeRow, updateRow);
   const open = routes.length <= OPEN_CARDS;
@@ -106,12 +112,14 @@ function makeCard(route, open) {
   const pool = makePool();
   const token = makeToken();
   const counts = make("dl", { class: "pairs" });
+  const destinations = makeDestinations();
   const card = make(
     "details", { class: "card panel", id: anchor(route.name), open: open ? "" : null },
     make("summary", {},
       make("h3", {}, route.name), pill, make("span", { class: "where" }, "→ ", route.upstream)),
     make("div", { class: "card-body" },
       why,
+      destinations,
       make("div", { class: "graphs" }, traffic, latency),
       make("div", { class: "columns" },
         make("div", {},
@@ -126,6 +134,7 @@ function makeCard(route, open) {
     say(card.querySelector(".where"), `→ ${latest.upstream}`);
     pairs(facts, configuration(latest));
     pairs(counts, totals(latest));
+    destinations.update(latest.destinations);
     pool.update(latest.connections);
     token.update(latest);
   };
@@ -151,7 +160,6 @@ function configuration(route) {
     ["Matches", route.matches + (route.strip_path ? " (prefix removed)" : "")],
     ["Listens on", route.listen.join(", ")],
     ["Upstream", route.upstream],
-    ["Destinations", route.destinations.map(destination).join(", ")],
     ["Dialled at", route.connect_to],
     ["Egress proxy", route.egress_proxy],
     ["Audience", route.auth === "id_token" ? route.audience ?? "unresolved" : null],
@@ -162,8 +170,24 @@ function configuration(route) {
   ];
 }
 
-function destination(each) {
-  return `${each.name} (${each.available ? "available" : "set aside"})`;
+/** The destinations of a route that has several, in the order of preference. */
+function makeDestinations() {
+  const list = make("ol", { class: "destinations", "aria-label": "Destinations, in order of preference" });
+  list.update = (destinations) => {
+    list.hidden = destinations.length === 0;
+    keep(list, destinations, (each) => each.name,
+      (each) => make("li", {}, make("span", { class: "pill" }), make("span", {}, each.name),
+        make("span", { class: "quiet" })),
+      (item, each) => {
+        const [pill, , more] = item.children;
+        say(pill, each.available ? "Available" : "Set aside");
+        mark(pill, "data-level", each.available ? "ok" : "warning");
+        const { busy, idle } = each.connections;
+        const token = each.token ? `token: ${(TOKENS[each.token.state] ?? each.token.state).toLowerCase()}` : "";
+        say(more, [`${busy} busy, ${idle} idle`, token].filter(Boolean).join("; "));
+      });
+  };
+  return list;
 }
 
 function tokenKind(route) {

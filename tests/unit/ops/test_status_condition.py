@@ -59,3 +59,20 @@ def test_waiting_for_a_connection_is_a_warning(limit: int, why: str) -> None:
     found = condition(recent(10), GOOD, Connections(busy=2, waiting=3), limit)
 
     assert (found.level, found.why) == ("warning", why)
+
+
+@pytest.mark.parametrize(
+    ("aside", "level", "why"),
+    [
+        ({"a": False, "b": False}, "ok", "Exchanges are served."),
+        ({"a": True, "b": False}, "warning", "Set aside: a. Calls go to the other destinations."),
+        ({"a": True, "b": True}, "failing", "All destinations are set aside; each is tried in"),
+    ],
+)
+def test_a_destination_that_is_set_aside_is_told(
+    aside: dict[str, bool], level: str, why: str
+) -> None:
+    found = condition(recent(10), GOOD, FREE, 1000, aside)
+
+    assert found.level == level
+    assert found.why.startswith(why)
