@@ -28,11 +28,12 @@ LINK = re.compile(r"(?<!!)\[([^]]*)\]\((?![a-z]+:|#)([^)#\s]+)\)")
 
 MODULES = HERE / "node_modules"
 MERMAID = "assets/javascripts/mermaid.js"
-SCRIPTS = {
+ASSETS = {
+    "assets/stylesheets/extra.css": HERE / "extra.css",
     MERMAID: MODULES / "@mermaid-js" / "tiny" / "dist" / "mermaid.tiny.js",
     "assets/javascripts/iframe-worker.js": MODULES / "iframe-worker" / "shim" / "index.js",
 }
-"""What the theme would have browsers fetch from another host, by its place in the site."""
+"""Our style, and what the theme would have browsers fetch elsewhere, by places in the site."""
 
 FOREIGN = re.compile(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=\"?(?:https?:)?//[^\s>]*")
 
@@ -88,8 +89,8 @@ def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
 
 
 def on_post_build(config: MkDocsConfig) -> None:
-    """Put the scripts beside the theme's."""
-    for name, source in SCRIPTS.items():
+    """Put our style, and the scripts, beside the theme's."""
+    for name, source in ASSETS.items():
         place = Path(config.site_dir) / name
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, place)
