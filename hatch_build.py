@@ -42,10 +42,8 @@ def for_index(text: str, source: str, version: str) -> str:
 
     def image(found: re.Match[str]) -> str:
         alternative, target, fragment = found.groups()
-        if (
-            fragment == "#gh-dark-mode-only"
-        ):  # A twin of the light one, which an index would show, too.
-            return ""
+        if fragment == "#gh-dark-mode-only":
+            return ""  # An index would show it beside its light twin.
         return f"![{alternative}]({source}/raw/v{version}/{target})\n"
 
     def link(found: re.Match[str]) -> str:
