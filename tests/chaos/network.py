@@ -12,6 +12,7 @@ import asyncio
 import json
 import math
 import random
+import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
@@ -195,8 +196,10 @@ class Lane:
     speaks_http2: bool = False
     never: tuple[str, ...] = UNANSWERED
     """What no call may come to."""
+    is_before: bool = False
+    """Whether its faults are before the proxy."""
     downstream: Relay | None = None
-    """What stands before the proxy."""
+    """What stands there."""
 
     @property
     def is_control(self) -> bool:
@@ -294,9 +297,10 @@ class Network:
         return [f"{lane.name}: {each}" for each in found]
 
     async def stand_before(self, program: Program) -> None:
-        """Put a relay between the proxy and the callers of the lane that is named so."""
-        (lane,) = (each for each in self.lanes if each.name == "downstream")
-        lane.downstream = await self._relay(lane.name, program.address, relay.PLAIN)
+        """Put relays between the proxy and the callers of some lanes."""
+        for lane in self.lanes:
+            if lane.is_before:
+                lane.downstream = await self._relay(lane.name, program.address, relay.PLAIN)
 
     def direct_callers(self) -> dict[str, Callers]:
         """Return callers of services that no proxy stands before; they show how busy all is."""
@@ -371,8 +375,14 @@ class Network:
         self._lane("egress", route)
 
     async def _make_downstream(self) -> None:
-        service = await self._service("downstream")
-        self._lane("downstream", {"upstream": service.url}, actions=STREAMS, callers=6, never=())
+        """Callers of both kinds, who have trouble to reach the proxy."""
+        for name, more in (
+            ("downstream", {"actions": STREAMS}),
+            ("downstream-http2", {"speaks_http2": True}),
+        ):
+            service = await self._service(name)
+            route = {"upstream": service.url}
+            self._lane(name, route, callers=6, never=(), is_before=True, **more)
 
     async def _make_two_regions(self) -> None:
         """The first of them meets faults, the second none: what was not sent is never lost."""
@@ -490,7 +500,7 @@ async def run(seed: int, seconds: float) -> Outcome:
             callers |= network.direct_callers()
             for each in callers.values():
                 each.start()
-            await asyncio.sleep(seconds)
+            await _reload(program, seconds)
             network.be(calm=True)
             for each in callers.values():
                 await each.stop()
@@ -511,6 +521,21 @@ async def run(seed: int, seconds: float) -> Outcome:
         outcome.breaches += invariants.complaints(program)
     outcome.breaches += [f"a token in {where}" for where in leaks.take()]
     return outcome
+
+
+async def _reload(program: Program, seconds: float) -> None:
+    """Let so much time pass, and have the configuration read again every second."""
+    document = json.loads(program.config_file.read_text())
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        await asyncio.sleep(min(1.0, left))
+        # Whatever differs from the one before is built anew.
+        for name, route in document["routes"].items():
+            if not name.startswith(CONTROL):
+                limits = route.setdefault("limits", {"connections": 100})
+                limits["connections"] = 300 - limits["connections"]
+        program.config_file.write_text(json.dumps(document))
+        program.signal(signal.SIGHUP)
 
 
 def _judge(lane: Lane, callers: Callers, before: str, after: str, outcome: Outcome) -> None:
