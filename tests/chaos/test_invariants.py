@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections import Counter
 from contextlib import AsyncExitStack
@@ -118,3 +119,26 @@ async def test_services_note_when_a_token_came_first() -> None:
     assert list(first) == [NOW + 60]
     assert first == seen.tokens
     assert len(seen) == 3
+
+
+@pytest.mark.parametrize(
+    ("field", "problems"), [("x-auth-proxy-error: overloaded", 0), ("x-other: overloaded", 1)]
+)
+async def test_what_came_before_a_cut_is_compared_unless_it_is_an_error(
+    field: str, problems: int
+) -> None:
+    async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        _ = await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 503 No\r\n{field}\r\nContent-Length: 900\r\n\r\n?!".encode())
+        writer.close()
+
+    server = await asyncio.start_server(cut, "127.0.0.1", 0)
+    address: tuple[str, int] = server.sockets[0].getsockname()
+    traffic = Traffic(address, {"large": 1}, callers=1, seed=1)
+    traffic.start()
+    await asyncio.sleep(0)  # Whoever has begun a call ends it before stopping.
+    await traffic.stop()
+    server.close()
+
+    assert dict(traffic.outcomes) == {"cut": 1}
+    assert len(traffic.problems) == problems

@@ -246,7 +246,12 @@ class Caller:
         lines = head.split("\r\n")[:-2]
         pairs = (line.partition(":") for line in lines[1:])
         fields = {name.lower(): value.strip() for name, _, value in pairs}
-        answer = Answer(int(lines[0].split()[1]), fields, await _body(reader, fields))
+        try:
+            answer = Answer(int(lines[0].split()[1]), fields, await _body(reader, fields))
+        except Cut:
+            if "x-auth-proxy-error" in fields:
+                raise Cut(b"") from None  # An error's text is no part of what was asked for.
+            raise
         if fields.get("connection", "") == "close":
             self.hang_up()
         return answer
@@ -265,7 +270,7 @@ class Caller:
     def judge_cut(self, cut: Cut, expected: bytes) -> None:
         """Take note of an answer that broke off."""
         if not expected.startswith(cut.got):
-            self.problem(f"a cut answer that is no prefix: {len(cut.got)} bytes")
+            self.problem(f"a cut answer that is no prefix: {cut.got[:300]!r}")
         elif len(cut.got) == len(expected) and expected:
             # All bytes, and still no end: allowed, since chunks need one of their own.
             pass
