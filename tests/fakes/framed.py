@@ -402,6 +402,7 @@ class FramedUpstreamEnd(FramedEnd):
                 return
             data = bytes(self.received[len(PREFACE) :])
             self.received.clear()
+            self.history[:] = PREFACE  # The rest is added below.
             self._prefaced = True
             if self._upstream.greets:
                 self.greet()

@@ -12,6 +12,9 @@ import struct
 from collections.abc import Iterator, Sequence
 
 import h11
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.settings import SettingCodes
 from httptools import HttpRequestParser
 
 from proxy.config.model import Address, Admin, Auth, Config, Protocol
@@ -234,9 +237,19 @@ def _check_streams(upstream: FramedUpstream, tokens: object) -> None:
     """Fail unless each request has one identity header, and that is ours."""
     for end in upstream.connections:
         assert end.faults == []
+        _read_by_h2(bytes(end.history))
         for seen in end.streams.values():
             found = [value for name, value in seen.pairs if name == "x-serverless-authorization"]
             assert not seen.pairs or [each.removeprefix("Bearer ") for each in found] == tokens
+
+
+def _read_by_h2(data: bytes) -> None:
+    """Fail unless h2, as a server that grants wide windows, reads all that went to an upstream."""
+    server = H2Connection(H2Configuration(client_side=False))
+    server.initiate_connection()
+    server.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: WIDE})
+    server.increment_flow_control_window(WIDE - 65_535)
+    server.receive_data(data)
 
 
 async def upstream_frames(data: bytes) -> None:
@@ -253,6 +266,8 @@ async def upstream_frames(data: bytes) -> None:
                 await upstream.until(lambda: len(upstream.streams) == 2, "two requests")
                 await _play(upstream, data)
                 await _still_there(caller)
+        for end in framed.framed.connections:
+            _read_by_h2(bytes(end.history))
     assert leaks.take() == []
 
 

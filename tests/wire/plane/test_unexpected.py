@@ -178,7 +178,7 @@ async def _framed(caller: FramedCaller) -> None:
 
     def has_ended() -> bool:
         seen = caller.streams.get(3)
-        return seen is not None and (seen.ended or seen.reset is not None)
+        return seen is not None and seen.done
 
     await caller.until(lambda: caller.ended or caller.closed or has_ended(), "an answer")
 
