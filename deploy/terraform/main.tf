@@ -3,6 +3,7 @@
 
 locals {
   config      = yamlencode(var.config)
+  config_size = length(local.config)
   account_id  = "run-${var.name}"
   account     = var.service_account == null ? google_service_account.caller[0].email : var.service_account.email
   admin_port  = 9090
@@ -190,7 +191,8 @@ resource "google_cloud_run_v2_service" "service" {
 
   lifecycle {
     precondition {
-      condition     = var.config_in_secret || length(local.config) <= 32768
+      # Terraform shows the values in a condition that fails: the size, rather than all of it.
+      condition     = var.config_in_secret || local.config_size <= 32768
       error_message = "An environment variable holds 32 KB at most: set config_in_secret."
     }
   }
