@@ -61,7 +61,7 @@ def blocks(page: Path) -> list[Snippet]:
 
 
 BLOCKS = [block for page in sorted(PAGES.glob("*.md")) for block in blocks(page)]
-SNIPPETS = [block for block in BLOCKS if block.language != "yaml"]
+SNIPPETS = [block for block in BLOCKS if block.language not in {"yaml", "proto"}]
 CONFIGS = {block.page: block for block in BLOCKS if block.language == "yaml"}
 
 
@@ -198,6 +198,13 @@ async def addresses() -> AsyncIterator[dict[str, str]]:
 def test_every_page_says_how_the_proxy_is_configured() -> None:
     assert sorted(CONFIGS) == sorted(page.stem for page in PAGES.glob("*.md"))
     assert len(SNIPPETS) > 15
+
+
+def test_the_service_that_a_page_shows_is_the_one_that_is_called() -> None:
+    shown = [block.text for block in BLOCKS if block.language == "proto"]
+
+    assert len(shown) == 1
+    assert (HERE / "orders.proto").read_text().endswith(shown[0])
 
 
 @pytest.mark.asyncio(loop_scope="module")

@@ -157,6 +157,16 @@ def test_every_command_and_flag_stands_on_its_page() -> None:
         assert [name for name in names if f"`{name}" not in page] == []
 
 
+def test_variables_of_the_environment_are_read_somewhere() -> None:
+    page = (DOCS / "command-line.md").read_text().partition("## Environment")[2]
+    rows = re.findall(r"^\| (`.+?) \|", page, re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`([A-Z_]{4,})`", row)}
+    sources = "".join(source.read_text() for source in (ROOT / "proxy").rglob("*.py"))
+
+    assert len(named) > 10
+    assert [name for name in sorted(named) if f'"{name}"' not in sources] == ["AUTH_PROXY_LISTEN"]
+
+
 # Coming from something else
 
 
