@@ -30,10 +30,10 @@ wheel=$1 lock=$2
 shift 2
 
 say "an empty environment, and the wheel"
-# With a pip from outside and without byte code: half of the time.
+# With a pip from outside, without byte code, and nothing to resolve: half of the time.
 "$PYTHON" -m venv --without-pip env
 install() { "$PYTHON" -m pip --python env --disable-pip-version-check --quiet install --no-compile "$@"; }
-install --require-hashes --requirement "$lock"
+install --no-deps --require-hashes --requirement "$lock"
 install --no-deps "$wheel"
 PATH="$PWD/env/bin:$PATH"
 cloud-run-auth-proxy --version
