@@ -24,7 +24,7 @@ from proxy.emulator.claims import CALLER
 from proxy.emulator.faults import Answer, Held, Minted
 from proxy.emulator.google import TokenServices
 from proxy.emulator.metadata import MetadataServer
-from proxy.emulator.pages import INVALID_TOKEN
+from proxy.emulator.pages import INVALID_TOKEN, Page
 from tests.fakes.child import Child, plain_environment
 from tests.fakes.doctoring import (
     DOMAIN,
@@ -309,11 +309,13 @@ async def test_each_failing_answer_is_blamed_on_who_gave_it(doctor: Doctor) -> N
     html = "Content-Type: text/html; charset=UTF-8"
     answers = {
         "full": page(429),
-        "line": plain(429, "Rate exceeded.", "Content-Type: text/plain"),
+        "line": plain(429, "Rate exceeded.", "Content-Type: text/plain", "Server: Google Frontend"),
         "crashed": page(503),
         "broken": page(500),
         "slow": page(504),
-        "odd": page(400),
+        "odd": Page(400, robot=True).render("/", now=Clocks().wall(), close=True),
+        "app-line": plain(429, "Rate exceeded.", "Content-Type: text/plain"),
+        "app-page": page(404, ("X-Powered-By", "Express")),
         "perimeter": plain(403, f"<h1>Error: Forbidden</h1>{perimeter}: abc", html),
         "perimeter-json": plain(403, f'{{"error": {{"message": "{perimeter}: abc"}}}}'),
         "app-401": plain(401, '{"error": "no session"}'),
@@ -341,6 +343,8 @@ async def test_each_failing_answer_is_blamed_on_who_gave_it(doctor: Doctor) -> N
         "broken": "instance_failed",
         "slow": "service_timed_out",
         "odd": "front_end_refused",
+        "app-line": "service_refused",
+        "app-page": None,
         "perimeter": "vpc_service_controls",
         "perimeter-json": "vpc_service_controls",
         "app-401": "service_refused",
