@@ -110,7 +110,7 @@ WHY_NOT = {
     "apt-get": "it installs into the system; .ci/run does the same",
     "npm": "make does it before the tests",
     "make": "what builds, checks and measures takes minutes; CI runs most of it",
-    "python -m tests.bench.": _LONG,
+    "python -m tests.": _LONG,
     "AUTH_PROXY_TEST_RATE=500 pytest": _LONG,
 }
 """The reason, by the words that a command begins with."""
@@ -202,6 +202,7 @@ GCLOUD = {
     "run services add-iam-policy-binding": {"--member", "--region", "--role"},
     "run services describe": set(),
     "run services logs read": {"--limit", "--region"},
+    "run services proxy": {"--region"},
     "run services replace": {"--region"},
     "run services update": {"--add-custom-audiences", "--timeout"},
     "secrets add-iam-policy-binding": {"--member", "--role"},
