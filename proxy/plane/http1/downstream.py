@@ -64,7 +64,7 @@ CLOSED: Final[Phase] = Phase.CLOSED
 # one in which something came on a connection on which nothing was answered so far.
 _USED_UP: Final = 1000.0
 _FULL_SEGMENT: Final = 200.0
-_FIRST_SEGMENT: Final = 200.0
+_FIRST_SEGMENT: Final = 400.0
 # Bytes that are too few to be the chunks of a whole turn.
 _LITTLE_BYTES: Final = 1024
 

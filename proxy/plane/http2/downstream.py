@@ -43,6 +43,8 @@ failure, whatever its code.
 
 # Microseconds that it takes to begin an exchange, about.
 _REQUEST_WORK: Final = 250.0
+# And to end one that waits for its answer, with what it was about to dial.
+_CANCEL_WORK: Final = 250.0
 
 _DRAIN_PING: Final = b"draining"
 
@@ -124,12 +126,15 @@ class AnsweringStream(Stream):
         if not self._is_answered and allowance is not None:
             at_once = self.id > self._connection.older
             self.endpoint.tolls.charge_reset(allowance, AT_ONCE if at_once else 1.0)
+        if not self._is_answered:
+            self.endpoint.work += _CANCEL_WORK
         self.endpoint.forget(self)
         self.lost(None)
 
     def fault(self, code: Code, text: str) -> None:
         """End the request because the caller broke the protocol on it."""
         self.endpoint.tolls.charge(FAULT)
+        self.endpoint.work += _CANCEL_WORK
         self._early_code = code
         self.remote_ended = False
         if self._sink is not None:
@@ -346,7 +351,8 @@ class Http2Downstream(Endpoint[AnsweringStream], asyncio.Protocol):
             self._share.wait(self)
 
     def _count_work(self) -> None:
-        if self.work > MUCH_WORK:
+        # Of many that come at once, not all in one turn, before those who are known.
+        if self.work > MUCH_WORK or not self.tolls.sent:
             self._share.spend(self.work)
 
     # --- the plane's side ----------------------------------------------------------------

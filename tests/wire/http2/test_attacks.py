@@ -309,6 +309,34 @@ async def test_many_that_have_much_to_say_have_one_turn_together() -> None:
         assert modest.pongs
 
 
+async def test_what_is_given_up_takes_its_part_of_a_turn(framed: Framed) -> None:
+    caller = await framed.frames()
+    served = connection(framed)
+    largest, before = 0, 0
+
+    caller.send(b"".join(_given_up_at_once(caller, number) for number in range(100)))
+    while served.highest < 199:
+        await framed.plane_turn()
+        largest, before = max(largest, (served.highest - before) // 2), served.highest
+
+    # Eight that are begun and ended; fourteen that only begin take as long.
+    assert largest <= 9
+
+
+async def test_many_that_come_at_once_are_served_a_few_in_each_turn(framed: Framed) -> None:
+    callers = [await framed.frames() for _ in range(100)]
+    largest, before = 0, 0
+
+    for caller in callers:
+        caller.send_headers(1, GET, end=True)
+    while len(framed.plane.exchanges) < 100:
+        await framed.plane_turn()
+        now = len(framed.plane.exchanges)
+        largest, before = max(largest, now - before), now
+
+    assert largest <= 2 * 17
+
+
 @pytest.mark.parametrize("extra", [-1, 0, 1])
 async def test_so_much_is_thrown_away_of_what_comes_after_the_end(wired: Wired, extra: int) -> None:
     async with await frame_caller(wired) as caller:

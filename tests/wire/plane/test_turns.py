@@ -126,6 +126,18 @@ async def test_small_chunks_of_many_requests_have_one_turn_together(wired: Wired
     assert turns.stop() <= 10 * MOST_CHUNKS
 
 
+async def test_many_callers_that_come_at_once_are_served_a_few_in_each_turn(wired: Wired) -> None:
+    callers = [await wired.caller() for _ in range(100)]
+    turns = Turns(lambda: len(wired.plane.exchanges))
+
+    for caller in callers:
+        caller.send(GET)
+    await wired.until(lambda: len(wired.plane.exchanges) == len(callers), "all exchanges")
+
+    # Ten before the sockets are looked at, and ten after.
+    assert turns.stop() <= 2 * 11
+
+
 @pytest.mark.parametrize("count", [MOST_CHUNKS, MOST_CHUNKS + 1, 20_000])
 async def test_small_chunks_of_a_response(wired: Wired, count: int) -> None:
     stats = wired.route_stats

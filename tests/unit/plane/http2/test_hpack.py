@@ -564,3 +564,11 @@ def test_what_is_no_huffman_code_is_told_as_hpack_tells_it(data: bytes) -> None:
 @given(st.integers(0, 2**27), st.sampled_from([4, 5, 6, 7]))
 def test_integers_are_written_as_hpack_writes_them(value: int, bits: int) -> None:
     assert table.integer(value, 2**bits - 1, 0) == hpack.hpack.encode_integer(value, bits)
+
+
+@pytest.mark.parametrize("number", [1, 100, 900])
+def test_each_field_of_a_block_is_work(number: int) -> None:
+    """Two microseconds each: what one takes that enters the table."""
+    fields = Decoder(64 * 1024).decode(b"\x40\x01a\x01b" * number)
+
+    assert fields.work == 2 * number
