@@ -92,7 +92,8 @@ class World:
 
     def send(self, number: signal.Signals, *, to: Sequence[int]) -> None:
         """Send a signal to processes, as far as they are still there."""
-        self.done[number.name] += 1
+        # What goes on after a stop is a part of that.
+        self.done[number.name] += number is not signal.SIGCONT
         for pid in to:
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
