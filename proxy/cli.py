@@ -190,7 +190,11 @@ def _overview() -> argparse.ArgumentParser:
 
 
 def _config_flag(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", metavar="FILE", help="the configuration [AUTH_PROXY_CONFIG]")
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="the configuration, - for standard input [AUTH_PROXY_CONFIG]",
+    )
 
 
 def _format_flag(parser: argparse.ArgumentParser) -> None:

@@ -1,11 +1,11 @@
-"""The ways in: a URL, a file, or a variable with the text; out comes a whole valid `Config`."""
+"""The ways in: a URL, a file, standard input, or a variable; out comes a whole valid `Config`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from proxy.config.addresses import address
 from proxy.config.checks import check_together
@@ -25,14 +25,22 @@ from proxy.system import HAS_WORKERS
 PLACES = (Path("config/proxy.yaml"), Path("/etc/cloud-run-auth-proxy/config.yaml"))
 """The files that are tried, in this order, where none is named."""
 
+STANDARD_INPUT = "-"
+"""Stands for it in place of a file's name, and in messages, as in other commands."""
+
 
 @frozen
 class ConfigSource:
-    """A URL, a text or a file; SIGHUP reads it again."""
+    """A URL, a text, a file, or what came on standard input; SIGHUP reads it again.
+
+    Standard input can be read once only: what came is kept, and with SIGHUP the files that it
+    names are read again.
+    """
 
     url: str | None = None
     text: str | None = None
     file: Path | None = None
+    piped: bytes | None = None
 
     def read(self, env: Mapping[str, str], overrides: Mapping[str, Override]) -> Config:
         """Return the configuration; raises `ConfigError` and `ConfigUnreadable`."""
@@ -42,6 +50,9 @@ class ConfigSource:
             return replace(config, ignored=(*config.ignored, *ignored))
         if self.text is not None:
             return parse(self.text, source=TEXT_VARIABLE, env=env, overrides=overrides)
+        if self.piped is not None:
+            text = _decode(self.piped, STANDARD_INPUT)
+            return parse(text, source=STANDARD_INPUT, env=env, overrides=overrides)
         return load(self.file or PLACES[0], env, overrides)
 
 
@@ -53,7 +64,8 @@ def find(
 ) -> ConfigSource:
     """Return the source that the command line or else the environment names, or that exists.
 
-    Raises `ConfigError` where there is none, or two on the command line.
+    Raises `ConfigError` where there is none, or two on the command line, and `ConfigUnreadable`
+    where standard input is named and cannot be read.
     """
     if url is not None and config is not None:
         raise _refusal("URL", "stands beside --config; give one of them")
@@ -62,7 +74,10 @@ def find(
         raise _refusal("--config", "is not the name of a file; write a path")
     if url is not None:
         return ConfigSource(url=url)
-    if named := config or env.get(FILE_VARIABLE):
+    named = config or env.get(FILE_VARIABLE)
+    if named == STANDARD_INPUT:
+        return ConfigSource(piped=_standard_input())
+    if named:
         return ConfigSource(file=_path(named, "--config" if config else FILE_VARIABLE))
     if text := env.get(TEXT_VARIABLE):
         return ConfigSource(text=text)
@@ -75,6 +90,14 @@ def find(
         f"give a URL, --config FILE, {FILE_VARIABLE} or {TEXT_VARIABLE}, "
         f"or write {' or '.join(map(str, places))}",
     )
+
+
+def _standard_input() -> bytes:
+    try:
+        with open(0, "rb", closefd=False) as file:
+            return _all_of(file)
+    except OSError as error:
+        raise ConfigUnreadable(Path(STANDARD_INPUT), error) from error
 
 
 def _path(named: str, label: str) -> Path:
@@ -142,11 +165,9 @@ def load(
     before = stamp(path)
     try:
         with path.open("rb") as file:
-            data = file.read(_LARGEST + 1)
+            data = _all_of(file)
     except OSError as error:
         raise ConfigUnreadable(path, error) from error
-    if len(data) > _LARGEST:
-        raise ConfigUnreadable(path, OSError(f"larger than {_LARGEST >> 20} MiB"))
     config = parse(
         _decode(data, str(path)),
         source=str(path),
@@ -155,6 +176,14 @@ def load(
         overrides=overrides,
     )
     return replace(config, files={path: before, **config.files})
+
+
+def _all_of(file: BinaryIO) -> bytes:
+    """Return what `file` holds; raises `OSError`, also where that is too much."""
+    data = file.read(_LARGEST + 1)
+    if len(data) > _LARGEST:
+        raise OSError(f"larger than {_LARGEST >> 20} MiB")
+    return data
 
 
 def _here() -> Path:

@@ -34,8 +34,12 @@ def run(
     cwd: Path,
     env: Mapping[str, str] | None = None,
     command: tuple[str, ...] | None = None,
+    piped: str = "",
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end in `cwd`, without variables of the proxy but `env`."""
+    """Run the command to its end in `cwd`, without variables of the proxy but `env`.
+
+    `piped` is what it finds on its standard input.
+    """
     if command is None:
         assert COMMAND is not None, "install the project first: pip install -e '.[dev]'"
         command = (COMMAND,)
@@ -46,6 +50,7 @@ def run(
         env={**kept, **(env or {})},
         capture_output=True,
         text=True,
+        input=piped,
         timeout=30,
         check=False,
     )
@@ -237,6 +242,32 @@ def test_a_missing_file_is_one_line_and_69(tmp_path: Path) -> None:
         done = run(*arguments, cwd=tmp_path)
         assert (done.returncode, done.stdout) == (69, "")
         assert done.stderr == "none.yaml: cannot be read: No such file or directory\n"
+
+
+def test_a_dash_is_standard_input(tmp_path: Path) -> None:
+    named_by_flag = run("check", "--config", "-", cwd=tmp_path, piped=ROUTES)
+    named_by_variable = run("check", cwd=tmp_path, env={"AUTH_PROXY_CONFIG": "-"}, piped=ROUTES)
+
+    for done in (named_by_flag, named_by_variable):
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.splitlines()[1].split()[0] == "a"
+
+
+@pytest.mark.parametrize("command", ["check", "run", "doctor"])
+def test_a_problem_on_standard_input_has_its_place(tmp_path: Path, command: str) -> None:
+    done = run(command, "--config", "-", cwd=tmp_path, piped="routes:\n  a: {upstraem: b}\n")
+
+    assert done.returncode == 64
+    assert "-:2:7: " in done.stderr
+
+
+def test_standard_input_that_cannot_be_read_is_one_line_and_69(tmp_path: Path) -> None:
+    assert COMMAND is not None
+    for_writing = ("sh", "-c", 'exec "$0" "$@" 0>file', COMMAND)
+    done = run("check", "--config", "-", cwd=tmp_path, command=for_writing)
+
+    assert (done.returncode, done.stdout) == (69, "")
+    assert done.stderr == "-: cannot be read: Bad file descriptor\n"
 
 
 def test_a_folder_in_the_environment_is_one_line_and_69(tmp_path: Path) -> None:

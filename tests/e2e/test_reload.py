@@ -341,6 +341,19 @@ async def test_a_file_that_has_gone_is_logged_and_changes_nothing() -> None:
         assert await status_of(program.listeners[0], "/") == 200
 
 
+async def test_what_came_on_standard_input_is_kept_and_taken_again() -> None:
+    from_file = ("sh", "-c", 'exec "$0" "$@" <proxy.yaml')
+    program = Program(None, "run", "--config", "-", within=from_file)
+    async with scripted(OK) as upstream:
+        program.config_file.write_text(document(upstream))
+        async with program:
+            program.config_file.unlink()
+            program.signal(HUP)
+
+            await program.record(message=TAKEN)
+            assert await status_of(program.listeners[0], "/") == 200
+
+
 @workers
 async def test_changed_workers_and_admin_wait_for_a_restart_and_the_rest_is_taken(
     workers: int,

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from pathlib import Path
 
 import pytest
 
 from proxy.config import loading
-from proxy.config.loading import from_url, load, parse
+from proxy.config.loading import ConfigSource, find, from_url, load, parse
 from proxy.config.model import (
     OFF,
     Address,
@@ -660,6 +661,29 @@ def test_a_file_may_be_as_large_as_the_bound(
     monkeypatch.setattr(loading, "_LARGEST", len(EXAMPLE) - 1)
     with pytest.raises(ConfigUnreadable, match="larger than"):
         load(path, {})
+
+
+def test_a_pipe_may_bring_as_much_as_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "piped"
+    path.write_text(EXAMPLE)
+
+    def find_piped() -> ConfigSource:
+        with path.open("rb") as file:
+            kept = os.dup(0)
+            os.dup2(file.fileno(), 0)
+            try:
+                return find(None, "-", {})
+            finally:
+                os.dup2(kept, 0)
+                os.close(kept)
+
+    monkeypatch.setattr(loading, "_LARGEST", len(EXAMPLE))
+    assert find_piped() == ConfigSource(piped=EXAMPLE.encode())
+    monkeypatch.setattr(loading, "_LARGEST", len(EXAMPLE) - 1)
+    with pytest.raises(ConfigUnreadable, match="larger than"):
+        find_piped()
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
