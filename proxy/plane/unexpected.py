@@ -31,7 +31,7 @@ def failure(error: BaseException, where: str, route: str = "") -> ProxyError:
         else:
             _log.error(where, exc_info=error, extra={"route": route} if route else None)
     if isinstance(error, MemoryError):
-        return OutOfMemory("There was no memory left for this exchange.")
+        return OutOfMemory("This exchange asked for more than the system gave.")
     return InternalError("The proxy met a condition that it does not know.")
 
 

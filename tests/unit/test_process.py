@@ -18,6 +18,8 @@ from proxy.administration import Administration
 from proxy.config.model import Config, Destination, Log, Route, Upstream
 from proxy.config.problems import ConfigError, Problem
 from proxy.notify import Notifier
+from proxy.ops.lifecycle import Reload
+from proxy.ops.numbers import Numbers
 from proxy.plane.descriptors import raise_soft_limit
 from proxy.plane.listen import ListenFailed
 from proxy.process import _Logging, _Process, _Signals
@@ -40,8 +42,16 @@ class NotedAdministration:
         self.problems: list[str] = []
         """Of each reload, empty where it was taken."""
 
+        self.warned = 0
+
     def announce(self) -> None:
         pass
+
+    def warn(self) -> None:
+        self.warned += 1
+
+    async def reading(self) -> tuple[Numbers, Reload]:
+        raise AssertionError("nothing is exported here")
 
     def reloaded(self, problem: str = "") -> None:
         self.problems.append(problem)
