@@ -111,14 +111,14 @@ WHY_NOT = {
     "npm": "make does it before the tests",
     "make": "what builds, checks and measures takes minutes; CI runs most of it",
     "python -m tests.": _LONG,
-    "AUTH_PROXY_TEST_RATE=500 pytest": _LONG,
+    "AUTH_PROXY_TEST_": _LONG,
 }
 """The reason, by the words that a command begins with."""
 
 
 def begins(command: str, words: str) -> bool:
     return command == words or command.startswith(
-        (f"{words} ", words if words[-1] in "/." else "\0")
+        (f"{words} ", words if words[-1] in "/._" else "\0")
     )
 
 
