@@ -181,7 +181,7 @@ def _opened_anew(fd: int) -> int | None:
     """
     try:
         if hasattr(os, "O_NONBLOCK") and (stat.S_ISFIFO(os.fstat(fd).st_mode) or os.isatty(fd)):
-            flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY
+            flags = os.O_WRONLY | os.O_NONBLOCK | getattr(os, "O_NOCTTY", 0)
             return os.open(f"/proc/self/fd/{fd}", flags)
     except OSError:
         pass
