@@ -17,6 +17,7 @@ from proxy.errors import ProxyError, UpstreamConnectFailed, UpstreamMalformed
 from proxy.plane.codec import UNCONNECTED
 from proxy.plane.head import values
 from proxy.plane.http1.heads import check_response, parse_status
+from proxy.plane.tls import TlsTransport
 from proxy.redact import redact_foreign
 
 HEAD_BYTES = 16 * 1024
@@ -174,7 +175,7 @@ class Tunnel(asyncio.Protocol):
 
     __slots__ = ("_connect", "_inside", "_opened", "_transport")
 
-    def __init__(self, connect: Connect, inside: asyncio.Protocol) -> None:
+    def __init__(self, connect: Connect, inside: asyncio.Protocol | TlsTransport) -> None:
         self._connect = connect
         self._inside = inside
         self._transport: asyncio.Transport = UNCONNECTED
@@ -224,7 +225,10 @@ class Tunnel(asyncio.Protocol):
         transport.set_protocol(inside)
         inside.connection_made(transport)
         if rest and not transport.is_closing():
-            inside.data_received(rest)
+            if isinstance(inside, TlsTransport):
+                inside.take(rest)
+            else:
+                inside.data_received(rest)
         if not self._opened.done():
             self._opened.set_result(None)
 

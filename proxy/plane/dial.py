@@ -207,7 +207,7 @@ class Dialler:
             raise
         return secured, codec
 
-    def _tunnel(self, proxy: HttpProxy, inside: asyncio.Protocol) -> Tunnel:
+    def _tunnel(self, proxy: HttpProxy, inside: asyncio.Protocol | TlsTransport) -> Tunnel:
         return Tunnel(Connect(proxy, self._at.host, self._at.port), inside)
 
     def _secured(self, codec: P, context: ssl.SSLContext) -> TlsTransport:
@@ -291,7 +291,9 @@ async def connect_unix(path: str) -> socket.socket:
     return sock
 
 
-async def _transport(sock: socket.socket, protocol: asyncio.Protocol) -> asyncio.Transport:
+async def _transport(
+    sock: socket.socket, protocol: asyncio.Protocol | TlsTransport
+) -> asyncio.Transport:
     """Return a transport for a connected socket, which is the transport's from here on."""
     loop = asyncio.get_running_loop()
     try:

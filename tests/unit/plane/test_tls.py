@@ -127,7 +127,7 @@ class Pair:
     def arrive(self, data: bytes) -> None:
         """Have the client read these bytes in one piece."""
         if data and self.tcp.state == "open":
-            self.transport.data_received(data)
+            self.transport.take(data)
 
     def heard(self) -> bytes:
         """Return what the server decrypts."""
@@ -397,7 +397,7 @@ async def test_nothing_is_read_after_a_handshake_that_was_given_up() -> None:
     with pytest.raises(ssl.SSLWantReadError):
         pair.server.do_handshake()
     pair.transport.abort()
-    pair.transport.data_received(pair.sealed())
+    pair.transport.take(pair.sealed())
 
     assert pair.codec.events == []
     assert pair.tcp.state == "aborted"
