@@ -1037,7 +1037,7 @@ async def test_unreadable_files_are_explained(
         raise PermissionError(13, "Permission denied")
 
     # The tests may run as root, who may read everything.
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr("proxy.identity.files._open", refuse)
     error = await world.refusal(credentials)
 
     assert "it may not be read by this process" in error.detail
