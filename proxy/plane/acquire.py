@@ -98,7 +98,8 @@ class Pursuit:
                 if not (self.redials and redials(error, failed, policy, route.budget)):
                     raise
                 route.stats.retries[cause_of(error)] += 1
-                await rest(pause_before(number, policy, None, self.jitter))
+            # Behind the handler: see "Compiled and pure" in ARCHITECTURE.md.
+            await rest(pause_before(number, policy, None, self.jitter))
 
 
 class Seeker(Applicant, Protocol):

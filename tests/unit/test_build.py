@@ -70,6 +70,22 @@ def test_a_name_stands_for_one_kind_of_exception_in_a_function_that_is_compiled(
     ] == []
 
 
+def test_no_handler_waits_in_a_compiled_module() -> None:
+    """To mypyc one exception is handled at a time, in whatever task.
+
+    A handler that waits leaves its own behind, and all that are raised later refer to it.
+    """
+    assert [
+        f"{file}:{found.lineno} {ast.unparse(found)[:60]}"
+        for file in sorted(COMPILED)
+        for statement in ast.walk(ast.parse((ROOT / file).read_text()))
+        if isinstance(statement, ast.Try)
+        for part in (*statement.handlers, *statement.finalbody)
+        for found in ast.walk(part)
+        if isinstance(found, ast.Await | ast.AsyncFor | ast.AsyncWith)
+    ] == []
+
+
 def test_what_a_compiled_module_calls_constant_is_final() -> None:
     """Else it is looked up in a dictionary each time it is named, for some 150 instructions."""
     assert [

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import sys
 
 import pytest
 
@@ -267,6 +269,21 @@ async def test_a_port_that_stays_closed_is_dialled_twice_by_default(wired: Wired
 
     assert (answer.status, answer.value("x-auth-proxy-error")) == (502, "upstream_connect_failed")
     assert wired.route_stats.dials == {"upstream_connect_failed": 2}
+
+
+async def test_a_failed_dial_is_not_handled_for_ever(wired: Wired) -> None:
+    """Compiled, a handler that waits leaves its exception to all that are raised later.
+
+    Each refers to the one before it then, and to the frames that it came through.
+    """
+    await wired.upstream.stop()
+    caller = await wired.caller()
+    loop = asyncio.get_running_loop()
+    handled: asyncio.Future[BaseException | None] = loop.create_future()
+    assert (await caller.ask(GET)).status == 502
+    loop.call_soon(lambda: handled.set_result(sys.exception()))
+
+    assert await handled is None
 
 
 async def test_dialling_follows_the_policy(wired: Wired) -> None:
