@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -102,12 +103,24 @@ def deno(folder: Path, snippet: Snippet) -> Argv:
 
 def runtime(pattern: str) -> Path:
     """Return the binary of a runtime, which comes from npm the first time that it is wanted."""
+    if missing := missing_runtimes():
+        pytest.skip(missing)
     modules = RUNTIMES / "node_modules"
-    if not modules.is_dir():
-        npm = Path(sys.executable).with_name("npm")
-        environment = plain_environment(Path.home(), {})
-        built([npm, "--prefix", RUNTIMES, "ci", "--loglevel=error"], RUNTIMES, environment)
     return next(iter(sorted(modules.glob(pattern))), None) or pytest.skip(f"no {pattern} here")
+
+
+@functools.cache
+def missing_runtimes() -> str:
+    """Install the runtimes unless they are there; return why that cannot be done, asked once."""
+    if (RUNTIMES / "node_modules").is_dir():
+        return ""
+    npm = Path(sys.executable).with_name("npm")
+    try:
+        # In the environment of the tests: it may say how the registry is reached.
+        built([npm, "--prefix", RUNTIMES, "ci", "--loglevel=error"], RUNTIMES, {**os.environ})
+    except pytest.skip.Exception as skipped:
+        return str(skipped)
+    return ""
 
 
 def python(folder: Path, snippet: Snippet) -> Argv:
