@@ -101,10 +101,13 @@ class MetricExport:
             log.error("no metrics are exported: %s", error)  # noqa: TRY400 (the operator's affair)
             return
         seconds = interval(self._environ)
-        while not self._ending.is_set():
+        is_last = False
+        while not is_last:
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self._ending.wait()
+            # Asked before: what is counted while an export is under way is not in it.
+            is_last = self._ending.is_set()
             await self._export(sender)
         await in_thread(sender.close, "end the export of metrics")
 
