@@ -19,6 +19,10 @@ from proxy.config.tree import Entry, MapNode
 
 FILE_VARIABLE = "AUTH_PROXY_CONFIG"
 TEXT_VARIABLE = "AUTH_PROXY_CONFIG_YAML"
+STANDARD_INPUT = "-"
+"""Stands for it in place of a file's name, and in messages with a line, as in other commands."""
+
+_NAMES = {STANDARD_INPUT: "standard input"}
 
 _PREFIX = "AUTH_PROXY_"
 _IP = re.compile(r".*:.*|[0-9.]+")
@@ -137,7 +141,7 @@ def in_environment(
         # must not take away.
         yield Ignored("PORT", "listen alone says where; ${PORT} there takes it")
     if TEXT_VARIABLE in present and source != TEXT_VARIABLE:
-        yield Ignored(TEXT_VARIABLE, f"the configuration is {source}")
+        yield Ignored(TEXT_VARIABLE, f"the configuration is {_NAMES.get(source, source)}")
     known = {name.removeprefix(_PREFIX): name for name in _VARIABLES}
     for name in sorted(present - _VARIABLES):
         if name.startswith(_PREFIX) and (guess := nearest(name.removeprefix(_PREFIX), known)):

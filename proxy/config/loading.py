@@ -10,7 +10,13 @@ from typing import Any, BinaryIO
 from proxy.config.addresses import address
 from proxy.config.checks import check_together
 from proxy.config.files import encoding_of, stamp
-from proxy.config.ignored import FILE_VARIABLE, TEXT_VARIABLE, in_document, in_environment
+from proxy.config.ignored import (
+    FILE_VARIABLE,
+    STANDARD_INPUT,
+    TEXT_VARIABLE,
+    in_document,
+    in_environment,
+)
 from proxy.config.keys import DEFAULTS, ROUTE, TOP
 from proxy.config.kinds import Reader, expect_mapping
 from proxy.config.misplaced import no_file_name
@@ -24,9 +30,6 @@ from proxy.system import HAS_WORKERS
 
 PLACES = (Path("config/proxy.yaml"), Path("/etc/cloud-run-auth-proxy/config.yaml"))
 """The files that are tried, in this order, where none is named."""
-
-STANDARD_INPUT = "-"
-"""Stands for it in place of a file's name, and in messages, as in other commands."""
 
 
 @frozen

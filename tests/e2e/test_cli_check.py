@@ -253,6 +253,13 @@ def test_a_dash_is_standard_input(tmp_path: Path) -> None:
         assert done.stdout.splitlines()[1].split()[0] == "a"
 
 
+def test_a_variable_that_standard_input_displaces_is_told(tmp_path: Path) -> None:
+    env = {"AUTH_PROXY_CONFIG_YAML": ROUTES}
+    done = run("check", "--config", "-", cwd=tmp_path, env=env, piped=ROUTES)
+
+    assert "AUTH_PROXY_CONFIG_YAML: the configuration is standard input" in done.stderr
+
+
 @pytest.mark.parametrize("command", ["check", "run", "doctor"])
 def test_a_problem_on_standard_input_has_its_place(tmp_path: Path, command: str) -> None:
     done = run(command, "--config", "-", cwd=tmp_path, piped="routes:\n  a: {upstraem: b}\n")
