@@ -13,6 +13,7 @@ import proxy
 from proxy.emulator.metadata import MetadataServer
 from proxy.emulator.service import ProtectedService
 from tests.fakes import leaks
+from tests.fakes.loops import pytest_runtest_teardown as pytest_runtest_teardown  # noqa: PLC0414 (a hook)
 
 # A loaded machine makes single examples slow, which says nothing about the code.
 settings.register_profile("project", deadline=None, print_blob=True)

@@ -6,15 +6,15 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 
 import pytest
-import uvloop
 
 from proxy.config.model import Protocol
+from tests.fakes import loops
 from tests.fakes.framed_world import Framed
 from tests.fakes.wired import Wired
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    return {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
+    return loops.BOTH
 
 
 @pytest.fixture

@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 
 import pytest
-import uvloop
 
+from tests.fakes import loops
 from tests.fakes.wired import Wired
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    return {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
+    return loops.BOTH
 
 
 @pytest.fixture
