@@ -16,7 +16,7 @@ import sys
 import time
 from collections import Counter
 
-from tests.chaos.network import Outcome, run
+from tests.chaos.runs import Outcome, run, way_of
 
 GOOD = "good"
 VISIBLY = ("cut", "silence", "silence to an upload", "refused")
@@ -36,7 +36,7 @@ def main() -> int:
         outcomes.append(outcome)
         calls, faults, found = outcome.calls.total(), outcome.met.total(), len(outcome.breaches)
         print(
-            f"seed {seed}: {calls} calls, {faults} faults, {found} breaches",
+            f"seed {seed}, {outcome.way}: {calls} calls, {faults} faults, {found} breaches",
             flush=True,
         )
     print(table(outcomes))
@@ -58,7 +58,9 @@ def _one(seed: int, seconds: float) -> Outcome:
         try:
             outcome = asyncio.run(run(seed, seconds))
         except Exception as error:  # noqa: BLE001 (the other seeds shall run)
-            outcome = Outcome(seed, breaches=[f"the run failed: {error!r}"[:2000]])
+            outcome = Outcome(
+                seed, way_of(seed).name, breaches=[f"the run failed: {error!r}"[:2000]]
+            )
     if outcome.breaches:
         print(said.getvalue(), *outcome.breaches, sep="\n")
     return outcome
@@ -76,10 +78,24 @@ def table(outcomes: list[Outcome]) -> str:
     for place in dict.fromkeys(key.partition(": ")[0] for key in (*calls, *met)):
         figures = (_of(met, place).total(), *_ends(_of(calls, place)), breaches.pop(place, 0))
         rows.append(f"| {place} | " + " | ".join(f"{n:,}" for n in figures) + " |")
+    rows += ["", *_ways(outcomes)]
     slowest = max(each.slowest for each in outcomes)
     rows.append(f"\n{len(outcomes)} seeds; the slowest call without faults took {slowest:.2f} s.")
     rows += [f"{n} breaches: {what}" for what, n in breaches.items()]
     return "\n".join(rows)
+
+
+def _ways(outcomes: list[Outcome]) -> list[str]:
+    """Return a row for each way that runs went."""
+    rows = ["| the program | runs | faults | calls | breaches |", "|---|--:|--:|--:|--:|"]
+    for way in dict.fromkeys(each.way for each in outcomes):
+        these = [each for each in outcomes if each.way == way]
+        faults, calls = (
+            sum(getattr(one, what).total() for one in these) for what in ("met", "calls")
+        )
+        breaches = sum(len(one.breaches) for one in these)
+        rows.append(f"| {way} | {len(these)} | {faults:,} | {calls:,} | {breaches} |")
+    return rows
 
 
 def _of(counted: Counter[str], place: str) -> Counter[str]:

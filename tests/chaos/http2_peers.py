@@ -32,6 +32,7 @@ from tests.fakes import leaks, tls
 Pairs = list[tuple[str, str]]
 
 WINDOW = 1 << 20
+FRAME_HEAD, GOAWAY = 9, 7
 
 WORDS = ("bytes", "bytes", "chunks", "events", "upload", "leave")
 """What callers do; the last is to go away before the answer."""
@@ -93,8 +94,12 @@ class Wire:
         self.begun: asyncio.Queue[Stream | None] = asyncio.Queue()
         """Requests whose head has come; None once the connection has ended."""
         self.is_over = False
+        self.is_leaving = False
+        """Whether the far end takes no further requests, and finishes those that it has."""
         self.opened = asyncio.Event()
         """Set when a window may have grown."""
+        self._calls = calls
+        self._came = bytearray()
         self._reader, self._writer = reader, writer
         settings = h2.config.H2Configuration(client_side=calls, header_encoding="utf-8")
         self._h2 = h2.connection.H2Connection(settings)
@@ -106,7 +111,7 @@ class Wire:
     async def run(self) -> None:
         try:
             while data := await self._reader.read(PIECE):
-                for one in self._h2.receive_data(data):
+                for one in self._h2.receive_data(self._unless_leaving(data)):
                     self._take(one)
                 self._flush()
         except OSError:
@@ -119,6 +124,27 @@ class Wire:
             for stream in self.streams.values():
                 stream.is_over = True
                 stream.told()
+
+    def _unless_leaving(self, data: bytes) -> bytes:
+        """Return what came but for GOAWAY, after which h2 takes no frame of any stream.
+
+        RFC 9113, 6.8: streams that the far end has begun go on.
+        """
+        if not self._calls:
+            return data
+        self._came += data
+        place, kept = 0, bytearray()
+        while place + FRAME_HEAD <= len(self._came):
+            size = FRAME_HEAD + int.from_bytes(self._came[place : place + 3])
+            if place + size > len(self._came):
+                break
+            if self._came[place + 3] == GOAWAY:
+                self.is_leaving = True
+            else:
+                kept += self._came[place : place + size]
+            place += size
+        del self._came[:place]
+        return bytes(kept)
 
     def begin(self, pairs: Pairs, *, ends: bool) -> Stream:
         """Send a head on a new stream.  Raises `Ended`."""
@@ -331,7 +357,7 @@ class Http2Calls:
         await asyncio.gather(*self._tasks)
         for wire in self._wires.values():
             wire.end()
-        await asyncio.gather(*self._reading)
+        await asyncio.gather(*self._reading, return_exceptions=True)
 
     @property
     def good(self) -> int:
@@ -369,13 +395,18 @@ class Http2Calls:
         """Return the connection of that number, a new one where it has ended."""
         async with self._opening:
             wire = self._wires.get(number)
-            if wire is None or wire.is_over:
+            if wire is None or wire.is_over or wire.is_leaving:
                 wire = Wire(*await asyncio.open_connection(*self._address), calls=True)
                 self._wires[number] = wire
                 task = asyncio.get_running_loop().create_task(wire.run())
                 self._reading.add(task)
-                task.add_done_callback(self._reading.discard)
+                task.add_done_callback(self._read)
         return wire
+
+    def _read(self, reading: asyncio.Task[None]) -> None:
+        self._reading.discard(reading)
+        if (error := reading.exception()) is not None:
+            self.problems.append(f"what came is no HTTP/2: {error!r}")
 
     async def _call(self, wire: Wire, choice: random.Random) -> str:
         word = choice.choice(self._words)

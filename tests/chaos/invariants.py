@@ -25,6 +25,7 @@ from typing import Protocol
 from proxy.emulator.records import Records
 from proxy.emulator.service import ServiceRequest
 from tests.chaos.traffic import UNSEEN
+from tests.fakes import proc
 from tests.fakes.program import Program
 
 SETTLE_SECONDS = 20.0
@@ -44,6 +45,20 @@ _BUSY = re.compile(
     re.MULTILINE,
 )
 
+
+UNANSWERED = ("silence", "silence to an upload", "refused")
+"""What no call comes to that reaches the proxy undisturbed: whatever happens behind it is told."""
+
+UNSENT = (
+    *UNANSWERED,
+    "error upstream_connect_failed",
+    "error upstream_connect_timed_out",
+    "error upstream_tls_failed",
+)
+"""The same, and what a call fails with of which nothing was sent."""
+
+ENDS_CALLS = frozenset({"cut", *UNANSWERED})
+"""How calls end whose process ends."""
 
 REASONS = {
     "of the front",
@@ -86,18 +101,19 @@ async def still_busy(program: Program, seconds: float = SETTLE_SECONDS) -> list[
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a process holds while nothing is in flight."""
+    """What a program's processes hold together while nothing is in flight."""
 
     rss_bytes: int
     descriptors: int
     """Without those of idle upstream connections, of which a pool keeps as many as were needed."""
+    processes: int = 1
 
     def grown_to(self, after: Footprint) -> list[str]:
         """Return what `after` has too much of."""
         found = []
-        if after.rss_bytes > self.rss_bytes + MORE_BYTES:
+        if after.rss_bytes > self.rss_bytes + MORE_BYTES * self.processes:
             found.append(f"memory grew from {self.rss_bytes:,} to {after.rss_bytes:,} bytes")
-        if after.descriptors > self.descriptors + MORE_DESCRIPTORS:
+        if after.descriptors > self.descriptors + MORE_DESCRIPTORS * self.processes:
             found.append(f"descriptors grew from {self.descriptors} to {after.descriptors}")
         return found
 
@@ -114,10 +130,11 @@ class Callers(Protocol):
 
 
 async def footprint(program: Program) -> Footprint:
-    """Measure a program of one process, with nothing in flight."""
+    """Measure a program, and its workers if it has some, with nothing in flight."""
     idle = total(await metrics(program), "auth_proxy_upstream_connections", 'state="idle"')
-    descriptors = len(list(Path(f"/proc/{program.pid}/fd").iterdir()))
-    return Footprint(program.rss_bytes(), descriptors - int(idle))
+    pids = [program.pid, *proc.children(program.pid)]
+    descriptors = sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in pids)
+    return Footprint(sum(map(proc.rss_bytes, pids)), descriptors - int(idle), len(pids))
 
 
 async def grown(program: Program, before: Footprint, seconds: float = 5.0) -> list[str]:
@@ -166,7 +183,7 @@ def wrongly_admitted(services: Iterable[Service]) -> list[str]:
 
 
 class Seen(Records[ServiceRequest]):
-    """The requests of a service, and which tokens they had from when on."""
+    """The requests of a service, and which ID tokens they had from when on."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -175,7 +192,7 @@ class Seen(Records[ServiceRequest]):
 
     def add(self, record: ServiceRequest) -> None:
         super().add(record)
-        if record.claims is not None:
+        if record.claims is not None and "exp" in record.claims:
             self.tokens.setdefault(float(record.claims["exp"]), time.time())  # noqa: TID251 (as tokens have it)
 
 

@@ -45,9 +45,6 @@ MONOTONIC_TOO: Final = "FAKETIME_DONT_FAKE_MONOTONIC"
 
 HOUR: Final = 3600.0
 
-ENDS_CALLS: Final = frozenset({"cut", "silence", "silence to an upload", "refused"})
-"""How calls end whose process ends."""
-
 
 class Clock:
     """The time of the emulated world, which a run moves; and of a program, by a file."""
@@ -287,15 +284,18 @@ KINDS: Final[Mapping[str, Kind]] = {
     "signals": Kind(signals),
     "stopped for a moment": Kind(stop_and_go),
     "configuration spoilt": Kind(spoil_the_configuration, top={"watch": True}),
-    "workers killed": Kind(kill_a_worker, allowed=ENDS_CALLS, workers=(2,), counts=False),
+    "workers killed": Kind(
+        kill_a_worker, allowed=invariants.ENDS_CALLS, workers=(2,), counts=False
+    ),
     "no descriptors": Kind(
         no_descriptors,
-        allowed=ENDS_CALLS | {"error overloaded", "error token_unavailable"},
+        allowed=invariants.ENDS_CALLS | {"error overloaded", "error token_unavailable"},
         counts=False,
     ),
     "no memory": Kind(
         no_memory,
-        allowed=ENDS_CALLS | {f"error {each}" for each in invariants.REASONS | {"internal_error"}},
+        allowed=invariants.ENDS_CALLS
+        | {f"error {each}" for each in invariants.REASONS | {"internal_error"}},
         workers=(2,),
         counts=False,
     ),

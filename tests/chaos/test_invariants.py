@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
@@ -16,6 +18,7 @@ from proxy.emulator.service import ProtectedService
 from tests.chaos import invariants
 from tests.chaos.traffic import Traffic
 from tests.fakes import sessions
+from tests.fakes.child import Child
 from tests.fakes.lifelines import GET, OK, between, calling
 
 pytestmark = pytest.mark.skipif(
@@ -142,3 +145,29 @@ async def test_what_came_before_a_cut_is_compared_unless_it_is_an_error(
 
     assert dict(traffic.outcomes) == {"cut": 1}
     assert len(traffic.problems) == problems
+
+
+class Starving(Child):
+    """A process that, as it says, waited for processors for so long when it is asked in turn."""
+
+    waited: Iterator[float] = iter(())
+
+    def _starved(self) -> float:
+        return next(self.waited)
+
+
+async def test_a_process_is_waited_for_as_long_again_as_it_had_no_processor() -> None:
+    child = Starving([sys.executable, "-c", "input()"], env={})
+    await child.spawn()
+    try:
+        child.waited = iter([10.0, 10.2, 10.3, 10.304])
+        with pytest.raises(AssertionError, match="did not say so in time"):
+            await child.line(lambda _: False, seconds=0.1)
+
+        assert list(child.waited) == []
+        child.waited = iter([10.0, 10.004, 20.0])
+        with pytest.raises(AssertionError, match="did not say so in time"):
+            await child.line(lambda _: False, seconds=0.1)
+        assert list(child.waited) == [20.0]
+    finally:
+        await child.kill()

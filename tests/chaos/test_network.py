@@ -1,4 +1,4 @@
-"""All parties around the proxy in trouble at once; see `network` for who they are.
+"""All parties around the proxy in trouble at once: see `network` for who they are, and `runs`.
 
 `make chaos SEEDS=100` runs many seeds, `AUTH_PROXY_TEST_SEED` repeats one here.
 """
@@ -10,7 +10,7 @@ import random
 
 import pytest
 
-from tests.chaos import names, network
+from tests.chaos import names, runs
 
 COMPILED = os.environ.get("TESTED_BUILD") == "compiled"
 SECONDS = float(os.environ.get("AUTH_PROXY_TEST_SECONDS", "4"))
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.timeout(150 + 4 * SECONDS)
 @pytest.mark.parametrize("seed", [*FIXED, pytest.param(ANY, id="random")])
 async def test_whatever_happens_on_the_way_these_hold(seed: int) -> None:
     print(f"AUTH_PROXY_TEST_SEED={seed}; name server: {names.WHY_NOT or 'asked'}")
-    outcome = await network.run(seed, SECONDS)
+    outcome = await runs.run(seed, SECONDS)
 
     assert outcome.breaches == []
     assert outcome.calls["control: good"] > SECONDS

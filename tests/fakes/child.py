@@ -7,11 +7,14 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from tests.fakes import leaks, proc
+
+T = TypeVar("T")
 
 # A loaded two-core machine starts an interpreter within a second or two.
 START_SECONDS = 20.0
@@ -127,15 +130,19 @@ class Child:
     async def line(self, wanted: Callable[[str], bool], seconds: float = START_SECONDS) -> str:
         """Return the first line that is `wanted`, earlier ones included.
 
-        Fails with the whole output if the process ends or `seconds` pass before it comes.
+        Fails with the whole output if the process ends or `seconds` pass before it comes, in
+        which a processor was to be had.
         """
         try:
-            async with asyncio.timeout(seconds), self._news:
-                while (found := next(filter(wanted, self.lines), None)) is None:
-                    assert not self._at_end, f"{self.name} ended early:\n{self.output}"
-                    await self._news.wait()
+            return await self._within(seconds, lambda: self._wanted(wanted))
         except TimeoutError:
             raise AssertionError(f"{self.name} did not say so in time:\n{self.output}") from None
+
+    async def _wanted(self, wanted: Callable[[str], bool]) -> str:
+        async with self._news:
+            while (found := next(filter(wanted, self.lines), None)) is None:
+                assert not self._at_end, f"{self.name} ended early:\n{self.output}"
+                await self._news.wait()
         return found
 
     def signal(self, number: signal.Signals) -> None:
@@ -148,13 +155,40 @@ class Child:
     async def exit_code(self, seconds: float = STOP_SECONDS) -> int:
         """Wait for the end and return the exit code, negative for a signal."""
         try:
-            async with asyncio.timeout(seconds):
-                code = await self._started.wait()
-                if self._reading is not None:
-                    await self._reading
+            return await self._within(seconds, self._end)
         except TimeoutError:
             raise AssertionError(f"{self.name} did not end:\n{self.output}") from None
+
+    async def _end(self) -> int:
+        code = await self._started.wait()
+        if self._reading is not None:
+            await asyncio.shield(self._reading)
         return code
+
+    async def _within(self, seconds: float, wait: Callable[[], Awaitable[T]]) -> T:
+        """Wait for so long, and for as long again as other processes had the processors.
+
+        A start takes half a second of a processor: at a low priority beside ten busy processes
+        that is half a minute.  Raises TimeoutError.
+        """
+        starved, left = self._starved(), seconds
+        while True:
+            try:
+                async with asyncio.timeout(left):
+                    return await wait()
+            except TimeoutError:
+                before, starved = starved, self._starved()
+                left = starved - before
+                if left < seconds / 20:
+                    raise
+
+    def _starved(self) -> float:
+        """Return how long it, and its children, were ready to run and others ran instead."""
+        found = 0.0
+        with contextlib.suppress(OSError, AssertionError):
+            for pid in (self.pid, *proc.children(self.pid)):
+                found += proc.waited_seconds(pid)
+        return found
 
     async def kill(self) -> None:
         """End the process if it still runs, at once and without a verdict."""
