@@ -46,7 +46,8 @@ class Threads:
     """Runs blocking calls off the event loop, a few at a time.
 
     Not `asyncio.to_thread`: the interpreter waits at its exit for the threads of an executor, so
-    that one stuck call would delay the end of the process; daemon threads just end with it.
+    that one stuck call would delay the end of the process (an exporter whose collector does not
+    answer can take minutes); daemon threads just end with it.
     """
 
     def __init__(self, most: int = THREADS) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from importlib.util import find_spec
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from proxy.clock import Clock
 from proxy.ops.lifecycle import Reload
 from proxy.ops.numbers import Numbers
-from proxy.tasks import import_alone
+from proxy.tasks import Threads, import_alone
 
 if TYPE_CHECKING:
     from proxy.ops.otel_metrics import Sender
@@ -68,6 +67,7 @@ class MetricExport:
         self._wall = wall
         self._reading = reading
         self._started_at = wall()
+        self._threads = Threads()
         self._ending = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._failing = False
@@ -96,7 +96,9 @@ class MetricExport:
 
     async def _run(self) -> None:
         try:
-            sender = await asyncio.to_thread(_sender, self._environ, self._started_at)
+            sender = await self._threads.run(
+                "open exporters", lambda: _sender(self._environ, self._started_at)
+            )
         except Exception as error:  # noqa: BLE001 (whatever a variable made the SDK raise)
             log.error("no metrics are exported: %s", error)  # noqa: TRY400 (the operator's affair)
             return
@@ -109,16 +111,17 @@ class MetricExport:
             # Asked before: what is counted while an export is under way is not in it.
             is_last = self._ending.is_set()
             await self._export(sender)
-        await in_thread(sender.close, "end the export of metrics")
+        await self._threads.run("end the export of metrics", sender.close)
 
     async def _export(self, sender: Sender) -> None:
         """Send what is counted now, and tell of a change."""
-        numbers, reload = await self._reading()
-        said: list[str] = []
-        await in_thread(
-            lambda: said.append(sender.send(numbers, reload, self._wall())), "export metrics"
-        )
-        why = said[0] if said else "a bug in the export"
+        try:
+            numbers, reload = await self._reading()
+            why = await self._threads.run(
+                "export metrics", lambda: sender.send(numbers, reload, self._wall())
+            )
+        except Exception as error:  # noqa: BLE001 (whatever it is, the next export may succeed)
+            why = repr(error)
         if why and not self._failing:
             log.warning("metrics cannot be exported: %s", why)
         elif self._failing and not why:
@@ -129,23 +132,3 @@ class MetricExport:
 def _sender(environ: Mapping[str, str], started_at: float) -> Sender:
     sender: Sender = import_alone("proxy.ops.otel_metrics").Sender(environ, started_at)
     return sender
-
-
-async def in_thread(work: Callable[[], object], name: str) -> None:
-    """Wait for `work` in a thread of this name that may be left behind.
-
-    The loop's own threads may not: the end of the loop waits for them, and an exporter whose
-    collector does not answer can take minutes.
-    """
-    loop = asyncio.get_running_loop()
-    done: asyncio.Event = asyncio.Event()
-
-    def run() -> None:
-        try:
-            work()
-        finally:
-            with suppress(RuntimeError):  # The loop is closed: nobody waits any more.
-                loop.call_soon_threadsafe(done.set)
-
-    threading.Thread(target=run, name=name, daemon=True).start()
-    await done.wait()

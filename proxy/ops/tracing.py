@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.clock import Clock
 from proxy.errors import ProxyError
-from proxy.ops.exporting import in_thread, is_disabled, is_installed
+from proxy.ops.exporting import is_disabled, is_installed
 from proxy.plane.exchange import Exchange
 from proxy.plane.plane import Plane
-from proxy.tasks import import_alone
+from proxy.tasks import Threads, import_alone
 
 if TYPE_CHECKING:
     from proxy.ops.otel import Recorder
@@ -60,6 +60,7 @@ class Tracing:
         self._wall = wall
         self._plane = plane
         self._recorder: Recorder | None = None
+        self._threads = Threads()
         self._early: deque[_Early] = deque(maxlen=EARLY)
         self._opening: asyncio.Task[None] | None = None
         self._stuck = False
@@ -112,7 +113,9 @@ class Tracing:
     async def _open(self) -> None:
         """Import OpenTelemetry and tell it what has ended meanwhile."""
         try:
-            self._recorder = await asyncio.to_thread(_recorder, self._environ)
+            self._recorder = await self._threads.run(
+                "open exporters", lambda: _recorder(self._environ)
+            )
         except Exception as error:  # noqa: BLE001 (whatever a variable made the SDK raise)
             self._plane.on_finished = None
             log.error("no spans are recorded: %s", error)  # noqa: TRY400 (the operator's affair)
@@ -127,7 +130,7 @@ class Tracing:
             async with asyncio.timeout(seconds):
                 await asyncio.shield(self._opening)
                 if (recorder := self._recorder) is not None:
-                    await in_thread(lambda: work(recorder), "export spans")
+                    await self._threads.run("export spans", lambda: work(recorder))
         except TimeoutError:
             return False
         return True

@@ -7,121 +7,26 @@ import os
 import re
 import signal
 import time
-from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
-from aiohttp import web
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
-    ExportMetricsServiceRequest,
-    ExportMetricsServiceResponse,
-)
-from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, Metric
+from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
 
+from proxy.clock import Clocks
 from proxy.emulator.service import ProtectedService
+from proxy.ops.exporting import MetricExport
+from proxy.ops.lifecycle import Reload
+from proxy.ops.numbers import Numbers
+from proxy.plane.stats import Stats
 from tests.fakes import sessions
-from tests.fakes.program import A_TOKEN, Program
+from tests.fakes.collector import PATIENCE, Collector
+from tests.fakes.program import Program
 from tests.fakes.proxies import Proxies
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("TESTED_BUILD") == "compiled", reason="nothing that exports is compiled"
 )
 
-PATIENCE = 10.0
 NEVER = "3600000"
-
-
-class Collector:
-    """Receives metrics over OTLP/HTTP; fails the test where it is sent what it cannot read."""
-
-    def __init__(self) -> None:
-        self.exports: list[dict[str, Metric]] = []
-        """What came, by the metrics' names."""
-        self.resources: list[dict[str, str]] = []
-        self.keys: set[str] = set()
-        self.status = 200
-        self.held = False
-        self.asked = 0
-        self.failures: list[Exception] = []
-        self._news = asyncio.Event()
-        self._runner: web.AppRunner | None = None
-
-    @property
-    def url(self) -> str:
-        assert self._runner is not None
-        return f"http://127.0.0.1:{self._runner.addresses[0][1]}"
-
-    def environ(self, interval: str = "50", **more: str) -> dict[str, str]:
-        """Return the variables that send metrics here, every so many milliseconds."""
-        return {
-            "OTEL_METRICS_EXPORTER": "otlp",
-            "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": f"{self.url}/v1/metrics",
-            "OTEL_METRIC_EXPORT_INTERVAL": interval,
-            **more,
-        }
-
-    async def until(self, done: Any) -> None:
-        """Wait for exports until `done` holds."""
-        async with asyncio.timeout(PATIENCE):
-            while not done():
-                self._news.clear()
-                await self._news.wait()
-
-    async def start(self) -> None:
-        app = web.Application()
-        app.router.add_post("/v1/metrics", self._receive)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-
-    async def stop(self) -> None:
-        assert self._runner is not None
-        await self._runner.cleanup()
-
-    async def _receive(self, request: web.Request) -> web.Response:
-        self.asked += 1
-        body = await request.read()
-        if self.held:
-            self._news.set()
-            await asyncio.Event().wait()
-        try:
-            if self.status == 200:
-                self._take(body)
-        except Exception as error:
-            self.failures.append(error)
-            raise
-        finally:
-            self._news.set()
-        self.keys.add(request.headers.get("x-api-key", ""))
-        answer = ExportMetricsServiceResponse().SerializeToString()
-        return web.Response(status=self.status, body=answer, content_type="application/x-protobuf")
-
-    def _take(self, body: bytes) -> None:
-        assert not A_TOKEN.search(body.decode("latin-1"))
-        (resource,) = ExportMetricsServiceRequest.FromString(body).resource_metrics
-        named = {pair.key: pair.value.string_value for pair in resource.resource.attributes}
-        self.resources.append(named)
-        (scope,) = resource.scope_metrics
-        assert scope.scope.name == "cloud-run-auth-proxy"
-        self.exports.append({metric.name: metric for metric in scope.metrics})
-
-    def requests(self) -> float:
-        """Return how many requests the last export counts."""
-        return counted(self.exports[-1].get("auth_proxy_requests")) if self.exports else 0
-
-
-def counted(metric: Metric | None) -> float:
-    points = [] if metric is None else metric.sum.data_points
-    return float(sum(point.as_double or point.as_int for point in points))
-
-
-@pytest.fixture
-async def collector() -> AsyncIterator[Collector]:
-    collector = Collector()
-    await collector.start()
-    yield collector
-    await collector.stop()
-    assert collector.failures == []
 
 
 async def call(proxy: Program, times: int = 1) -> None:
@@ -137,7 +42,7 @@ async def test_the_same_metrics_are_exported_that_a_scrape_shows(
 ) -> None:
     before = time.time_ns()
     proxy = await proxies.to(
-        service, env=collector.environ(OTEL_EXPORTER_OTLP_METRICS_HEADERS="x-api-key=k")
+        service, env=collector.of_metrics(OTEL_EXPORTER_OTLP_METRICS_HEADERS="x-api-key=k")
     )
     await call(proxy, 3)
     await collector.until(lambda: collector.requests() == 3)
@@ -170,13 +75,13 @@ async def test_the_same_metrics_are_exported_that_a_scrape_shows(
     resource = collector.resources[-1]
     assert resource["service.name"] == "cloud-run-auth-proxy"
     assert resource["service.instance.id"]
-    assert collector.keys == {"k"}
+    assert set(collector.keys) == {"k"}
 
 
 async def test_what_was_counted_last_is_exported_at_the_end(
     collector: Collector, proxies: Proxies, service: ProtectedService
 ) -> None:
-    env = collector.environ(NEVER, OTEL_SERVICE_NAME="shop")
+    env = collector.of_metrics(NEVER, OTEL_SERVICE_NAME="shop")
     proxy = await proxies.to(service, env=env, workers=2)
     await call(proxy, 5)
     assert collector.exports == []
@@ -187,11 +92,59 @@ async def test_what_was_counted_last_is_exported_at_the_end(
     assert collector.resources[0]["service.name"] == "shop"
 
 
+async def test_what_is_counted_while_an_export_is_under_way_is_in_the_last_one(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this process: from outside nobody sees when the end has come."""
+    stats = Stats()
+
+    async def reading() -> tuple[Numbers, Reload]:
+        return Numbers(stats=stats), Reload(succeeded_at=0.0)
+
+    for name, value in collector.of_metrics("1").items():
+        monkeypatch.setenv(name, value)
+    export = MetricExport(os.environ, Clocks().wall, reading)
+    collector.hold()
+    export.start()
+    await collector.until(lambda: collector.exports)
+    stats.route("a").requests["h1", 200] = 3
+
+    closing = asyncio.ensure_future(export.close())
+    await asyncio.sleep(0)
+    collector.release()
+    await closing
+
+    assert collector.requests() == 3
+
+
+async def test_numbers_that_cannot_be_had_once_end_no_exports(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers: list[Exception | Stats] = [ChildProcessError("a worker has gone"), Stats()]
+
+    async def reading() -> tuple[Numbers, Reload]:
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return Numbers(stats=answer), Reload(succeeded_at=0.0)
+
+    for name, value in collector.of_metrics("1").items():
+        monkeypatch.setenv(name, value)
+    export = MetricExport(os.environ, Clocks().wall, reading)
+    export.start()
+    await collector.until(lambda: collector.exports)
+    await export.close()
+
+    assert [r.getMessage() for r in caplog.records if r.name == "proxy.ops.exporting"][:1] == [
+        "metrics cannot be exported: ChildProcessError('a worker has gone')"
+    ]
+
+
 async def test_a_collector_that_fails_is_told_of_once_and_when_it_is_back(
     collector: Collector, proxies: Proxies, service: ProtectedService
 ) -> None:
     collector.status = 400
-    proxy = await proxies.to(service, env=collector.environ("20"))
+    proxy = await proxies.to(service, env=collector.of_metrics("20"))
     await collector.until(lambda: collector.asked >= 5)
     await call(proxy)
     collector.status = 200
@@ -206,8 +159,8 @@ async def test_a_collector_that_fails_is_told_of_once_and_when_it_is_back(
 async def test_a_collector_that_is_silent_holds_up_neither_calls_nor_for_long_the_end(
     collector: Collector, proxies: Proxies, service: ProtectedService
 ) -> None:
-    collector.held = True
-    proxy = await proxies.to(service, env=collector.environ("20"))
+    collector.hold()
+    proxy = await proxies.to(service, env=collector.of_metrics("20"))
     await collector.until(lambda: collector.asked >= 1)
     await call(proxy)
     proxy.signal(signal.SIGTERM)
@@ -220,7 +173,7 @@ async def test_nothing_goes_through_the_proxy_that_programs_here_are_told_of(
 ) -> None:
     """HTTP_PROXY may lead to this very proxy."""
     nowhere = "http://127.0.0.1:1"
-    env = collector.environ(HTTP_PROXY=nowhere, http_proxy=nowhere, NO_PROXY="")
+    env = collector.of_metrics(HTTP_PROXY=nowhere, http_proxy=nowhere, NO_PROXY="")
     await proxies.to(service, env=env)
 
     await collector.until(lambda: collector.exports)
@@ -230,7 +183,7 @@ async def test_nothing_goes_through_the_proxy_that_programs_here_are_told_of(
 async def test_nothing_is_exported_unless_it_is_asked_for(
     collector: Collector, proxies: Proxies, service: ProtectedService, asked: str
 ) -> None:
-    env = collector.environ("20", OTEL_METRICS_EXPORTER=asked)
+    env = collector.of_metrics("20", OTEL_METRICS_EXPORTER=asked)
     proxy = await proxies.to(service, env=env)
     await call(proxy)
     await proxy.stop()
@@ -241,7 +194,7 @@ async def test_nothing_is_exported_unless_it_is_asked_for(
 async def test_an_exporter_that_is_not_installed_is_told(
     collector: Collector, proxies: Proxies, service: ProtectedService
 ) -> None:
-    proxy = await proxies.to(service, env=collector.environ(OTEL_METRICS_EXPORTER="kafka"))
+    proxy = await proxies.to(service, env=collector.of_metrics(OTEL_METRICS_EXPORTER="kafka"))
     line = await proxy.record(logger="proxy.ops.exporting")
 
     assert (line["severity"], line["message"]) == (

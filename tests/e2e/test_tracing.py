@@ -10,114 +10,18 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
-    ExportTraceServiceRequest,
-    ExportTraceServiceResponse,
-)
-from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from proxy.emulator.faults import Answer
 from proxy.emulator.metadata import MetadataServer
 from proxy.emulator.service import ProtectedService
 from tests.fakes import sessions
-from tests.fakes.program import A_TOKEN
+from tests.fakes.collector import Collector, values_of
 from tests.fakes.proxies import Proxies
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 SPAN = "00f067aa0ba902b7"
 TRACEPARENT = f"00-{TRACE}-{SPAN}-01"
-
-PATIENCE = 10.0
-
-
-def values_of(pairs: Any) -> dict[str, Any]:
-    """Return attributes as plain values."""
-
-    def value(pair: KeyValue) -> Any:
-        return getattr(pair.value, str(pair.value.WhichOneof("value")))
-
-    return {pair.key: value(pair) for pair in pairs}
-
-
-class Collector:
-    """Receives spans over OTLP/HTTP; fails the test where it is sent what it cannot read."""
-
-    def __init__(self) -> None:
-        self.spans: list[Span] = []
-        self.resources: list[dict[str, Any]] = []
-        self.headers: list[str] = []
-        self.held = False
-        """Whether it leaves exporters without an answer."""
-        self.failures: list[Exception] = []
-        self._news = asyncio.Event()
-        self._runner: web.AppRunner | None = None
-
-    @property
-    def url(self) -> str:
-        assert self._runner is not None
-        return f"http://127.0.0.1:{self._runner.addresses[0][1]}"
-
-    def environ(self, **more: str) -> dict[str, str]:
-        """Return the variables that send spans here at once."""
-        return {
-            "OTEL_EXPORTER_OTLP_ENDPOINT": self.url,
-            "OTEL_BSP_SCHEDULE_DELAY": "20",
-            **more,
-        }
-
-    async def span(self, count: int = 1) -> Span:
-        """Wait until `count` spans have come; return the last."""
-        async with asyncio.timeout(PATIENCE):
-            while len(self.spans) < count:
-                self._news.clear()
-                await self._news.wait()
-        assert len(self.spans) == count
-        return self.spans[-1]
-
-    async def start(self) -> None:
-        app = web.Application()
-        app.router.add_post("/v1/traces", self._receive)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-
-    async def stop(self) -> None:
-        assert self._runner is not None
-        await self._runner.cleanup()
-
-    async def _receive(self, request: web.Request) -> web.Response:
-        try:
-            # aiohttp has undone the compression.
-            body = await request.read()
-            self._take(body, request)
-        except Exception as error:
-            self.failures.append(error)
-            raise
-        if self.held:
-            await asyncio.Event().wait()
-        answer = ExportTraceServiceResponse().SerializeToString()
-        return web.Response(body=answer, content_type="application/x-protobuf")
-
-    def _take(self, body: bytes, request: web.Request) -> None:
-        assert request.content_type == "application/x-protobuf"
-        assert not A_TOKEN.search(body.decode("latin-1"))
-        self.headers.append(request.headers.get("x-api-key", ""))
-        for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
-            self.resources.append(values_of(resource.resource.attributes))
-            for scope in resource.scope_spans:
-                assert scope.scope.name == "cloud-run-auth-proxy"
-                self.spans.extend(scope.spans)
-        self._news.set()
-
-
-@pytest.fixture
-async def collector() -> AsyncIterator[Collector]:
-    collector = Collector()
-    await collector.start()
-    yield collector
-    await collector.stop()
-    assert collector.failures == []
 
 
 async def call(url: str, **headers: str) -> int:
@@ -131,7 +35,7 @@ async def call(url: str, **headers: str) -> int:
 async def test_a_call_is_one_span_below_the_callers(
     collector: Collector, proxies: Proxies, service: ProtectedService
 ) -> None:
-    proxy = await proxies.to(service, env=collector.environ())
+    proxy = await proxies.to(service, env=collector.of_spans())
 
     await call(f"{proxy.url}/a/b?secret=1", traceparent=TRACEPARENT, tracestate="x=1")
 
@@ -155,7 +59,7 @@ async def test_a_call_is_one_span_below_the_callers(
 async def test_trace_headers_pass_untouched(
     collector: Collector, proxies: Proxies, service: ProtectedService
 ) -> None:
-    proxy = await proxies.to(service, env=collector.environ())
+    proxy = await proxies.to(service, env=collector.of_spans())
     cloud = f"{TRACE}/1;o=1"
 
     await call(proxy.url, traceparent=TRACEPARENT, tracestate="x=1", x_cloud_trace_context=cloud)
@@ -169,7 +73,7 @@ async def test_trace_headers_pass_untouched(
 async def test_a_call_without_a_trace_begins_one_and_the_service_hears_nothing_of_it(
     collector: Collector, proxies: Proxies, service: ProtectedService
 ) -> None:
-    proxy = await proxies.to(service, env=collector.environ())
+    proxy = await proxies.to(service, env=collector.of_spans())
 
     await call(proxy.url)
 
@@ -183,7 +87,7 @@ async def test_a_failure_of_the_proxys_own_is_named_by_its_reason(
 ) -> None:
     metadata.inject(Answer(status=500), times=math.inf)
     route = {"timeouts": {"connect": "300ms"}}
-    proxy = await proxies.to(service, route=route, env=collector.environ())
+    proxy = await proxies.to(service, route=route, env=collector.of_spans())
 
     assert await call(proxy.url) == 503
 
@@ -205,7 +109,7 @@ async def test_a_request_that_was_sent_again_says_so(
 
     route = {"retries": {"attempts": 3, "backoff": "1ms", "budget": "100%"}}
     async with serving(recover) as address, ProtectedService(metadata.keys, app=address) as front:
-        proxy = await proxies.to(front, route=route, env=collector.environ())
+        proxy = await proxies.to(front, route=route, env=collector.of_spans())
         assert await call(proxy.url) == 200
 
         attributes = values_of((await collector.span()).attributes)
@@ -218,7 +122,7 @@ async def test_a_request_that_was_sent_again_says_so(
 async def test_what_the_variables_say_is_followed(
     collector: Collector, proxies: Proxies, service: ProtectedService
 ) -> None:
-    env = collector.environ(
+    env = collector.of_spans(
         OTEL_SERVICE_NAME="orders-proxy",
         OTEL_RESOURCE_ATTRIBUTES="team=a",
         OTEL_EXPORTER_OTLP_HEADERS="x-api-key=k",
@@ -229,7 +133,7 @@ async def test_what_the_variables_say_is_followed(
     await call(proxy.url)
     await collector.span()
 
-    assert collector.headers == ["k"]
+    assert collector.keys == ["k"]
     assert collector.resources[0]["service.name"] == "orders-proxy"
     assert collector.resources[0]["team"] == "a"
 
@@ -237,7 +141,7 @@ async def test_what_the_variables_say_is_followed(
 async def test_a_sampler_decides_which_calls_are_spans(
     collector: Collector, proxies: Proxies, service: ProtectedService
 ) -> None:
-    env = collector.environ(OTEL_TRACES_SAMPLER="parentbased_always_off")
+    env = collector.of_spans(OTEL_TRACES_SAMPLER="parentbased_always_off")
     proxy = await proxies.to(service, env=env)
 
     await call(proxy.url)
@@ -250,7 +154,7 @@ async def test_what_is_left_is_exported_when_the_proxy_ends(
     collector: Collector, proxies: Proxies, service: ProtectedService
 ) -> None:
     # Long enough that nothing is exported before the end.
-    env = collector.environ(OTEL_BSP_SCHEDULE_DELAY="600000")
+    env = collector.of_spans(OTEL_BSP_SCHEDULE_DELAY="600000")
     proxy = await proxies.to(service, env=env)
     for _ in range(3):
         await call(proxy.url)
@@ -263,7 +167,7 @@ async def test_what_is_left_is_exported_when_the_proxy_ends(
 async def test_an_exchange_that_is_cut_at_the_end_of_the_drain_is_exported_too(
     collector: Collector, proxies: Proxies, service: ProtectedService
 ) -> None:
-    env = collector.environ(OTEL_BSP_SCHEDULE_DELAY="600000")
+    env = collector.of_spans(OTEL_BSP_SCHEDULE_DELAY="600000")
     proxy = await proxies.to(service, env=env, drain="200ms")
     stream = f"{proxy.url}/stream?lines=1000"
     async with sessions.session() as session, session.get(stream) as response:
@@ -277,7 +181,7 @@ async def test_an_exchange_that_is_cut_at_the_end_of_the_drain_is_exported_too(
 async def test_every_worker_exports_its_own(
     collector: Collector, proxies: Proxies, service: ProtectedService
 ) -> None:
-    env = collector.environ(OTEL_BSP_SCHEDULE_DELAY="600000")
+    env = collector.of_spans(OTEL_BSP_SCHEDULE_DELAY="600000")
     proxy = await proxies.to(service, env=env, workers=2)
     for _ in range(8):
         await call(proxy.url)
@@ -291,8 +195,8 @@ async def test_every_worker_exports_its_own(
 async def test_a_collector_that_does_not_answer_delays_the_end_a_little(
     collector: Collector, proxies: Proxies, service: ProtectedService, drain: str
 ) -> None:
-    collector.held = True
-    proxy = await proxies.to(service, env=collector.environ(), drain=drain)
+    collector.hold()
+    proxy = await proxies.to(service, env=collector.of_spans(), drain=drain)
     assert await call(proxy.url) == 200
     await collector.span()
     begun = asyncio.get_running_loop().time()
@@ -337,7 +241,7 @@ async def test_a_tunnel_is_one_span_when_it_ends(
         return socket
 
     async with serving(echo) as address, ProtectedService(metadata.keys, app=address) as service:
-        proxy = await proxies.to(service, env=collector.environ())
+        proxy = await proxies.to(service, env=collector.of_spans())
         async with sessions.session() as session, session.ws_connect(proxy.url) as socket:
             await socket.send_str("x")
             assert (await socket.receive_str()) == "x"
