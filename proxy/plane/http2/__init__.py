@@ -6,6 +6,7 @@
     frames                     frames as bytes
     huffman, table             what HPACK's two directions stand on (RFC 7541)
     decoder, encoder           header blocks, with a memory
+    block                      header blocks that are not taken at once
     fields                     header fields, each judged once
     tolls, budget              what frames cost their sender
     connection                 one end without sockets: segments in, events and frames out

@@ -17,6 +17,7 @@ from abc import ABC, abstractmethod
 from typing import Final, Generic, TypeVar
 
 from proxy.plane.http2 import frames
+from proxy.plane.http2.block import Block
 from proxy.plane.http2.decoder import CompressionError, Decoder, DecompressionBomb
 from proxy.plane.http2.encoder import NOTHING, Encoder
 from proxy.plane.http2.fields import Fields, is_informational
@@ -34,6 +35,9 @@ from proxy.plane.http2.frames import (
     SETTINGS,
     WEIGHTED,
     WINDOW_UPDATE,
+    check_priority,
+    need_connection,
+    need_stream,
     without_padding,
     word_of,
 )
@@ -60,13 +64,6 @@ what streams may hold is bounded by their own windows.
 _FRAME_WORK: Final = 15.0
 
 _ANY_FRAME: Final = -1
-
-# Frames that one header block may take: 16 KiB each, that is far beyond any limit.
-_LONGEST_BLOCK: Final = 64
-
-# A block may be this many times as long as what it may decode to: one that is merely too large
-# is decoded, so that its stream gets an answer and the others go on.
-_BLOCK_SHARE: Final = 4
 
 # Settings in one frame: six are defined; more than this is a way to keep us busy.
 _MOST_SETTINGS: Final = 64
@@ -130,9 +127,9 @@ class Connection(ABC, Generic[S]):
     """One end of a connection; see the module."""
 
     __slots__ = (
-        "_at", "_block", "_block_bytes", "_block_ended", "_block_stream", "_client", "_forgotten",
-        "_older_past", "_only", "_out", "_past", "_segment", "_window_in", "decoder", "encoder",
-        "highest", "initial_window", "is_closed", "streams", "tolls", "window_out", "work",
+        "_at", "_block", "_client", "_forgotten", "_older_past", "_only", "_out", "_past",
+        "_segment", "_window_in", "decoder", "encoder", "highest", "initial_window", "is_closed",
+        "streams", "tolls", "window_out", "work",
     )  # fmt: skip
 
     def __init__(self, head_limit: int, tolls: Tolls, *, client: bool) -> None:
@@ -160,10 +157,8 @@ class Connection(ABC, Generic[S]):
         """How much of the segment was taken."""
         self._only = SETTINGS
         """The only kind of frame that may come next: the first one, and within a block."""
-        self._block: list[bytes] = []
-        self._block_bytes = 0
-        self._block_stream = 0
-        self._block_ended = False
+        self._block: Block | None = None
+        """The header block of which some frames have come."""
         self._past: dict[int, bool] = {}
         """Streams that have ended, and whether it was by our reset."""
         self._older_past: dict[int, bool] = {}
@@ -226,7 +221,7 @@ class Connection(ABC, Generic[S]):
     @property
     def in_head(self) -> bool:
         """Whether a part of a header block has come, and the rest has not."""
-        if self._block_stream:
+        if self._block is not None:
             return True
         waits = self.waiting
         return waits > 0 and (waits < 4 or self._segment[self._at + 3] == HEADERS)  # noqa: PLR2004 (where the kind stands)
@@ -345,7 +340,7 @@ class Connection(ABC, Generic[S]):
             if flags & ACK:
                 raise ConnectionFault(Code.PROTOCOL_ERROR, "The first frame is no settings.")
             self._only = _ANY_FRAME
-        elif stream != self._block_stream:
+        elif self._block is not None and stream != self._block.stream:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "A block goes on in another stream.")
 
     def _take_data(self, flags: int, number: int, payload: bytes) -> None:
@@ -381,7 +376,7 @@ class Connection(ABC, Generic[S]):
             stream.take_data(payload, ended=ended)
 
     def _take_headers(self, flags: int, stream: int, payload: bytes) -> None:
-        _need_stream(stream)
+        need_stream(stream)
         if flags & PADDED:
             payload = without_padding(payload)
         if flags & WEIGHTED:
@@ -395,29 +390,17 @@ class Connection(ABC, Generic[S]):
             return
         # RFC 9113, 6.2 and 6.10: nothing else may come before the block is whole, on any stream.
         self._only = CONTINUATION
-        self._block = []
-        self._block_bytes = 0
-        self._block_stream = stream
-        self._block_ended = ended
-        self._add_to_block(payload)
+        self._block = Block(stream, self.decoder.limit, ended=ended)
+        self._block.add(payload)
 
     def _take_continuation(self, flags: int, payload: bytes) -> None:
-        if not self._block_stream:
+        block = self._block
+        if block is None:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "CONTINUATION without a block.")
-        self._add_to_block(payload)
+        block.add(payload)
         if flags & END_HEADERS:
-            stream, self._block_stream, self._only = self._block_stream, 0, _ANY_FRAME
-            block, self._block = b"".join(self._block), []
-            self._take_block(stream, block, ended=self._block_ended)
-
-    def _add_to_block(self, payload: bytes) -> None:
-        # Nothing answers a block before it is whole, so one that never ends is bounded here, by
-        # bytes and, since frames may be empty, by frames (CVE-2024-27316).
-        self._block.append(payload)
-        self._block_bytes += len(payload)
-        too_long = self._block_bytes > self.decoder.limit * _BLOCK_SHARE
-        if too_long or len(self._block) > _LONGEST_BLOCK:
-            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "A header block does not end.")
+            self._block, self._only = None, _ANY_FRAME
+            self._take_block(block.stream, block.whole(), ended=block.ended)
 
     def _take_block(self, number: int, block: bytes, *, ended: bool) -> None:
         """Take a whole block; a stream that the peer may open begins with it.
@@ -490,7 +473,7 @@ class Connection(ABC, Generic[S]):
             raise ConnectionFault(Code.PROTOCOL_ERROR, "PUSH_PROMISE was not permitted.")
         else:
             if kind == frames.PRIORITY:
-                _check_priority(number, payload)
+                check_priority(number, payload)
             self.tolls.charge(TALK)  # RFC 9113, 5.3.2 and 5.5: deprecated or unknown, ignored.
 
     def _take_window_update(self, number: int, payload: bytes) -> None:
@@ -522,7 +505,7 @@ class Connection(ABC, Generic[S]):
             stream.take_window()
 
     def _take_ping(self, flags: int, number: int, payload: bytes) -> None:
-        _need_connection(number)
+        need_connection(number)
         if len(payload) != frames.PING_BYTES:
             raise ConnectionFault(Code.FRAME_SIZE_ERROR, "A PING has not 8 bytes.")
         if flags & ACK:
@@ -534,7 +517,7 @@ class Connection(ABC, Generic[S]):
 
     def _take_reset(self, number: int, payload: bytes) -> None:
         code = word_of(payload)
-        _need_stream(number)
+        need_stream(number)
         stream = self.streams.get(number)
         if stream is not None:
             stream.take_reset(code)
@@ -544,7 +527,7 @@ class Connection(ABC, Generic[S]):
             self.tolls.charge(TALK)
 
     def _take_goaway(self, number: int, payload: bytes) -> None:
-        _need_connection(number)
+        need_connection(number)
         # What follows the two numbers is text for people, and nobody's to read.
         if len(payload) < 8:  # noqa: PLR2004 (RFC 9113, 6.8)
             raise ConnectionFault(Code.FRAME_SIZE_ERROR, "A GOAWAY has not 8 bytes.")
@@ -552,7 +535,7 @@ class Connection(ABC, Generic[S]):
         self._on_goaway(last & LAST_STREAM, code)
 
     def _take_settings(self, flags: int, number: int, payload: bytes) -> None:
-        _need_connection(number)
+        need_connection(number)
         # A window's first size is changed for each stream that is open.
         self.tolls.charge(TALK + len(self.streams))
         if flags & ACK:
@@ -629,20 +612,3 @@ class Connection(ABC, Generic[S]):
     @abstractmethod
     def _on_goaway(self, last: int, code: int) -> None:
         """Open no more streams; those above `last` were not and will not be processed."""
-
-
-def _check_priority(stream: int, payload: bytes) -> None:
-    """Check the form of a PRIORITY, which is all that is left of it (RFC 9113, 6.3)."""
-    _need_stream(stream)
-    if len(payload) != frames.PRIORITY_BYTES:
-        raise ConnectionFault(Code.FRAME_SIZE_ERROR, "A PRIORITY has not 5 bytes.")
-
-
-def _need_stream(stream: int) -> None:
-    if stream == 0:
-        raise ConnectionFault(Code.PROTOCOL_ERROR, "A frame of a stream comes on stream 0.")
-
-
-def _need_connection(stream: int) -> None:
-    if stream:
-        raise ConnectionFault(Code.PROTOCOL_ERROR, "A frame of the connection comes on a stream.")

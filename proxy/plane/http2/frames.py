@@ -118,3 +118,22 @@ def word_of(payload: bytes) -> int:
         raise ConnectionFault(Code.FRAME_SIZE_ERROR, "A frame has not the size of its kind.")
     word: int = read_word(payload)[0]
     return word
+
+
+def check_priority(stream: int, payload: bytes) -> None:
+    """Check the form of a PRIORITY, which is all that is left of it (RFC 9113, 6.3)."""
+    need_stream(stream)
+    if len(payload) != PRIORITY_BYTES:
+        raise ConnectionFault(Code.FRAME_SIZE_ERROR, "A PRIORITY has not 5 bytes.")
+
+
+def need_stream(stream: int) -> None:
+    """Insist on a stream where a frame is about one."""
+    if stream == 0:
+        raise ConnectionFault(Code.PROTOCOL_ERROR, "A frame of a stream comes on stream 0.")
+
+
+def need_connection(stream: int) -> None:
+    """Insist on no stream where a frame is about the connection."""
+    if stream:
+        raise ConnectionFault(Code.PROTOCOL_ERROR, "A frame of the connection comes on a stream.")
