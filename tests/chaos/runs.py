@@ -181,11 +181,17 @@ class _Run:
         self._program.signal(number)
         if number is signal.SIGTERM:
             await asyncio.sleep(DRAIN - 0.1)
-            # Nobody notices that it drains, unless all of it was idle for a moment, which ends it.
-            is_over = any('"cut":' in line for line in self._program.lines)
-            if not is_over and time.monotonic() < signalled + DRAIN:
-                self._look_back()
+            if time.monotonic() < signalled + DRAIN:
+                self._look_before_the_cut()
         return await self._program.exit_code(END_WITHIN)
+
+    def _look_before_the_cut(self) -> None:
+        """See that nobody noticed that it drains; all of it idle for a moment is the end, too."""
+        ends = [record["cut"] for record in self._program.records() if "cut" in record]
+        if any(ends):
+            self._outcome.breaches.append(f"{ends} exchanges were cut before the drain was over")
+        elif not ends:
+            self._look_back()
 
     def _look_back(self) -> None:
         seen = {name: Counter(each.outcomes) for name, each in self._callers.items()}
