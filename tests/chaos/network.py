@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -27,7 +28,7 @@ from tests.chaos.grpc_calls import GrpcCalls
 from tests.chaos.http2_peers import Http2Calls, Http2Service
 from tests.chaos.relay import Relay
 from tests.chaos.sources import Sources
-from tests.chaos.traffic import WELL_BEHAVED, Traffic
+from tests.chaos.traffic import TOKENLESS, WELL_BEHAVED, Traffic
 from tests.fakes import tls
 from tests.fakes.egress import ForwardProxy
 from tests.fakes.grpc_service import GrpcService
@@ -38,6 +39,8 @@ TIMEOUTS = {"connect": "3s", "response": "3s", "idle": "3s"}
 
 LASTING = (CONTROL, "grpc", "http2", "two-regions")
 """What is in the audiences whose tokens outlast a run."""
+
+EXPIRY = "auth_proxy_token_expiry_timestamp_seconds"
 
 STEADY: Mapping[str, int] = {**WELL_BEHAVED, "small upload": 10, "events": 4}
 STREAMS: Mapping[str, int] = {**STEADY, "leave early": 2, "leave an upload": 2}
@@ -192,6 +195,17 @@ class Network:
             found.append(f"{bad} uploads came whole and wrong")
         return found
 
+    def look_at_tokens(self, metrics: str) -> None:
+        """Note until when routes with access tokens have one, as the proxy says: nobody else can.
+
+        What it says counts from when it asked, which the issuer of a token does not know.
+        """
+        now = time.time()  # noqa: TID251 (as tokens have it)
+        for lane in self.lanes:
+            if lane.route.get("auth") == "access_token":
+                until = invariants.total(metrics, EXPIRY, f'route="{lane.name}"')
+                self.seen[lane.name].tokens.setdefault(until, now)
+
     def tokenless(self, lane: Lane, callers: Callers) -> list[str]:
         """Return the calls that failed for want of a token although there was one."""
         tokens = self.seen[lane.name].tokens if lane.name in self.seen else {}
@@ -242,6 +256,8 @@ class Network:
         if not name.startswith(CONTROL):
             # Others wait for a service that a busy machine has made slow.
             shared["timeouts"] = TIMEOUTS
+        if any(word in route.get("audience", "") for word in LASTING):
+            more["never"] = (*more.get("never", invariants.UNANSWERED), *TOKENLESS)
         if "host" not in route:
             shared |= {"path": f"/{name}", "strip_path": True}
         self.lanes.append(Lane(name, {**shared, **route}, **more))

@@ -158,6 +158,11 @@ class _Run:
         await self._recover()
         self._outcome.breaches += await invariants.grown(program, before)
 
+    @property
+    def _knows_tokens(self) -> bool:
+        """Whether one process has all tokens: each worker has its own, and nobody knows whose."""
+        return self._way.is_left_alone and self._way.workers == 1
+
     # --- what happens to the program
 
     async def _harm(self, seconds: float) -> None:
@@ -171,6 +176,8 @@ class _Run:
             if self._way.kills:
                 self._kill_a_worker()
             self._reload()
+            if self._knows_tokens:
+                self._network.look_at_tokens(await invariants.metrics(self._program))
 
     async def _end(self, number: signal.Signals) -> int:
         """Send the signal; return the exit code."""
@@ -250,8 +257,7 @@ class _Run:
         for lane in self._network.lanes:
             callers = self._callers[lane.name]
             self._breach(lane, invariants.miscounted(after, callers.outcomes, lane.name, before))
-            if self._way.workers == 1:
-                # Each worker has tokens of its own, and no caller knows who has served it.
+            if self._knows_tokens:
                 self._breach(lane, self._network.tokenless(lane, callers))
             if lane.is_control:
                 straight = self._callers[f"{lane.name} past the proxy"]

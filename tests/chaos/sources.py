@@ -3,9 +3,8 @@
 For each kind of credentials there is a lane whose tokens come that way (`make_lanes`), and relays
 stand before each of the services.  What those say, as long as all is calm, is right.
 
-By the seed, the tokens of a run are either good for two seconds, so that every call may be the one
-that needs another, or they are good beyond the run and always about to be refreshed: then no call
-may fail for want of one, whatever becomes of the refreshes.
+By the seed, the tokens of a run are used for two seconds, so that every call may be the one that
+needs another, or for six, in whose second half they are refreshed as well as that goes.
 """
 
 from __future__ import annotations
@@ -35,14 +34,12 @@ from proxy.emulator.metadata import MetadataServer
 from proxy.emulator.service import ProtectedService
 from tests.chaos import invariants, relay
 from tests.chaos.relay import Relay
-from tests.chaos.traffic import TOKENLESS
 
 SHORT: Final = invariants.USE_MARGIN + 2.0
 """Seconds that most tokens are good for."""
 
-REFRESHED: Final = 200.0
-"""The same where a token is due to be refreshed from the first moment on, 225 s before its end, and
-is used beyond the end of a run."""
+LONGER: Final = invariants.USE_MARGIN + 6.0
+"""The same of others: refreshed after three seconds, they are good for three more."""
 
 _ACCOUNT: Final = "orders@project.iam.gserviceaccount.com"
 _ALTERED: Final = ("another", "expired")
@@ -160,7 +157,7 @@ def _name(fault: Fault) -> str:
 
 def lifetime_of(seed: int) -> float:
     """Return how many seconds the tokens of the lanes here are good for, in the run of a seed."""
-    return random.Random(f"{seed}/lifetime").choice((SHORT, REFRESHED))  # noqa: S311 (repeatable)
+    return random.Random(f"{seed}/lifetime").choice((SHORT, LONGER))  # noqa: S311 (repeatable)
 
 
 class MoodyServices:
@@ -255,7 +252,6 @@ class Sources:
         self._world = world
         self._services = MoodyServices(seed, self.google)
         self._file = TokenFile(seed, world.folder / "token", keys, "https://token-file.example")
-        self._never = TOKENLESS if lifetime_of(seed) == REFRESHED else ()
         self._tasks: list[asyncio.Task[None]] = []
 
     def be(self, *, calm: bool) -> None:
@@ -347,6 +343,4 @@ class Sources:
         self._lane(name, service, {**route, "credentials": credentials})
 
     def _lane(self, name: str, service: ProtectedService, route: dict[str, Any]) -> None:
-        route = {"upstream": service.url, **route}
-        never = (*invariants.UNANSWERED, *self._never)
-        self._world.lane(name, route, callers=1, never=never)
+        self._world.lane(name, {"upstream": service.url, **route}, callers=1)
