@@ -43,6 +43,11 @@ Signal = Literal["traces", "metrics"]
 
 _OTLP: Final = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
 
+_NEEDS_GRPC: Final = (
+    "OTLP over gRPC needs one more package: pip install opentelemetry-exporter-otlp-proto-grpc, "
+    "or say OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf"
+)
+
 
 class Recorder:
     """Makes a span of each finished exchange and has it exported in the background."""
@@ -108,30 +113,45 @@ def exporter_named(name: str, signal: Signal, environ: Mapping[str, str]) -> Any
 
     Raises LookupError where there is none, or its protocol is unknown.
     """
-    wanted = name
-    if name == "otlp":
-        protocol = (
-            environ.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL")
-            or environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
-            or "http/protobuf"
-        )
-        if protocol not in _OTLP:
-            raise LookupError(f"the OTLP protocol {protocol!r} is not known")
-        wanted = _OTLP[protocol]
+    wanted = _otlp(signal, environ) if name == "otlp" else name
     found = list(entry_points(group=f"opentelemetry_{signal}_exporter", name=wanted))
     if not found:
-        raise LookupError(f"no package is installed that exports to {wanted!r}")
-    options = {"session": _session(environ)} if wanted == _OTLP["http/protobuf"] else {}
-    return found[0].load()(**options)
+        missing = f"no package is installed that exports to {wanted!r}"
+        raise LookupError(_NEEDS_GRPC if wanted == _OTLP["grpc"] else missing)
+    return found[0].load()(**_options(wanted, signal, environ))
+
+
+def _otlp(signal: Signal, environ: Mapping[str, str]) -> str:
+    """Return the exporter of the protocol that the variables say.  Raises LookupError."""
+    protocol = _said("PROTOCOL", signal, environ) or "http/protobuf"
+    if protocol not in _OTLP:
+        known = " or ".join(_OTLP)
+        raise LookupError(f"the OTLP protocol {protocol!r} is not known; write {known}")
+    return _OTLP[protocol]
+
+
+def _said(name: str, signal: Signal, environ: Mapping[str, str]) -> str:
+    """Return a variable of OTLP's: that of the signal, else that of all."""
+    own = environ.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_{name}")
+    return own or environ.get(f"OTEL_EXPORTER_OTLP_{name}", "")
+
+
+def _options(exporter: str, signal: Signal, environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return how an exporter finds its way: by itself both take HTTP_PROXY.
+
+    That may well lead the programs of this machine to this very proxy.  A collector without TLS is
+    reached directly; for others curl's rules hold, as for routes, and over gRPC gRPC's own.
+    """
+    if exporter == _OTLP["http/protobuf"]:
+        return {"session": _session(environ)}
+    endpoint = _said("ENDPOINT", signal, environ) or "http://localhost:4317"
+    if exporter == _OTLP["grpc"] and endpoint.startswith("http://"):
+        return {"channel_options": (("grpc.enable_http_proxy", 0),)}
+    return {}
 
 
 def _session(environ: Mapping[str, str]) -> requests.Session:
-    """Return what sends over HTTP: through the egress proxy of the environment, or directly.
-
-    By itself it would take HTTP_PROXY, which may well lead the programs of this machine to this
-    very proxy.  A collector on plain HTTP is reached directly; for others curl's rules hold, as for
-    routes.
-    """
+    """Return what sends over HTTP: through the egress proxy of the environment, or directly."""
     session = requests.Session()
     session.mount("https://", _Through(of_environment(environ)))
     session.mount("http://", _Through(Egress()))

@@ -74,7 +74,9 @@ class Sender:
         instance = {SERVICE_INSTANCE_ID: str(uuid4())}
         named = SERVICE_INSTANCE_ID in environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
         self._resource = Resource.create({**described(environ), **({} if named else instance)})
-        self._hearing = _Hearing({type(each).__module__ for each in self._exporters})
+        # An exporter over gRPC says it in the module of what it derives from.
+        classes = [of for each in self._exporters for of in type(each).__mro__]
+        self._hearing = _Hearing({of.__module__ for of in classes})
 
     def send(self, numbers: Numbers, reload: Reload, at: float) -> str:
         """Send what was counted at `at` (wall clock); return why it could not be, else nothing."""

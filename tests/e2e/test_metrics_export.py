@@ -18,7 +18,7 @@ from proxy.ops.lifecycle import Reload
 from proxy.ops.numbers import Numbers
 from proxy.plane.stats import Stats
 from tests.fakes import sessions
-from tests.fakes.collector import PATIENCE, Collector
+from tests.fakes.collector import NOWHERE, PATIENCE, Collector
 from tests.fakes.program import Program
 from tests.fakes.proxies import Proxies
 
@@ -120,7 +120,7 @@ async def test_what_is_counted_while_an_export_is_under_way_is_in_the_last_one(
 async def test_numbers_that_cannot_be_had_once_end_no_exports(
     collector: Collector, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    answers: list[Exception | Stats] = [ChildProcessError("a worker has gone"), Stats()]
+    answers: list[Exception | Stats] = [LookupError("no such route"), Stats()]
 
     async def reading() -> tuple[Numbers, Reload]:
         answer = answers.pop(0) if len(answers) > 1 else answers[0]
@@ -136,7 +136,7 @@ async def test_numbers_that_cannot_be_had_once_end_no_exports(
     await export.close()
 
     assert [r.getMessage() for r in caplog.records if r.name == "proxy.ops.exporting"][:1] == [
-        "metrics cannot be exported: ChildProcessError('a worker has gone')"
+        "metrics cannot be exported: LookupError('no such route')"
     ]
 
 
@@ -172,11 +172,38 @@ async def test_nothing_goes_through_the_proxy_that_programs_here_are_told_of(
     collector: Collector, proxies: Proxies, service: ProtectedService
 ) -> None:
     """HTTP_PROXY may lead to this very proxy."""
-    nowhere = "http://127.0.0.1:1"
-    env = collector.of_metrics(HTTP_PROXY=nowhere, http_proxy=nowhere, NO_PROXY="")
+    env = collector.of_metrics(HTTP_PROXY=NOWHERE, http_proxy=NOWHERE, NO_PROXY="")
     await proxies.to(service, env=env)
 
     await collector.until(lambda: collector.exports)
+
+
+async def test_over_grpc_the_same_arrives_directly_and_a_failure_is_told_of_once(
+    collector: Collector, proxies: Proxies, service: ProtectedService
+) -> None:
+    env = collector.of_metrics(
+        "20",
+        OTEL_EXPORTER_OTLP_PROTOCOL="grpc",
+        OTEL_EXPORTER_OTLP_METRICS_ENDPOINT=collector.grpc_url,
+        OTEL_EXPORTER_OTLP_HEADERS="x-api-key=k",
+        http_proxy=NOWHERE,
+        no_proxy="",
+    )
+    collector.status = 400
+    proxy = await proxies.to(service, env=env)
+    await collector.until(lambda: collector.asked >= 3)
+    await call(proxy, 2)
+    collector.status = 200
+    await collector.until(lambda: collector.requests() == 2)
+    await proxy.record(message="metrics are exported again")
+
+    assert set(collector.keys) == {"k"}
+    told = [r for r in proxy.records() if "xport" in r["message"]]
+    assert [(r["severity"], r["logger"]) for r in told] == [
+        ("WARNING", "proxy.ops.exporting"),
+        ("INFO", "proxy.ops.exporting"),
+    ]
+    assert "INVALID_ARGUMENT" in told[0]["message"]
 
 
 @pytest.mark.parametrize("asked", ["", "none", "prometheus"])

@@ -16,7 +16,7 @@ from proxy.emulator.faults import Answer
 from proxy.emulator.metadata import MetadataServer
 from proxy.emulator.service import ProtectedService
 from tests.fakes import sessions
-from tests.fakes.collector import Collector, values_of
+from tests.fakes.collector import NOWHERE, Collector, values_of
 from tests.fakes.proxies import Proxies
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -136,6 +136,22 @@ async def test_what_the_variables_say_is_followed(
     assert collector.keys == ["k"]
     assert collector.resources[0]["service.name"] == "orders-proxy"
     assert collector.resources[0]["team"] == "a"
+
+
+async def test_over_grpc_spans_arrive_directly(
+    collector: Collector, proxies: Proxies, service: ProtectedService
+) -> None:
+    env = collector.of_spans(
+        OTEL_EXPORTER_OTLP_PROTOCOL="grpc",
+        OTEL_EXPORTER_OTLP_ENDPOINT=collector.grpc_url,
+        http_proxy=NOWHERE,
+        no_proxy="",
+    )
+    proxy = await proxies.to(service, env=env)
+
+    await call(proxy.url)
+
+    assert (await collector.span()).name == "GET"
 
 
 async def test_a_sampler_decides_which_calls_are_spans(

@@ -30,6 +30,9 @@ SCOPE = "cloud-run-auth-proxy"
 TRACES = "opentelemetry.proto.collector.trace.v1.TraceService"
 METRICS = "opentelemetry.proto.collector.metrics.v1.MetricsService"
 
+NOWHERE = "http://127.0.0.1:1"
+"""Nothing listens there."""
+
 
 def values_of(pairs: Any) -> dict[str, Any]:
     """Return attributes as plain values."""
@@ -94,14 +97,6 @@ class Collector:
             "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": f"{self.url}/v1/metrics",
             "OTEL_METRIC_EXPORT_INTERVAL": interval,
             **more,
-        }
-
-    def over_grpc(self) -> dict[str, str]:
-        """Return the variables that send everything here over gRPC instead."""
-        return {
-            "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
-            "OTEL_EXPORTER_OTLP_ENDPOINT": self.grpc_url,
-            "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": self.grpc_url,
         }
 
     def hold(self) -> None:

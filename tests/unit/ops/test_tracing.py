@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -21,7 +22,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from proxy.clock import Clocks
 from proxy.config.model import Upstream
 from proxy.errors import DownstreamGone, ProxyError, TokenUnavailable, UpstreamReset
-from proxy.ops import tracing
+from proxy.ops import otel, tracing
 from proxy.ops.otel import Recorder
 from proxy.ops.spans import attributes_of, name_of, parent_of
 from proxy.ops.tracing import Tracing, is_asked_for
@@ -38,6 +39,7 @@ SPAN = "00f067aa0ba902b7"
 PARENT = f"\r\ntraceparent: 00-{TRACE}-{SPAN}-01".encode()
 CLOUD = f"\r\nX-Cloud-Trace-Context: {TRACE}/{int(SPAN, 16)};o=1".encode()
 
+TRACES_PROTOCOL = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"
 ASKED = {"OTEL_TRACES_EXPORTER": "otlp"}
 
 
@@ -322,13 +324,52 @@ def test_the_service_is_named_as_the_variables_say(
     ("environ", "says"),
     [
         ({"OTEL_TRACES_EXPORTER": "pigeon"}, "'pigeon'"),
-        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "smoke"}, "'smoke'"),
+        (
+            {"OTEL_EXPORTER_OTLP_PROTOCOL": "smoke"},
+            "'smoke' is not known; write http/protobuf or grpc",
+        ),
         ({"OTEL_TRACES_EXPORTER": "console,", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "''"),
     ],
 )
 def test_an_exporter_that_is_not_there_is_named(environ: dict[str, str], says: str) -> None:
     with pytest.raises(LookupError, match=says):
         Recorder(environ)
+
+
+@pytest.mark.parametrize("variable", ["OTEL_EXPORTER_OTLP_PROTOCOL", TRACES_PROTOCOL])
+def test_what_grpc_needs_is_named_where_it_is_missing(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(otel, "entry_points", lambda **_: ())
+
+    with pytest.raises(LookupError, match="pip install opentelemetry-exporter-otlp-proto-grpc"):
+        Recorder({variable: "grpc"})
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "direct"),
+    [
+        ("", True),
+        ("http://collector:4317", True),
+        ("https://collector:4317", False),
+        ("collector:4317", False),  # Which is TLS, unless a variable says otherwise.
+    ],
+)
+def test_over_grpc_a_collector_without_tls_is_reached_directly(
+    endpoint: str, direct: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, object] = {}
+
+    class Exporter(InMemorySpanExporter):
+        def __init__(self, **options: object) -> None:
+            super().__init__()
+            given.update(options)
+
+    found = SimpleNamespace(load=lambda: Exporter)
+    monkeypatch.setattr(otel, "entry_points", lambda **_: (found,))
+    Recorder({TRACES_PROTOCOL: "grpc", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": endpoint}).close()
+
+    assert given == ({"channel_options": (("grpc.enable_http_proxy", 0),)} if direct else {})
 
 
 # --- how they are recorded while the proxy runs
