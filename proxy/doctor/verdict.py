@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
-from proxy.config.addresses import is_address
+from proxy.config.addresses import is_address, is_loopback
 from proxy.config.model import Auth, IdentityHeader
 from proxy.config.resolve import default_audience
 from proxy.doctor import apis
@@ -86,11 +87,26 @@ def _advice(call: Call) -> Advice | None:
     if answer.by is By.IAP or _asks_for_login(call):
         return _iap(call)
     if answer.by is By.GOOGLE:
-        rule = _GOOGLE.get(answer.status)
-        return rule(call) if rule else _front_end(call)
+        advice = _GOOGLE.get(answer.status, _front_end)(call)
+        return _here(call, advice) if is_loopback(call.host) else advice
     if answer.status in _BY_SERVICE or answer.status >= _LOWEST_FAULT:
         return _service(call)
     return None
+
+
+def _here(call: Call, advice: Advice) -> Advice:
+    """Return the advice without commands for a service that Google knows: here is none."""
+    if not advice.command.startswith("gcloud run services "):
+        return advice
+    fix = _STAND_IN if audience_smell(call.route) is None else advice.fix
+    return replace(advice, fix=fix, command=call.logs)
+
+
+_STAND_IN = (
+    "Something on this machine stands in for Google's front end. The emulator prints which "
+    "audiences it admits; behind a tunnel, such as `gcloud run services proxy`, the service there "
+    "is what refuses. This makes the same call:"
+)
 
 
 # By the service
@@ -287,7 +303,7 @@ def _custom_domain(call: Call) -> Advice | None:
     upstream, audience = call.route.first.upstream, call.route.first.audience
     if upstream is None or audience != default_audience(upstream) or call.is_cloud_run:
         return None
-    if is_address(upstream.host):
+    if is_address(upstream.host) or is_loopback(upstream.host):
         return None
     return Advice(
         reason="custom_domain",

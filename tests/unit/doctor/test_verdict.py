@@ -115,6 +115,29 @@ def test_each_answer_of_the_front_end_has_its_meaning(status: int, expected: str
     assert command(finding)
 
 
+@pytest.mark.parametrize("upstream", ["https://localhost:8443", "https://127.0.0.1:8443"])
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 429, 500, 502, 503, 504])
+def test_on_this_machine_no_service_is_looked_up_at_google(status: int, upstream: str) -> None:
+    finding = verdict(patient("", upstream), front(status), source="proxy.yaml")
+
+    assert finding.advice is not None
+    assert finding.advice.reason != "custom_domain"
+    assert "The emulator prints which audiences it admits" in finding.advice.fix
+    assert finding.advice.command == (
+        f'curl -iv {upstream}/ -H "X-Serverless-Authorization: Bearer '
+        '$(cloud-run-auth-proxy token a --config proxy.yaml)"'
+    )
+
+
+def test_on_this_machine_too_a_suspicious_audience_is_what_to_mend() -> None:
+    route = patient("audience: 'https://localhost:8443/'", "https://localhost:8443")
+    finding = verdict(route, front(401))
+
+    assert finding.advice is not None
+    assert finding.advice.fix.startswith("Leave the route's audience out")
+    assert "gcloud" not in finding.advice.command
+
+
 REFUSED = [
     # The route, what is special about the call, and the first rule that knows an answer.
     (patient(), {}, "token_refused"),
