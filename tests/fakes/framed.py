@@ -2,7 +2,8 @@
 
 They read with hyperframe and hpack, which the proxy does not use for that, and fail the test
 when the proxy breaks a rule that its peer can see: frame sizes, windows, field names, stream
-states.  What they send can be as wrong as a test wants.
+states; h2 judges the same once more (`tests.fakes.judge`).  What they send can be as wrong as a
+test wants.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from hyperframe.frame import (
 )
 
 from tests.fakes import leaks
+from tests.fakes.judge import Judge
 from tests.fakes.raw import End, Listening
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -48,6 +50,8 @@ ACK = 0x1
 END_HEADERS = 0x4
 PADDED = 0x8
 WEIGHTED = 0x20
+
+NOT_MODIFIED = 304
 
 Pairs = Sequence[tuple[str, str]]
 
@@ -88,8 +92,6 @@ class Seen:
     ended: bool = False
     reset: str = ""
     """The code of a RST_STREAM."""
-    window: int = 0
-    """What the proxy may still send."""
 
     @property
     def head(self) -> dict[str, str]:
@@ -111,9 +113,13 @@ class Seen:
 class FramedEnd(End):
     """One end of an HTTP/2 connection."""
 
+    opens_streams = False
+    """Whether it is the caller's."""
+
     def __init__(self, *, window: int = WIDE, connection_window: int = WIDE) -> None:
         """`window` is what the proxy may send on each stream before it is granted more."""
         super().__init__()
+        self.judge = Judge(client=self.opens_streams)
         self.streams: dict[int, Seen] = {}
         self.settings: dict[int, int] = {}
         self.acknowledged = 0
@@ -130,11 +136,16 @@ class FramedEnd(End):
         """Ends of header blocks that are still to be sent."""
         self._stream_window = window
         self._window = connection_window
+        """What the proxy may still send."""
         self._encoder = hpack.Encoder()
         self._decoder = hpack.Decoder()
         self._block: tuple[HeadersFrame, bytes] | None = None
 
     # --- what is sent
+
+    def send(self, data: bytes) -> None:
+        self.judge.say(data.removeprefix(PREFACE))
+        super().send(data)
 
     def send_frame(
         self, kind: str | int, stream: int = 0, flags: int = 0, data: bytes = b""
@@ -190,16 +201,14 @@ class FramedEnd(End):
 
     def grant(self, stream: int, size: int) -> None:
         """Let the proxy send so much more."""
-        if stream:
-            self.streams[stream].window += size
-        else:
+        if not stream:
             self._window += size
         self.send_frame("WINDOW_UPDATE", stream, 0, struct.pack(">I", size))
 
     # --- what has come
 
     def seen(self, stream: int) -> Seen:
-        return self.streams.setdefault(stream, Seen(window=self._stream_window))
+        return self.streams.setdefault(stream, Seen())
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -209,9 +218,18 @@ class FramedEnd(End):
                 return
             self._check(size <= 16384, "a frame larger than SETTINGS_MAX_FRAME_SIZE")
             parsed.parse_body(memoryview(bytes(self.received[9 : 9 + size])))
+            raw = bytes(self.received[: 9 + size])
             del self.received[: 9 + size]
             self._take(parsed)
+            self._hear(parsed.stream_id, raw)
         self._news.set()
+
+    def _hear(self, stream: int, raw: bytes) -> None:
+        """Ask h2 what it thinks of a frame."""
+        if stream in self.streams and self.streams[stream].status == NOT_MODIFIED:
+            self.judge.expect_no_body(stream)
+        self.judge.hear(raw)
+        self._check(not self.judge.fault, self.judge.fault)
 
     def _check(self, holds: object, what: str) -> None:
         if not holds:
@@ -248,11 +266,7 @@ class FramedEnd(End):
 
     def _take_data(self, got: DataFrame) -> None:
         seen = self.seen(got.stream_id)
-        size = got.flow_controlled_length
-        seen.window -= size
-        self._window -= size
-        self._check(seen.window >= 0, "more DATA than the stream's window")
-        self._check(self._window >= 0, "more DATA than the connection's window")
+        self._window -= got.flow_controlled_length  # Whether it was open, h2 knows.
         self._check(seen.pairs and not seen.done, "DATA outside of a body")
         seen.body += got.data
         self._note(seen, "DATA", ended="END_STREAM" in got.flags)
@@ -313,7 +327,7 @@ class FramedEnd(End):
 
     async def until(self, done: Callable[[], object], what: str) -> None:
         await super().until(lambda: self.faults or done(), what)
-        assert self.faults == []
+        assert self.faults == [], self.faults
 
     async def finished(self, stream: int) -> Seen:
         """Wait for the end of a stream, neat or not."""
@@ -331,6 +345,12 @@ class FramedEnd(End):
         await self.until(lambda: self.goaways and self.ended, "a GOAWAY and the end")
         return self.goaways[-1][1]
 
+    async def ask_for_pong(self) -> None:
+        """Wait until the proxy has taken all that was sent so far."""
+        before = len(self.pongs)
+        self.send_frame("PING", 0, 0, b"the mark")
+        await self.until(lambda: len(self.pongs) > before, "the answer to a ping")
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -346,6 +366,8 @@ class FramedEnd(End):
 
 class FramedCaller(FramedEnd):
     """A caller that speaks HTTP/2 with prior knowledge; no token may be in what it is answered."""
+
+    opens_streams = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -404,6 +426,7 @@ class FramedUpstreamEnd(FramedEnd):
             self.received.clear()
             self.history[:] = PREFACE  # The rest is added below.
             self._prefaced = True
+            self.judge.hear(PREFACE)
             if self._upstream.greets:
                 self.greet()
         super().data_received(data)

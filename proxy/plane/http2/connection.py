@@ -550,9 +550,10 @@ class Connection(ABC, Generic[S]):
         # RFC 9113, 6.5.3: in their order, with no other frame between.
         for name, value in frames.read_settings(payload):
             self._set(name, value)
+        # Before what a window lets leave: until then a peer may hold us to the settings before.
+        self._out.append(frames.SETTINGS_ACK)
         if self.initial_window != initial:
             self._move_windows(self.initial_window - initial)
-        self._out.append(frames.SETTINGS_ACK)
         self._on_settings()
 
     def _set(self, name: int, value: int) -> None:
