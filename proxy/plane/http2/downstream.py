@@ -128,6 +128,7 @@ class AnsweringStream(Stream):
             self.endpoint.tolls.charge_reset(allowance, AT_ONCE if at_once else 1.0)
         if not self._is_answered:
             self.endpoint.work += _CANCEL_WORK
+        self.drop_unsent()
         self.endpoint.forget(self)
         self.lost(None)
 

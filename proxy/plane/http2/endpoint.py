@@ -52,6 +52,9 @@ _LARGEST_SETTING: Final = 2**32 - 1
 
 _NO_LIMIT: Final = 1_000_000
 
+# Streams that wait in vain, beyond as many as are open, before they are sorted out.
+_FEW_WAITING: Final = 64
+
 
 class Stream(StreamState):
     """One stream of an `Endpoint`."""
@@ -185,12 +188,16 @@ class Stream(StreamState):
         """End the stream at once, whatever waits to be sent on it (RFC 9113, 5.4.2)."""
         if self.is_closed:
             return
-        self._queue.clear()
-        self._head = b""
+        self.drop_unsent()
         if self.id:
             self.endpoint.send_reset(self.id, code)
         self.endpoint.forget(self, reset=True)
         self.endpoint.flush()
+
+    def drop_unsent(self) -> None:
+        """Forget what waits to be sent: the peer has ended the stream, which may wait for long."""
+        self._queue.clear()
+        self._head = b""
 
     # --- receiving -----------------------------------------------------------------------
 
@@ -427,9 +434,19 @@ class Endpoint(Connection[T], Generic[T]):
 
     def wait(self, stream: T) -> None:
         """Give the stream a turn when the connection can send again."""
-        if not stream.waits:
-            stream.waits = True
-            self._waiting.append(stream)
+        if stream.waits:
+            return
+        stream.waits = True
+        self._waiting.append(stream)
+        if len(self._waiting) > 2 * len(self.streams) + _FEW_WAITING:
+            # A peer that never lets us send can end any number of streams that wait for it.
+            self._sort_out()
+
+    def _sort_out(self) -> None:
+        """Let nobody wait whose stream has ended; in place, because turns may be under way."""
+        waiting = [each for each in self._waiting if not each.is_closed]
+        self._waiting.clear()
+        self._waiting.extend(waiting)
 
     def forget(self, stream: T, *, reset: bool = False) -> None:
         """Take a stream out that has ended; `reset` if it was us who ended it early."""

@@ -271,6 +271,7 @@ class AskingStream(Stream):
             self._sink.resume_request()
 
     def _end(self, error: ProxyError) -> None:
+        self.drop_unsent()
         self.endpoint.forget(self)
         self._fail(error)
 

@@ -14,6 +14,7 @@ from proxy.plane.http2.downstream import (
     LATE_BYTES,
     MOST_STREAMS,
     STALL_TIMEOUT,
+    Http2Downstream,
 )
 from tests.fakes.framed import (
     ACK,
@@ -503,6 +504,79 @@ async def test_a_bomb_takes_little_memory(wired: Wired) -> None:
             assert tracemalloc.get_traced_memory()[1] - before < 1024 * KIB
     finally:
         tracemalloc.stop()
+
+
+async def test_answers_that_are_given_up_behind_a_shut_window_are_not_kept(framed: Framed) -> None:
+    framed.framed.automatic = bytes(60_000)
+    caller = await framed.frames(connection_window=65_535)
+    for number in (1, 3):
+        caller.send_headers(number, GET, end=True)
+    await caller.until(lambda: caller.seen(3).body, "a window that is used up")
+    tracemalloc.start()
+    try:
+        for number in range(5, 125, 2):
+            caller.send_headers(number, GET, end=True)
+            await caller.headed(number)
+            caller.send_reset(number, "CANCEL")
+        await caller.ask_for_pong()
+        # Sixty of them are 3.6 MB.
+        assert tracemalloc.get_traced_memory()[0] < 1024 * KIB
+    finally:
+        tracemalloc.stop()
+    caller.grant(0, 1_000_000)
+    assert len((await caller.finished(3)).body) == 60_000
+
+
+async def test_streams_that_are_given_up_behind_a_shut_window_do_not_wait_on(
+    framed: Framed,
+) -> None:
+    framed.framed.automatic = b"ok"
+    caller = await framed.frames(connection_window=65_535)
+    caller.send_headers(1, POST)
+    upstream = await framed.framed.accept()
+    await upstream.headed(1)
+    upstream.answer(1, bytes(65_535 + 3))
+    await caller.until(lambda: len(caller.seen(1).body) == 65_535, "a full window")
+    (connection,) = framed.plane.connections
+    assert isinstance(connection, Http2Downstream)
+
+    for begin in range(3, 603, 100):
+        for number in range(begin, begin + 100, 2):
+            caller.send_headers(number, GET, end=True)
+        for number in range(begin, begin + 100, 2):
+            await caller.headed(number)
+            caller.send_reset(number, "CANCEL")
+        await caller.ask_for_pong()
+        assert len(connection._waiting) <= 2 * 51 + 64
+
+    # Those that are left are served in their turn.
+    caller.send_headers(1001, GET, end=True)
+    await caller.headed(1001)
+    caller.grant(0, 5)
+    assert (await caller.finished(1001)).body == b"ok"
+    assert len(caller.seen(1).body) == 65_538
+
+
+async def test_bodies_that_an_upstream_gives_up_behind_a_shut_window_are_not_kept() -> None:
+    async with Framed(FramedUpstream(connection_window=65_535)) as framed:
+        caller = await framed.frames()
+        caller.send_headers(1, POST)
+        caller.send_data(1, bytes(65_535))
+        upstream = await framed.framed.accept()
+        await upstream.until(lambda: len(upstream.seen(1).body) == 65_535, "a full window")
+        tracemalloc.start()
+        try:
+            for number in range(3, 123, 2):
+                caller.send_headers(number, POST)
+                caller.send_data(number, bytes(60_000))
+                await upstream.headed(number)
+                await caller.ask_for_pong()
+                upstream.send_reset(number, "INTERNAL_ERROR")
+                await caller.finished(number)
+            # Sixty of them are 3.6 MB.
+            assert tracemalloc.get_traced_memory()[0] < 1024 * KIB
+        finally:
+            tracemalloc.stop()
 
 
 @pytest.mark.parametrize(("extra", "refused"), [(0, False), (1, True), (11_000, True)])
