@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tests.fuzz.kept import Growth
     from tests.fuzz.targets import Target
 
 FOUND = Path(__file__).parents[2] / "build" / "fuzz"
@@ -56,8 +57,17 @@ def _guided(atheris: Any, target: Target, options: Sequence[str], *folders: Path
     words.write_text("".join(f'"{line}"\n' for line in lines))
     flags = [f"-dict={words}", f"-artifact_prefix={folder}/", "-print_final_stats=1", *options]
     flags += [f"-max_len={LONGEST}", f"-rss_limit_mb={MOST_MIB}", "-timeout=30"]
-    atheris.Setup([sys.argv[0], *flags, *map(str, folders)], target.execute)
+    growth = _growth()
+    atheris.Setup(
+        [sys.argv[0], *flags, *map(str, folders)], lambda data: target.execute(data, growth)
+    )
     atheris.Fuzz()
+
+
+def _growth() -> Growth:
+    from tests.fuzz.kept import Growth  # noqa: PLC0415 (see `_targets`)
+
+    return Growth()
 
 
 def _blind(target: Target, seconds: float) -> int:
@@ -66,10 +76,11 @@ def _blind(target: Target, seconds: float) -> int:
 
     dice = random.Random()  # noqa: S311 (not a secret)
     inputs, done, until = target.inputs(), 0, time.perf_counter() + seconds
+    growth = _growth()
     while time.perf_counter() < until:
         data = damage(dice.choice(inputs), target.pieces, dice)[:LONGEST]
         try:
-            target.execute(data)
+            target.execute(data, growth)
         except BaseException:
             name = hashlib.sha256(data).hexdigest()[:16]
             (FOUND / target.name / f"crash-{name}").write_bytes(data)

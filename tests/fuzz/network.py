@@ -1,7 +1,8 @@
 """What strangers send over sockets, through the real listener and the real codecs of both sides.
 
 Each execution has a proxy of its own (`Wired`), which must be quiet afterwards: nothing in flight,
-no connection left, no failed callback, no bug logged.
+no connection left, no failed callback, no bug logged.  What it keeps is looked at in each turn
+(`kept`), and each frame that it sends to either side is judged by h2 (`tests.fakes.judge`).
 """
 
 from __future__ import annotations
@@ -12,9 +13,6 @@ import struct
 from collections.abc import Iterator, Sequence
 
 import h11
-from h2.config import H2Configuration
-from h2.connection import H2Connection
-from h2.settings import SettingCodes
 from httptools import HttpRequestParser
 
 from proxy.config.model import Address, Admin, Auth, Config, Protocol
@@ -38,11 +36,15 @@ from tests.fakes.framed import (
     frame,
 )
 from tests.fakes.framed_world import Framed, frame_caller
-from tests.fakes.raw import check_answers, first_message
+from tests.fakes.raw import End, check_answers, first_message
 from tests.fakes.wired import Wired
+from tests.fuzz.kept import Watch
 
 _PLAIN = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+BODY = bytes(70_000)
+"""Longer than the windows that a connection begins with."""
+LONG_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
 _IDENTITY = re.compile(rb"(?i)\r\nx-serverless-authorization: bearer (\S+)(?=\r\n)")
 
 
@@ -51,24 +53,37 @@ _IDENTITY = re.compile(rb"(?i)\r\nx-serverless-authorization: bearer (\S+)(?=\r\
 
 async def requests(data: bytes) -> None:
     """Send bytes to the listener: all that goes on is framed, read alike by others, and ours."""
-    async with Wired() as wired:
+    async with Wired() as wired, Watch(wired):
         await wired.serve(auth=Auth.ID_TOKEN, protocol=Protocol.H1)
         wired.upstream.automatic = ANSWER
-        async with await wired.connect() as first:
-            await first.ask(_PLAIN)  # Now there are a token and a connection at hand.
-        async with await wired.connect() as caller:
-            caller.send(data)
-            # A caller that goes away takes its exchanges along.
-            await wired.standstill(
-                lambda: sum(len(end.history) for end in (caller, *wired.upstream.connections)),
-                unlike=-1,
-            )
-            if not caller.ended:
-                caller.finish()
-            await caller.take_all()
+        await _ask_for(wired, data, wired.upstream.connections)
         for end in wired.upstream.connections:
             _check_sent(bytes(end.history), wired.source.answers)
-        assert leaks.take() == []
+    assert leaks.take() == []
+
+
+async def requests_to_frames(data: bytes) -> None:
+    """Send bytes to the listener of an upstream that speaks HTTP/2, which h2 judges."""
+    upstream = FramedUpstream(automatic=b"ok")
+    async with Framed(upstream, auth=Auth.ID_TOKEN, protocol=Protocol.H2) as framed, Watch(framed):
+        await _ask_for(framed, data, upstream.connections)
+        _check_streams(upstream, framed.source.answers)
+    assert leaks.take() == []
+
+
+async def _ask_for(wired: Wired, data: bytes, upstreams: Sequence[End]) -> None:
+    """Send bytes as a caller that is known, and leave once nothing happens any more."""
+    async with await wired.connect() as first:
+        await first.ask(_PLAIN)  # Now there are a token and a connection at hand.
+    async with await wired.connect() as caller:
+        caller.send(data)
+        # A caller that goes away takes its exchanges along.
+        await wired.standstill(
+            lambda: sum(len(end.history) for end in (caller, *upstreams)), unlike=-1
+        )
+        if not caller.ended:
+            caller.finish()
+        await caller.take_all()
 
 
 def _check_sent(data: bytes, tokens: object) -> None:
@@ -123,11 +138,11 @@ async def responses(data: bytes) -> None:
     The first byte says who calls, and by which method.
     """
     chosen, data = data[:1] or b"\0", data[1:]
+    method = _METHODS[(chosen[0] & 0x7F) % len(_METHODS)]
     if chosen[0] & 0x80:
-        await _to_frames(data)
+        await _to_frames(method, data)
         return
-    method = _METHODS[chosen[0] % len(_METHODS)]
-    async with Wired() as wired:
+    async with Wired() as wired, Watch(wired):
         await wired.serve(auth=Auth.ID_TOKEN)
         caller = await wired.caller()
         caller.send(method + b" / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
@@ -143,12 +158,12 @@ async def responses(data: bytes) -> None:
     assert leaks.take() == []
 
 
-async def _to_frames(data: bytes) -> None:
+async def _to_frames(method: bytes, data: bytes) -> None:
     """Answer a caller that speaks HTTP/2 from an upstream that speaks HTTP/1.1."""
-    async with Wired() as wired:
+    async with Wired() as wired, Watch(wired):
         await wired.serve(auth=Auth.ID_TOKEN, protocol=Protocol.H1)
         async with await frame_caller(wired) as caller:
-            caller.send_headers(1, GET, end=True)
+            caller.send_headers(1, ((":method", method.decode()), *GET[1:]), end=True)
             upstream = await wired.upstream.accept()
             await upstream.head()
             upstream.send(data)
@@ -167,6 +182,8 @@ _HEADS: Sequence[Sequence[tuple[str, str]]] = (
     ((":method", "CONNECT"), (":authority", "a:1")), (("grpc-status", "0"),),
 )  # fmt: skip
 _STREAMS = (0, 1, 1, 3, 3, 5, 7, 2, WIDE)
+_WINDOWS = ((WIDE, WIDE), (WIDE, 65_535), (65_535, WIDE), (1000, WIDE), (0, 65_535))
+"""What a stream and a connection take at first."""
 _HEAD = len(KINDS)
 _MARK = b"the mark"
 
@@ -206,28 +223,30 @@ async def _still_there(caller: FramedCaller) -> None:
 
 
 async def frames(data: bytes) -> None:
-    """Send frames to the listener; the first byte says what the upstream speaks.
+    """Send frames to the listener; the first byte says what the upstream speaks, and the windows.
 
     Afterwards another caller is served as ever.
     """
-    chosen, data = data[:1], data[1:]
+    chosen, data = data[:1] or b"\0", data[1:]
+    windows = _WINDOWS[(chosen[0] & 7) % len(_WINDOWS)]
     if chosen >= b"\x80":
-        async with Wired() as wired:
+        async with Wired() as wired, Watch(wired):
             await wired.serve(auth=Auth.ID_TOKEN, protocol=Protocol.H1)
-            wired.upstream.automatic = ANSWER
-            await _frames_to(wired, data)
+            wired.upstream.automatic = LONG_ANSWER
+            await _frames_to(wired, data, *windows)
             for end in wired.upstream.connections:
                 _check_sent(bytes(end.history), wired.source.answers)
     else:
-        upstream = FramedUpstream(automatic=b"ok")
-        async with Framed(upstream, auth=Auth.ID_TOKEN) as framed:
-            await _frames_to(framed, data)
+        upstream = FramedUpstream(automatic=BODY)
+        async with Framed(upstream, auth=Auth.ID_TOKEN) as framed, Watch(framed):
+            await _frames_to(framed, data, *windows)
             _check_streams(upstream, framed.source.answers)
     assert leaks.take() == []
 
 
-async def _frames_to(wired: Wired, data: bytes) -> None:
-    async with await frame_caller(wired) as caller:
+async def _frames_to(wired: Wired, data: bytes, window: int, connection_window: int) -> None:
+    caller = await frame_caller(wired, window=window, connection_window=connection_window)
+    async with caller:
         await _play(caller, data)
     async with await frame_caller(wired) as other:
         assert (await other.ask(1)).status == 200
@@ -236,38 +255,33 @@ async def _frames_to(wired: Wired, data: bytes) -> None:
 def _check_streams(upstream: FramedUpstream, tokens: object) -> None:
     """Fail unless each request has one identity header, and that is ours."""
     for end in upstream.connections:
-        assert end.faults == []
-        _read_by_h2(bytes(end.history))
+        assert end.faults == [], end.faults
         for seen in end.streams.values():
             found = [value for name, value in seen.pairs if name == "x-serverless-authorization"]
             assert not seen.pairs or [each.removeprefix("Bearer ") for each in found] == tokens
 
 
-def _read_by_h2(data: bytes) -> None:
-    """Fail unless h2, as a server that grants wide windows, reads all that went to an upstream."""
-    server = H2Connection(H2Configuration(client_side=False))
-    server.initiate_connection()
-    server.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: WIDE})
-    server.increment_flow_control_window(WIDE - 65_535)
-    server.receive_data(data)
-
-
 async def upstream_frames(data: bytes) -> None:
-    """Answer two callers in frames; the first byte says what they speak."""
-    chosen, data = data[:1], data[1:]
-    async with Framed(auth=Auth.ID_TOKEN, protocol=Protocol.H2) as framed:
+    """Answer two callers in frames; the first byte says what they speak, and the windows.
+
+    One of them sends a body, which the frames that come may let pass, or not.
+    """
+    chosen, data = data[:1] or b"\0", data[1:]
+    window, connection_window = _WINDOWS[(chosen[0] & 7) % len(_WINDOWS)]
+    upstream = FramedUpstream(window=window, connection_window=connection_window)
+    async with Framed(upstream, auth=Auth.ID_TOKEN, protocol=Protocol.H2) as framed, Watch(framed):
         if chosen >= b"\x80":
             await _frames_to_http1(framed, data)
         else:
             async with await frame_caller(framed) as caller:
                 caller.send_headers(1, GET, end=True)
                 caller.send_headers(3, POST)
-                upstream = await framed.framed.accept()
-                await upstream.until(lambda: len(upstream.streams) == 2, "two requests")
-                await _play(upstream, data)
+                caller.send_data(3, BODY)
+                end = await framed.framed.accept()
+                await end.until(lambda: len(end.streams) == 2, "two requests")
+                await _play(end, data)
                 await _still_there(caller)
-        for end in framed.framed.connections:
-            _read_by_h2(bytes(end.history))
+        _check_streams(upstream, framed.source.answers)
     assert leaks.take() == []
 
 

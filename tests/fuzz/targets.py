@@ -19,6 +19,7 @@ import uvloop
 
 from tests.fakes.framed import PREFACE
 from tests.fuzz import answers, network
+from tests.fuzz.kept import Growth
 
 CORPUS = Path(__file__).parent / "corpus"
 _WIRE = Path(__file__).parents[1] / "wire" / "corpus"
@@ -53,8 +54,8 @@ class Target:
         CORPUS.mkdir(exist_ok=True)
         self.corpus.write_bytes(b"".join(line.replace(b" ", b"\\x20") + b"\n" for line in lines))
 
-    def execute(self, data: bytes) -> None:
-        """Run once, on a loop of its own, and raise what does not hold."""
+    def execute(self, data: bytes, growth: Growth | None = None) -> None:
+        """Run once, on a loop of its own, and raise what does not hold; count it in `growth`."""
         failures: list[str] = []
 
         async def main() -> None:
@@ -65,7 +66,9 @@ class Target:
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(main())
-        assert failures == []
+        assert failures == [], failures
+        if growth is not None:
+            growth.note()
 
 
 def damage(data: bytes, pieces: Sequence[bytes], dice: random.Random) -> bytes:
@@ -129,7 +132,10 @@ _PLAYS = (
     b"\x0a\1\0\1\4\0\1\0\2ab\x0a\1\1\1\x0d", b"\x0a\1\0\1\5\x0a\1\1\1\4",
     b"\x04\0\0\6\0\4\0\0\0\1\x08\1\0\1\1\x03\1\0\4\0\0\0\x08\x07\0\0\x08\0\0\0\1\0\0\0\0",
 )  # fmt: skip
-_FRAMES = (b"\x0a\1\1\1", b"\x0a\3\0\1", b"\0\1\1\2ab", b"\x08\1\0\1\1", b"\4\0\1\0", b"\3\1\0\4")
+_FRAMES = (
+    b"\4\0\0\6\0\4\0\0\x30\0", b"\4\0\0\6\0\1\0\0\0\x40", b"\4\0\0\6\0\3\0\0\0\1",
+    b"\x0a\1\1\1", b"\x0a\3\0\1", b"\0\1\1\2ab", b"\x08\1\0\1\1", b"\4\0\1\0", b"\3\1\0\4",
+)  # fmt: skip
 _YAML = (
     b"\n", b": ", b"- ", b"{", b"}", b"[", b"]", b"&a ", b"*a", b"<<: ", b"${A}", b"${A:-b}", b"$$",
     b'"', b"'", b"#", b"|\n ", b"!!int ", b"\0A=b\n", b"off", b"true", b"1e9", b"5s", b"64KiB",
@@ -154,22 +160,23 @@ TARGETS = {
     target.name: target
     for target in (
         Target("requests", network.requests, _REQUESTS, _HTTP),
+        Target("requests_to_frames", network.requests_to_frames, _REQUESTS, _HTTP),
         Target(
             "responses",
             network.responses,
-            [bytes([who]) + each for who in (0, 1, 2, 128) for each in _RESPONSES],
+            [bytes([who]) + each for who in (0, 1, 2, 128, 129) for each in _RESPONSES],
             _HTTP,
         ),
         Target(
             "frames",
             network.frames,
-            [who + play for who in (b"\0", b"\x80") for play in _PLAYS],
+            [who + play for who in (b"\0", b"\x80", b"\4") for play in _PLAYS],
             _FRAMES,
         ),
         Target(
             "upstream_frames",
             network.upstream_frames,
-            [who + play for who in (b"\0", b"\x80") for play in _PLAYS],
+            [who + play for who in (b"\0", b"\x80", b"\4") for play in _PLAYS],
             _FRAMES,
         ),
         Target(
