@@ -21,12 +21,13 @@ MESSAGE = 240
 EXPLANATION = 800
 """Characters of what the metadata server says of a failure.  GKE's explanations have up to 400."""
 
-# A JWT is base64url of `{"…` and so begins with eyJ (RFC 7519, 3.1); a cut one is redacted too.
+# A JWT is base64url of `{"…` and so begins with eyJ (RFC 7519, 3.1); a cut one is redacted too, and
+# two parts of one however short they are.
 # A quote or backslash ends a credential, so that a line of JSON stays one; \\t and the like are
 # white space inside JSON. A challenge (`Bearer realm=…`, RFC 6750, 3) and the words "bearer token"
 # say nothing secret.
 _TOKENS = r"""
-    (?i:eyJ[\w-]{10,}(?:\.[\w-]*)*)
+    (?i:eyJ(?:[\w-]{10,}|[\w-]*\.eyJ)[\w-]*(?:\.[\w-]*)*)
   | (?i:ya29\.[\w.-]+)                              # Google's access tokens
   | \b1//0[\w-]+                                    # Google's refresh tokens
   | (?P<scheme>(?i:\bbearer)(?:\s|\\[tnr])+)

@@ -102,6 +102,8 @@ TOKEN = "eyJhbGciOiJSUzI1NiIsImtpZCI6IjEifQ.eyJhdWQiOiJodHRwczovL3gucnVuLmFwcCJ9
         ("authorization: bearer opaque-123/+=", "authorization: bearer [redacted]"),
         ("cut off: eyJhbGciOiJSUzI1NiIsImtpZCI6", "cut off: [redacted]"),
         ("cut off: " + TOKEN[:-40], "cut off: [redacted]"),
+        ("two short parts: eyJ.eyJ", "two short parts: [redacted]"),
+        ("two short parts: (eyJbG.eyJh.c2ln)", "two short parts: ([redacted])"),
         ("access token ya29.a0AfH6SMBx-y_z", "access token [redacted]"),
         ("refresh token 1//0gabc_DEF-1234", "refresh token [redacted]"),
         (f"{TOKEN} and {TOKEN}", "[redacted] and [redacted]"),
@@ -120,6 +122,7 @@ def test_what_looks_like_a_token_is_removed(text: str, redacted: str) -> None:
         'www-authenticate: Bearer error="invalid_token"',
         "Bearer realm=x",
         "keyJson eyJ eyJhb",
+        "a word eyJbG. eyJ, eyJbG.ey",
         "GET /a/1//b, /keyDocumentationPage",
     ],
 )
