@@ -285,6 +285,25 @@ def test_a_bug_is_a_traceback_and_70(
 
 
 MISTAKES = "routes: {a: {service: b, pth: /x}, c: {path: /c, service: d, auht: none}}"
+PLACES = ["f.yaml:1:26", "f.yaml:1:62"]
+
+Refuse = Callable[[list[str], dict[str, str]], list[str]]
+
+
+@pytest.fixture
+def refused(
+    nowhere: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Refuse:
+    """Start with `MISTAKES`, flags and variables; the value is what it says, by lines."""
+
+    def refuse(flags: list[str], env: dict[str, str]) -> list[str]:
+        (nowhere / "f.yaml").write_text(MISTAKES)
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)
+        assert cli.main(["--config", "f.yaml", *flags]) == 64
+        return capsys.readouterr().err.splitlines()
+
+    return refuse
 
 
 @pytest.mark.parametrize(
@@ -298,20 +317,12 @@ MISTAKES = "routes: {a: {service: b, pth: /x}, c: {path: /c, service: d, auht: n
     ],
 )
 def test_where_the_log_is_json_a_refused_start_is_as_well(
-    nowhere: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    flags: list[str],
-    env: dict[str, str],
+    refused: Refuse, flags: list[str], env: dict[str, str]
 ) -> None:
-    (nowhere / "f.yaml").write_text(MISTAKES)
-    for name, value in env.items():
-        monkeypatch.setenv(name, value)
+    lines = [json.loads(line) for line in refused(flags, env)]
 
-    assert cli.main(["--config", "f.yaml", *flags]) == 64
-    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert [line["severity"] for line in lines] == ["ERROR", "ERROR"]
-    assert [line["message"].partition(": ")[0] for line in lines] == ["f.yaml:1:26", "f.yaml:1:62"]
+    assert [line["message"].partition(": ")[0] for line in lines] == PLACES
 
 
 @pytest.mark.parametrize(
@@ -323,21 +334,9 @@ def test_where_the_log_is_json_a_refused_start_is_as_well(
     ],
 )
 def test_elsewhere_a_refused_start_is_lines_for_a_person(
-    nowhere: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    flags: list[str],
-    env: dict[str, str],
+    refused: Refuse, flags: list[str], env: dict[str, str]
 ) -> None:
-    (nowhere / "f.yaml").write_text(MISTAKES)
-    for name, value in env.items():
-        monkeypatch.setenv(name, value)
-
-    assert cli.main(["--config", "f.yaml", *flags]) == 64
-    assert [line.partition(": ")[0] for line in capsys.readouterr().err.splitlines()] == [
-        "f.yaml:1:26",
-        "f.yaml:1:62",
-    ]
+    assert [line.partition(": ")[0] for line in refused(flags, env)] == PLACES
 
 
 def test_a_person_at_a_terminal_reads_lines_on_any_platform(
