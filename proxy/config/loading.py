@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -41,9 +41,9 @@ class ConfigSource:
     """
 
     url: str | None = None
-    text: str | None = None
+    text: str | None = field(default=None, repr=False)
     file: Path | None = None
-    piped: bytes | None = None
+    piped: bytes | None = field(default=None, repr=False)
 
     def read(self, env: Mapping[str, str], overrides: Mapping[str, Override]) -> Config:
         """Return the configuration; raises `ConfigError` and `ConfigUnreadable`."""

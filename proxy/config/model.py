@@ -524,7 +524,9 @@ class Route:
         ),
     )
     set_headers: tuple[tuple[str, str], ...] = field(
-        default=(), metadata=doc("put on the request to the upstream", kind="header_values")
+        default=(),
+        repr=False,  # A service's own key may be among them.
+        metadata=doc("put on the request to the upstream", kind="header_values"),
     )
     remove_headers: tuple[str, ...] = field(
         default=(), metadata=doc("taken off the request to the upstream", kind="header_names")

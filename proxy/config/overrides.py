@@ -7,6 +7,7 @@ in the file: its place is the flag's or the variable's name.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import field
 
 from proxy.config.kinds import Reader
 from proxy.config.problems import Place
@@ -25,7 +26,7 @@ class Override:
 
     label: str
     """The flag or variable that holds it."""
-    text: str
+    text: str = field(repr=False)
 
 
 def gather(flags: Mapping[str, str | None], env: Mapping[str, str]) -> dict[str, Override]:

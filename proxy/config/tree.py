@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import field
 from typing import Literal
 
 from proxy.config.problems import Place
@@ -30,7 +31,7 @@ _TYPES: tuple[tuple[re.Pattern[str], Literal["null", "boolean", "number"]], ...]
 class ScalarNode:
     """One word or text as it was written, before variables are expanded."""
 
-    text: str
+    text: str = field(repr=False)
     place: Place
     plain: bool = False
     """Written without quotes, so that it may stand for a number or a boolean."""

@@ -43,7 +43,7 @@ class Answer:
     """A response's head, and the beginning of its body."""
 
     status: int
-    fields: Mapping[str, str] = field(default_factory=dict)
+    fields: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Names in lower case; of repeated fields the first one."""
     body: str = field(default="", repr=False)
     seconds: float = 0.0

@@ -6,6 +6,7 @@ import asyncio
 import json
 import shlex
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ class Origin:
 class Surroundings:
     """Where the doctor looks for credentials."""
 
-    environ: Mapping[str, str]
+    environ: Mapping[str, str] = field(repr=False)
     metadata: Metadata
     caches: TokenCaches
     within: float

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 from collections.abc import Mapping
+from dataclasses import field
 from random import Random
 
 from proxy.clock import Clocks
@@ -31,7 +32,7 @@ shorter than the route's own."""
 class World:
     """What every examination needs; shared by all routes."""
 
-    environ: Mapping[str, str]
+    environ: Mapping[str, str] = field(repr=False)
     clocks: Clocks
     source: str
     """Where the configuration came from: `Config.source`."""

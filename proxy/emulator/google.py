@@ -91,7 +91,7 @@ class TokenRequest:
     """One request as it arrived."""
 
     path: str
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
     body: Body = field(repr=False)
 
 

@@ -60,8 +60,8 @@ class Request:
     method: str
     path: str
     """As it was sent, without the query."""
-    query: str
-    headers: Mapping[str, str]
+    query: str = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
     """Names in lower case; fields that repeat are joined by commas (RFC 9110, 5.3)."""
     peer: str | None
     """The caller's IP address; None on a Unix socket, whose peers have none."""

@@ -153,3 +153,22 @@ def test_what_a_segment_needed_is_not_asked_for_again() -> None:
 def test_a_c_library_without_it_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda _name: object())
     assert not system.keep_freed_memory()
+
+
+DUMPABLE = """
+import ctypes
+from proxy.doctor.running import run
+
+async def main():
+    return ctypes.CDLL(None).prctl(3, 0, 0, 0, 0)  # PR_GET_DUMPABLE of Linux' prctl.h
+
+print(run(main()))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone has it")
+def test_commands_that_hold_tokens_keep_their_memory_to_themselves() -> None:
+    """`run` and its workers are in tests/e2e/test_surroundings.py."""
+    done = subprocess.run([sys.executable, "-c", DUMPABLE], capture_output=True, check=True)
+
+    assert done.stdout == b"0\n"
