@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from random import Random
+from typing import Final
 
 from proxy.administration import Administration
 from proxy.clock import Clocks
@@ -34,6 +35,12 @@ from proxy.tasks import in_turns
 
 log = logging.getLogger("proxy.server")
 
+
+SAY_AFTER: Final = 5.0
+"""Seconds without the first tokens after which a start that waits for them says so."""
+
+SAY_NAMES: Final = 5
+"""Routes that are named then."""
 
 _Hosts = dict[Address, ListenerHost]
 _Listeners = dict[Address, Listener]
@@ -351,25 +358,39 @@ class Server:
             if any(destination.upstream.tls for destination in route.destinations)
         }
         roots = asyncio.get_running_loop().run_in_executor(None, load_roots, secure)
-        waits: list[asyncio.Future[TokenUnavailable | None]] = []
+        waits: dict[asyncio.Future[None], str] = {}
         for route in list(self._builder.routes.values()):
-            waits.extend(
-                asyncio.ensure_future(destination.token_cache.prefetch(destination.cause))
-                for destination in route.destinations
-                if destination.token_cache is not None
-            )
+            name = route.config.name
+            for each in route.destinations:
+                if each.token_cache is not None:
+                    fetched = _first_token(each.token_cache.prefetch(each.cause), name)
+                    waits[asyncio.ensure_future(fetched)] = name
             await asyncio.sleep(0)
-        for error in await asyncio.gather(*waits):
-            if error is not None:
-                log.warning(
-                    "no token yet: %s",
-                    error.detail,
-                    extra={"reason": error.reason, "hint": error.hint},
-                )
+        late = asyncio.get_running_loop().call_later(SAY_AFTER, _say_what_is_missing, waits)
+        try:
+            await asyncio.gather(*waits)
+        finally:
+            late.cancel()
         await roots
 
     async def _numbers(self) -> Numbers:
         return self.numbers()
+
+
+async def _first_token(prefetch: Awaitable[TokenUnavailable | None], route: str) -> None:
+    """Wait for a route's token, and say at once why there is none."""
+    error = await prefetch
+    if error is not None:
+        extra = {"route": route, "reason": error.reason, "hint": error.hint}
+        log.warning("no token yet: %s", error.detail, extra=extra)
+
+
+def _say_what_is_missing(waits: Mapping[asyncio.Future[None], str]) -> None:
+    """Say who is waited for: a source that never answers is given up after many seconds."""
+    names = list(dict.fromkeys(name for wait, name in waits.items() if not wait.done()))
+    rest = len(names) - SAY_NAMES
+    listed = ", ".join(names[:SAY_NAMES]) + (f" and {rest} more" if rest > 0 else "")
+    log.warning("no token yet: for %g s nothing has answered for %s", SAY_AFTER, listed)
 
 
 def _retire(hosts: _Hosts) -> None:

@@ -288,3 +288,34 @@ async def test_of_two_reloads_at_once_the_later_one_is_in_force() -> None:
         values = {each.config.set_headers[0][1] for each in server._builder.routes.values()}
         assert (values, len(server._builder.routes)) == ({"c"}, 2)
         assert server.config.routes[0].set_headers[0][1] == "c"
+
+
+async def test_a_start_says_why_there_is_no_token_while_it_waits_for_others(
+    metadata: MetadataServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("proxy.server.SAY_AFTER", 0.01)
+    monkeypatch.setattr("proxy.server.SAY_NAMES", 2)
+    held = asyncio.Event()
+    metadata.inject(Answer(status=404, body="no account"), path="/identity")
+    metadata.inject(Held(held), times=3, path="/identity")
+    routes = {
+        name: {"path": f"/{name}", "upstream": f"https://{name}.test", "credentials": "metadata"}
+        for name in ("a", "b", "c", "d")
+    }
+    server = Server(config(routes), metadata.environ)
+    start = asyncio.ensure_future(server.start())
+    async with asyncio.timeout(10):
+        while len(caplog.records) < 2:  # noqa: ASYNC110 (the log has no event)
+            await asyncio.sleep(0)
+
+    before = server.lifecycle.state
+    said = {record.getMessage(): record for record in caplog.records}
+    (why,) = [each for each in said.values() if "no account" in each.getMessage()]
+    (who,) = [each for each in said.values() if "nothing has answered" in each.getMessage()]
+    assert vars(why)["route"] == "a"
+    assert who.getMessage().endswith(("for b, c and 1 more", "for a, b and 2 more"))
+    held.set()
+    await start
+    assert [before, server.lifecycle.state] == [State.STARTING, State.SERVING]
+    assert len(caplog.records) == 2
+    await server.stop()
