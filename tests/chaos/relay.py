@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 import sys
+import time
 from collections import Counter
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
@@ -134,6 +136,8 @@ class Relay:
         self._down_at_times = DOWN in faults
         self._planned = 0
         self._servers: list[asyncio.Server] = []
+        self._kept: list[socket.socket] = []
+        """They only hold the port, which somebody else might take while nobody listens."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._open: set[asyncio.Task[None]] = set()
         """Those of connections."""
@@ -166,6 +170,8 @@ class Relay:
         trace: TracebackType | None,
     ) -> None:
         self._close()
+        for sock in self._kept:
+            sock.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -180,8 +186,10 @@ class Relay:
             self._servers = [await asyncio.start_unix_server(self._accepted, self.at)]
             return
         for host in self._hosts:
-            server = await asyncio.start_server(self._accepted, host, self.port)
-            self.port = server.sockets[0].getsockname()[1]
+            if len(self._kept) < len(self._hosts):
+                self._kept.append(_bound(host, self.port))
+                self.port = self._kept[0].getsockname()[1]
+            server = await asyncio.start_server(self._accepted, host, self.port, reuse_port=True)
             self._servers.append(server)
 
     def _close(self) -> None:
@@ -292,13 +300,23 @@ class Relay:
         if plan.fault in CUTS:
             await self._cut(writer, plan)
         elif plan.fault == "drip":
-            for place in range(at, min(at + 300, len(data))):
-                writer.write(data[place : place + 1])
-                await asyncio.sleep(0.001)
-            return data[min(at + 300, len(data)) :]
+            return await self._drip(data[at:], writer, plan.seconds)
         else:
             await self._for(plan.seconds if plan.fault == "pause" else plan.seconds / 100)
         return data[at:]
+
+    async def _drip(self, data: bytes, writer: asyncio.StreamWriter, seconds: float) -> bytes:
+        """Send single bytes for a while; return the rest.
+
+        By the clock: a turn of a busy loop takes so long that a few hundred of them are half a
+        minute.
+        """
+        end, place = time.monotonic() + seconds, 0
+        while place < min(300, len(data)) and time.monotonic() < end and not self._is_calm.is_set():
+            writer.write(data[place : place + 1])
+            place += 1
+            await asyncio.sleep(0.001)
+        return data[place:]
 
     async def _cut(self, writer: asyncio.StreamWriter, plan: Plan) -> None:
         if plan.fault == "half-close":
@@ -306,6 +324,14 @@ class Relay:
         if plan.fault in ("half-close", "stall"):
             await self._for(plan.seconds)
         raise _End(is_reset=plan.fault != "fin")
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """Return a socket that has a port beside those that listen there."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    sock.bind((host, port))
+    return sock
 
 
 def _end(writer: asyncio.StreamWriter, *, is_reset: bool) -> None:

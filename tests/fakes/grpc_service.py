@@ -93,7 +93,8 @@ class GrpcService:
 
     def __enter__(self) -> Self:
         if self._credentials:
-            self.port = self._server.add_secure_port("localhost:0", self._credentials)
+            # On both addresses of localhost grpcio takes a port that is free on one of them.
+            self.port = self._server.add_secure_port("127.0.0.1:0", self._credentials)
         else:
             self.port = self._server.add_insecure_port("127.0.0.1:0")
         self._server.start()
