@@ -41,7 +41,7 @@ from proxy.plane.http2.frames import (
     without_padding,
     word_of,
 )
-from proxy.plane.http2.share import TURN_WORK
+from proxy.plane.http2.share import MUCH_WORK, TURN_WORK
 from proxy.plane.http2.standard import (
     FRAME_BYTES,
     LARGEST_FRAME_BYTES,
@@ -62,6 +62,9 @@ what streams may hold is bounded by their own windows.
 """
 
 _FRAME_WORK: Final = 15.0
+
+_PIECE_WORK: Final = MUCH_WORK + 1
+"""What counts for each piece of a block that takes several: its sender is one who causes much."""
 
 _ANY_FRAME: Final = -1
 
@@ -128,8 +131,8 @@ class Connection(ABC, Generic[S]):
 
     __slots__ = (
         "_at", "_block", "_client", "_forgotten", "_older_past", "_only", "_out", "_past",
-        "_segment", "_window_in", "decoder", "encoder", "highest", "initial_window", "is_closed",
-        "streams", "tolls", "window_out", "work",
+        "_segment", "_unread", "_window_in", "decoder", "encoder", "highest", "initial_window",
+        "is_closed", "streams", "tolls", "window_out", "work",
     )  # fmt: skip
 
     def __init__(self, head_limit: int, tolls: Tolls, *, client: bool) -> None:
@@ -159,6 +162,8 @@ class Connection(ABC, Generic[S]):
         """The only kind of frame that may come next: the first one, and within a block."""
         self._block: Block | None = None
         """The header block of which some frames have come."""
+        self._unread: Block | None = None
+        """The header block that has come and is read in pieces."""
         self._past: dict[int, bool] = {}
         """Streams that have ended, and whether it was by our reset."""
         self._older_past: dict[int, bool] = {}
@@ -176,13 +181,13 @@ class Connection(ABC, Generic[S]):
         Raises:
             ConnectionFault: the peer broke the protocol, or sent too much of something.
         """
-        if self._at < len(self._segment):
-            data = self._segment[self._at :] + data
+        self.work = 0.0
+        if self._at < len(self._segment) or self._unread is not None:
+            data = self._resume(data)
         self._segment = data
         self._at = at = 0
         size = len(data)
-        self.work = 0.0
-        while size - at >= HEAD_BYTES and not self.is_closed:
+        while self._unread is None and size - at >= HEAD_BYTES and not self.is_closed:
             first, flags, stream = frames.read_head(data, at)
             length = first >> 8
             if length > FRAME_BYTES:
@@ -206,7 +211,14 @@ class Connection(ABC, Generic[S]):
                 self._take_headers(flags, stream, data[begin:end])
             else:
                 self._take_other(kind, flags, stream, data[begin:end])
-        return True
+        return self._unread is None
+
+    def _resume(self, data: bytes) -> bytes:
+        """Read another piece of the block under way; return all bytes that are not taken."""
+        block, self._unread = self._unread, None
+        if block is not None:
+            self._take_block(block.stream, None, ended=block.ended)
+        return self._segment[self._at :] + data
 
     def hold(self, data: bytes) -> None:
         """Put a segment behind what waits for the next turn."""
@@ -402,22 +414,26 @@ class Connection(ABC, Generic[S]):
             self._block, self._only = None, _ANY_FRAME
             self._take_block(block.stream, block.whole(), ended=block.ended)
 
-    def _take_block(self, number: int, block: bytes, *, ended: bool) -> None:
-        """Take a whole block; a stream that the peer may open begins with it.
+    def _take_block(self, number: int, block: bytes | None, *, ended: bool) -> None:
+        """Take a whole block, or (None) go on with `_unread`; a new stream begins with it.
 
         It is decoded whatever its stream is: the table that blocks are compressed with belongs to
         the connection (RFC 9113, 4.3), and without this one all later ones would mean other fields.
+        What takes long is read a piece in each turn, before any other frame.
         """
-        size = len(block)
-        if size > self.decoder.longest:
-            self.tolls.charge(size >> UNREAD_SHIFT)
+        if block is not None and len(block) > self.decoder.longest:
+            self.tolls.charge(len(block) >> UNREAD_SHIFT)
         try:
-            fields = self.decoder.decode(block)
+            fields = self.decoder.read_on() if block is None else self.decoder.decode(block)
         except CompressionError as error:
             raise ConnectionFault(Code.COMPRESSION_ERROR, f"{error}") from None
         except DecompressionBomb as bomb:
             raise ConnectionFault(Code.ENHANCE_YOUR_CALM, f"{bomb}") from None
-        self.work += fields.work
+        if fields is None:
+            self._unread = Block(number, 0, ended=ended)
+            self.work += _PIECE_WORK
+            return
+        self.work += _PIECE_WORK if block is None else fields.work
         stream = self.streams.get(number)
         if stream is None:
             stream = self._opened(number)

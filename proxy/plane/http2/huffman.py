@@ -9,7 +9,7 @@ Nothing is written in it: what repeats is sent once, and the rest is not worth t
 from __future__ import annotations
 
 from functools import cache, lru_cache
-from typing import Final
+from typing import Final, final
 
 LENGTHS: Final = (
     13, 23, 28, 28, 28, 28, 28, 28, 28, 24, 30, 28, 28, 30, 28, 28,
@@ -98,11 +98,10 @@ def _machine() -> tuple[list[tuple[int, int]], frozenset[int]]:
     return _steps(tree), _ends(tree)
 
 
-def _decode(data: bytes) -> bytes:
-    out = bytearray()
+def _read(data: bytes, state: int, out: bytearray) -> int:
+    """Read on from a state; return the one that it ends in."""
     append = out.append
-    steps, ends = _machine()
-    state = 0
+    steps, _ = _machine()
     for byte in data:
         state, symbol = steps[state + (byte >> 4)]
         if symbol >= 0:
@@ -110,9 +109,48 @@ def _decode(data: bytes) -> bytes:
         state, symbol = steps[state + (byte & 0x0F)]
         if symbol >= 0:
             append(symbol)
-    if state not in ends:
+    return state
+
+
+def _finish(out: bytearray, state: int) -> bytes:
+    if state not in _machine()[1]:
         raise NotHuffman("A string does not end as it should.")
     return bytes(out)
+
+
+def _decode(data: bytes) -> bytes:
+    out = bytearray()
+    return _finish(out, _read(data, 0, out))
+
+
+@final
+class Reader:
+    """Reads one string in pieces."""
+
+    __slots__ = ("_at", "_out", "_state", "text")
+
+    def __init__(self) -> None:
+        self._out = bytearray()
+        self._state = 0
+        self._at = 0
+        """How much of the code was read."""
+        self.text = b""
+        """The string, once it is read to its end."""
+
+    def read(self, data: bytes, size: int) -> bool:
+        """Read `size` bytes more of the code `data`; return whether it has been read to its end.
+
+        Raises:
+            NotHuffman: it is not valid.
+        """
+        at, end = self._at, min(self._at + size, len(data))
+        self._state = _read(data[at:end], self._state, self._out)
+        self._at = end
+        if end < len(data):
+            return False
+        if at < end:
+            self.text = _finish(self._out, self._state)
+        return True
 
 
 _remembered = lru_cache(maxsize=1024)(_decode)

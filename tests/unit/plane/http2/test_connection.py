@@ -20,6 +20,7 @@ from proxy.plane.http2 import frames
 from proxy.plane.http2.connection import CONNECTION_WINDOW
 from proxy.plane.http2.decoder import Decoder
 from proxy.plane.http2.fields import Fields
+from proxy.plane.http2.share import MUCH_WORK
 from proxy.plane.http2.standard import PREFACE, Code
 from proxy.plane.http2.tolls import TALK
 from tests.fakes.framed import ACK, END_HEADERS, END_STREAM, GET, POST, frame, setting
@@ -235,7 +236,7 @@ def test_a_block_that_is_too_long_is_paid_for_before_it_is_read(
     read: list[bytes] = []
     decode = connection.decoder.decode
 
-    def reading(block: bytes) -> Fields:
+    def reading(block: bytes) -> Fields | None:
         read.append(block)
         return decode(block)
 
@@ -246,6 +247,47 @@ def test_a_block_that_is_too_long_is_paid_for_before_it_is_read(
     events = connection.hear(data + frame("CONTINUATION", 1, END_HEADERS))
 
     assert (bool(read), kinds(events)) == ((True, ["head"]) if is_read else (False, ["end"]))
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_a_long_block_is_taken_in_turns_and_nothing_behind_it_before(parts: int) -> None:
+    connection = started(64 * 1024)
+    long = block() + b"\x40\x01a\x01b" * 150
+    cut = [long[len(long) * n // parts : len(long) * (n + 1) // parts] for n in range(parts)]
+    data = b"".join(
+        frame(
+            "CONTINUATION" if n else "HEADERS",
+            1,
+            (0 if n else END_STREAM) | (END_HEADERS if n == parts - 1 else 0),
+            part,
+        )
+        for n, part in enumerate(cut)
+    )
+
+    assert not connection.receive(data + frame("PING", 0, ACK, b"12345678"))
+    assert connection.work > MUCH_WORK
+    assert not connection.receive(frame("PING", 0, ACK, b"87654321"))
+    assert connection.work > MUCH_WORK
+    assert connection.events == []
+    assert connection.receive(b"")
+
+    pongs = [("pong", b"12345678"), ("pong", b"87654321")]
+    assert kinds(connection.events) == ["head", "pong", "pong"]
+    assert connection.events[1:] == pongs
+    assert len(connection.events[0][2]) == len(GET) + 150
+
+
+@pytest.mark.parametrize("last", [b"\x80", b"\x40\x01a\x01b" * 4000])
+def test_a_long_block_that_is_wrong_in_the_end_ends_the_connection(last: bytes) -> None:
+    connection = started(64 * 1024)
+    long = block() + b"\x40\x01a\x01b" * 100 + last
+    parts = [long[at : at + 16_000] for at in range(0, len(long), 16_000)]
+    data = frame("HEADERS", 1, END_STREAM) + b"".join(
+        frame("CONTINUATION", 1, 0, part) for part in parts
+    )
+
+    code = Code.COMPRESSION_ERROR if last == b"\x80" else Code.ENHANCE_YOUR_CALM
+    assert connection.hear(data + frame("CONTINUATION", 1, END_HEADERS)) == [("end", code)]
 
 
 @pytest.mark.parametrize("late", [frame("DATA", 1, 0, b"a"), frame("HEADERS", 1, WHOLE, b"\x82")])

@@ -29,7 +29,10 @@ HUFFMAN = hpack.huffman.HuffmanEncoder(
 
 
 def read(decoder: Decoder, block: str | bytes) -> Fields:
-    return decoder.decode(bytes.fromhex(block) if isinstance(block, str) else block)
+    fields = decoder.decode(bytes.fromhex(block) if isinstance(block, str) else block)
+    while fields is None:
+        fields = decoder.read_on()
+    return fields
 
 
 def decoded(decoder: Decoder, block: str | bytes) -> Pairs:
@@ -351,15 +354,15 @@ def test_the_table_stays_right_whatever_is_not_read(talk: list[list[bytes]]) -> 
 
 
 def reading(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return what collects the length of each string that is read from the Huffman code."""
+    """Return what collects the length of each piece that is read of the Huffman code."""
     lengths: list[int] = []
-    decode = huffman.decode
+    read = huffman._read
 
-    def counting(data: bytes) -> bytes:
+    def counting(data: bytes, state: int, out: bytearray) -> int:
         lengths.append(len(data))
-        return decode(data)
+        return read(data, state, out)
 
-    monkeypatch.setattr(huffman, "decode", counting)
+    monkeypatch.setattr(huffman, "_read", counting)
     return lengths
 
 
@@ -388,7 +391,7 @@ def test_behind_what_is_too_much_no_value_is_read(monkeypatch: pytest.MonkeyPatc
     lengths = reading(monkeypatch)
 
     assert read(Decoder(4100), block).oversize
-    assert len(lengths) == 1
+    assert sum(lengths) == 3000 * 5 // 8  # The first of the two.
 
 
 @pytest.mark.pure
@@ -411,6 +414,121 @@ def test_the_beginning_of_a_block_that_is_too_long_is_kept() -> None:
     kept = decoded(Decoder(LIMIT), block)
 
     assert kept == [*GET, (b"x-a", b"v" * 2000)]
+
+
+# --- reading in pieces
+
+PIECES = st.fixed_dictionaries(
+    {
+        "_PIECE_FIELDS": st.sampled_from([1, 2, 3, 64]),
+        "_PIECE_BYTES": st.sampled_from([1, 7, 500, 16_384]),
+        "_PIECE_CODED": st.sampled_from([0, 1, 100, 1024]),
+        "_STRING_CODED": st.sampled_from([1, 2, 50, 999, 1536]),
+    }
+)
+WHOLE = dict.fromkeys(("_PIECE_FIELDS", "_PIECE_BYTES", "_PIECE_CODED", "_STRING_CODED"), 10**9)
+
+
+def coded(text: bytes) -> bytes:
+    """Return a string in the Huffman code (RFC 7541, 5.2)."""
+    code = HUFFMAN.encode(text)
+    length = hpack.hpack.encode_integer(len(code), 7)
+    length[0] |= table.HUFFMAN
+    return bytes(length) + code
+
+
+TEXTS = st.builds(
+    lambda text, size: (text * size)[:size],
+    st.sampled_from([b"a", b"b~", b"\n"]),
+    st.sampled_from([0, 1, 3, 50, 200, 3000]),
+).map(coded)
+NAMED = st.builds(
+    lambda form, name, value: bytes((form,)) + name + value,
+    st.sampled_from([0x00, 0x10, 0x40]), TEXTS, TEXTS,
+)  # fmt: skip
+BROKEN = st.sampled_from([b"\x20", b"\x80", b"\x00\x01a\x84\xff\xff\xff\xff", b"\x00\x01a\x7f"])
+SENT = st.lists(
+    st.tuples(SIZED, st.lists(st.one_of(NAMED, NAMED, LARGE, FORMS), max_size=8)), max_size=5
+)
+
+
+def told(decoder: Decoder, block: bytes) -> object:
+    """Return all that a block is taken for, with what it leaves in the table."""
+    try:
+        fields = read(decoder, block)
+    except (CompressionError, DecompressionBomb) as error:
+        return type(error)
+    assert decoder._strings == {}
+    items = [(field.name, field.value) for field in fields.items]
+    entries = [(field.name, field.value) for field in decoder._entries]
+    said = fields.oversize, fields.never_indexed, fields.work, fields.size
+    return items, said, entries, decoder._size, decoder._maximum, len(decoder._blocks)
+
+
+@pytest.mark.pure
+@given(SENT, st.one_of(st.just(b""), BROKEN), PIECES)
+def test_a_block_means_the_same_however_it_is_read_in_pieces(
+    sent: list[tuple[bytes, list[bytes]]], last: bytes, sizes: dict[str, int]
+) -> None:
+    blocks = [size + b"".join(forms) for size, forms in sent]
+    blocks.append((blocks[-1] if blocks else b"") + last)
+    ours, at_once = Decoder(6000), Decoder(6000)
+    for block in blocks:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in WHOLE.items():
+                patch.setattr(f"proxy.plane.http2.decoder.{name}", value)
+            expected = told(at_once, block)
+            for name, value in sizes.items():
+                patch.setattr(f"proxy.plane.http2.decoder.{name}", value)
+            assert told(ours, block) == expected
+        if not isinstance(expected, tuple):
+            return  # The connection ends.
+
+
+@pytest.mark.parametrize(
+    ("block", "pieces"),
+    [
+        (b"\x82" * 63, 1),
+        (b"\x82" * 64, 1),
+        (b"\x82" * 65, 2),
+        (b"\x40\x01a\x01b" * 3000, 47),
+        (b"\x20\x3f\xe1\x1f" * 32 + b"\x82", 2),
+        (b"\x20\x3f\xe1\x1f" * 31 + b"\x82", 1),
+        (literal(0, b"v" * 60_000, coded=False), 1),
+        (literal(0x40, b"v" * 4000, coded=False) * 4 + b"\x82", 1),
+        (literal(0x40, b"v" * 4000, coded=False) * 5 + b"\x82", 2),
+        (literal(0, b"0" * 1632, coded=True) + b"\x82", 1),  # 1,020 bytes of code.
+        (literal(0, b"0" * 1640, coded=True) + b"\x82", 2),  # 1,025.
+        (literal(0, b"0" * 2456, coded=True), 1),  # 1,535.
+        (literal(0, b"0" * 2457, coded=True), 1),
+        (literal(0, b"0" * 2458, coded=True), 2),  # 1,537.
+        (literal(0, b"0" * 100_000, coded=True), 41),
+    ],
+)
+def test_a_long_block_is_read_in_pieces(block: bytes, pieces: int) -> None:
+    """At most 64 fields, 16 KiB, and some 2 KiB of Huffman code in each."""
+    decoder = Decoder(LIMIT)
+    fields, read_on = decoder.decode(block), 1
+    while fields is None:
+        fields, read_on = decoder.read_on(), read_on + 1
+
+    assert read_on == pieces
+
+
+@pytest.mark.pure
+def test_no_more_of_the_huffman_code_is_read_in_a_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths = reading(monkeypatch)
+    short = literal(0, b"0" * 1600, coded=True)  # 1,000 bytes of code.
+    decoder = Decoder(LIMIT)
+    fields = decoder.decode((short * 2 + b"\x82") * 10 + literal(0, b"0" * 30_000, coded=True))
+    most = sum(lengths)
+    while fields is None:
+        lengths.clear()
+        fields = decoder.read_on()
+        most = max(most, sum(lengths))
+
+    assert (len(fields.items), fields.oversize) == (31, False)
+    assert most <= 1024 + 1536
 
 
 # --- writing
@@ -569,6 +687,6 @@ def test_integers_are_written_as_hpack_writes_them(value: int, bits: int) -> Non
 @pytest.mark.parametrize("number", [1, 100, 900])
 def test_each_field_of_a_block_is_work(number: int) -> None:
     """Two microseconds each: what one takes that enters the table."""
-    fields = Decoder(64 * 1024).decode(b"\x40\x01a\x01b" * number)
+    fields = read(Decoder(64 * 1024), b"\x40\x01a\x01b" * number)
 
     assert fields.work == 2 * number
