@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import pytest
 
 from proxy.emulator.claims import CALLER, id_token_claims
 from proxy.emulator.service import ProtectedService
-from tests.chaos import invariants
+from tests.chaos import invariants, relay
 from tests.chaos.traffic import Traffic
 from tests.fakes import sessions
 from tests.fakes.child import Child
@@ -171,3 +172,28 @@ async def test_a_process_is_waited_for_as_long_again_as_it_had_no_processor() ->
         assert list(child.waited) == [20.0]
     finally:
         await child.kill()
+
+
+async def test_nobody_takes_the_port_of_a_relay_at_which_nobody_listens() -> None:
+    async with relay.Relay("a relay", NOWHERE, relay.PLAIN, seed=1) as it:
+        it._close()
+
+        with pytest.raises(OSError, match="already in use"):
+            socket.create_server(it.address)
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection(*it.address)
+        await it._listen()
+        _, writer = await asyncio.open_connection(*it.address)
+        writer.close()
+
+
+async def test_single_bytes_come_by_the_clock_and_no_longer_than_until_all_is_calm() -> None:
+    sent = bytes(400)
+    async with relay.Relay("a relay", NOWHERE, relay.PLAIN, seed=1) as it:
+        _, writer = await asyncio.open_connection(*it.address)
+
+        assert await it._drip(sent, writer, 60.0) == sent
+        it.be(calm=False)
+        assert await it._drip(sent, writer, 0.0) == sent
+        assert len(await it._drip(sent, writer, 60.0)) == 100
+        writer.close()
