@@ -30,11 +30,12 @@ from httptools import (
     HttpResponseParser,
 )
 
-from proxy.errors import RequestMalformed, UpstreamLoops, UpstreamMalformed
+from proxy.errors import HeadersTooLarge, RequestMalformed, UpstreamLoops, UpstreamMalformed
 from proxy.plane.guard import is_from_browser, notable
 from proxy.plane.head import LOOP, OURS, RequestHead, ResponseHead, join_repeated, tokens
 from proxy.plane.message import (
     FRAMING_IN_DISGUISE,
+    MOST_FIELDS,
     are_same,
     check_method,
     count,
@@ -46,8 +47,8 @@ from proxy.unreached import WRITE_HTTPS, is_tls
 
 _LINE_END: Final = b"\r\n"
 
-# RFC 9112, 2.2 and RFC 9110, 5.5. A CR at the end may be half of a line end.
-_BROKEN: Final = re.compile(rb"(?<!\r)\n|\r(?=[^\n])|\0")
+# Bytes of a head that cannot have so many.
+_FEW_BYTES: Final = 4 * MOST_FIELDS
 
 # Members of Connection that name no other field, or one that is handled anyway.
 _OBEYED: Final = frozenset((b"close", b"keep-alive", b"upgrade", b"te"))
@@ -165,7 +166,11 @@ def parse_request(head: bytes, *, on_path: bool = False) -> RequestHead:
 
     Raises:
         RequestMalformed: they are not exactly one head that has exactly one meaning.
+        HeadersTooLarge: there are more fields than `MOST_FIELDS`.
     """
+    # Its first line and its empty one are none.
+    if len(head) > _FEW_BYTES and head.count(_LINE_END) > MOST_FIELDS + 2:
+        raise HeadersTooLarge(f"It has more than {MOST_FIELDS} fields.")
     line = _REQUEST_LINE.match(head)
     if line is None:
         _check_plain(head)
@@ -324,13 +329,25 @@ def check_request(data: bytes, searched: int) -> None:
         RequestMalformed: it cannot become a request.
     """
     _check_plain(data)
-    if _BROKEN.search(data, searched):
+    if _is_broken(data, searched):
         raise RequestMalformed("The request head has a bare CR or LF, or a NUL.")
     start = 2 if data.startswith(_LINE_END) else 0
     if _BEGIN.fullmatch(data[:_LONGEST_METHOD]) is None:
         raise RequestMalformed("The request does not begin with a method.")
     if data.find(_LINE_END, start) >= searched and not _REQUEST_LINE.match(data, start):
         raise RequestMalformed("The request line is not `METHOD TARGET HTTP/1.1`.")
+
+
+def _is_broken(data: bytes, searched: int) -> bool:
+    """Tell whether a CR or LF stands alone, or a NUL anywhere (RFC 9112, 2.2; RFC 9110, 5.5).
+
+    Counted, because an expression that looks at what stands around each takes thirty times as long.
+    """
+    feeds = data.count(b"\n", searched)
+    returns = data.count(b"\r", searched) - data.endswith(b"\r", searched)  # Half of a line end?
+    pairs = data.count(_LINE_END, searched)
+    straddles = searched > 0 and data.startswith(_LINE_END, searched - 1)
+    return feeds != pairs + straddles or returns != pairs or data.find(b"\0", searched) >= 0
 
 
 def _check_plain(data: bytes) -> None:
@@ -391,6 +408,8 @@ def parse_response(head: bytes, method: bytes) -> ParsedResponse:
     """
     _validate_response(head)
     lines = head[:-4].split(b"\r\n")
+    if len(lines) > MOST_FIELDS + 1:
+        raise UpstreamMalformed(f"The response head has more than {MOST_FIELDS} fields.")
     keep_alive, status, phrase, bodyless = _status_line(lines.pop(0))
     length, hops = take_specials(lines)
     fields = b"\r\n" + b"\r\n".join(lines) if lines else b""
@@ -580,7 +599,7 @@ def check_response(data: bytes, searched: int) -> None:
         _check_frame(data)
         return
     _check_untold_tls(data)
-    if _BROKEN.search(data, searched):
+    if _is_broken(data, searched):
         raise UpstreamMalformed("The response head has a bare CR or LF, or a NUL.")
     if not data.startswith(_PROTOCOL[: len(data)]):
         raise UpstreamMalformed("The response does not begin with `HTTP/1.`.")

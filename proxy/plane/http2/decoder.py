@@ -14,7 +14,7 @@ from collections import deque
 from typing import Final
 
 from proxy.plane.http2 import huffman
-from proxy.plane.http2.fields import MOST_FIELDS, Field, Fields
+from proxy.plane.http2.fields import Field, Fields
 from proxy.plane.http2.table import (
     DYNAMIC,
     ENTRY_BYTES,
@@ -30,6 +30,7 @@ from proxy.plane.http2.table import (
     STATIC,
     TABLE_BYTES,
 )
+from proxy.plane.message import MOST_FIELDS
 
 # Blocks are remembered up to this length and number: small calls repeat, long heads rarely do.
 _BLOCK_BYTES: Final = 1024

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from proxy.plane.guard import FETCH_METADATA
 from proxy.plane.head import OURS
-from proxy.plane.message import FRAMING_IN_DISGUISE
+from proxy.plane.message import FRAMING_IN_DISGUISE, MOST_FIELDS
 
 # RFC 9110, 5.1 and 5.6.2: a token; RFC 9113, 8.2.1: in lower case. A pseudo-header has a colon.
 _NAME: Final = re.compile(rb":?[!#$%&'*+.^_`|~0-9a-z-]+")
@@ -20,9 +20,6 @@ _NAME: Final = re.compile(rb":?[!#$%&'*+.^_`|~0-9a-z-]+")
 # RFC 9113, 8.2.1 forbids NUL, CR, LF and white space at the ends. The other control characters
 # are no field content either (RFC 9110, 5.5), and HTTP/1.1 callers may not send them.
 _VALUE: Final = re.compile(rb"(?:[!-~\x80-\xff](?:[\t -~\x80-\xff]*[!-~\x80-\xff])?)?")
-
-MOST_FIELDS: Final = 1000
-"""Fields of a head, pseudo-headers included: tiny ones cost us more than their bytes tell."""
 
 _PER_FIELD: Final = 4  # Bytes of ": " and CRLF: sizes are counted as if the head were HTTP/1.1.
 

@@ -9,6 +9,7 @@ import pytest
 from proxy.config.model import Limits, Timeouts, Upstream
 from proxy.plane.gate import Gate
 from proxy.plane.http1.pool import STALLED_AFTER
+from proxy.plane.message import MOST_FIELDS
 from tests.fakes.raw import RawCaller, UpstreamEnd
 from tests.fakes.wired import Wired
 
@@ -22,6 +23,11 @@ def head_of(size: int) -> bytes:
     """Return a request of `size` bytes."""
     bare = b"GET / HTTP/1.1\r\nHost: a\r\nX: \r\n\r\n"
     return bare.replace(b"X: ", b"X: " + b"x" * (size - len(bare)))
+
+
+def fields_of(start: bytes, number: int) -> bytes:
+    """Return a head that begins with a line and a field, and has so many fields in all."""
+    return start + b"\r\nX: y" * (number - 1) + b"\r\n\r\n"
 
 
 # --- header_bytes
@@ -50,6 +56,35 @@ async def test_a_head_that_does_not_end_is_refused_at_the_limit(wired: Wired) ->
     caller.send(head_of(20_000)[:8193])
 
     await caller.refusal(431, "headers_too_large")
+
+
+@pytest.mark.parametrize("number", [MOST_FIELDS - 1, MOST_FIELDS])
+async def test_as_many_fields_as_a_head_may_have_pass(wired: Wired, number: int) -> None:
+    wired.upstream.automatic = fields_of(b"HTTP/1.1 200 OK\r\nContent-Length: 0", number)
+    caller = await wired.caller()
+
+    answer = await caller.ask(fields_of(b"GET / HTTP/1.1\r\nHost: a", number))
+
+    # The one of each beside them frames it, or names the host.
+    assert (answer.status, len(answer.values("x"))) == (200, number - 1)
+    assert len(wired.upstream.requests[0].values("x")) == number - 1
+
+
+async def test_one_field_more_is_refused(wired: Wired) -> None:
+    caller = await wired.caller()
+    caller.send(fields_of(b"GET / HTTP/1.1\r\nHost: a", MOST_FIELDS + 1))
+
+    await caller.refusal(431, "headers_too_large")
+
+
+async def test_one_field_more_in_an_answer_is_the_upstreams_fault(wired: Wired) -> None:
+    start = b"HTTP/1.1 200 OK\r\nContent-Length: 0"
+    wired.upstream.automatic = fields_of(start, MOST_FIELDS + 1)
+    caller = await wired.caller()
+
+    answer = await caller.ask(GET)
+
+    assert (answer.status, answer.value("x-auth-proxy-error")) == (502, "upstream_malformed")
 
 
 async def test_a_url_of_30_kilobytes_passes_by_default(wired: Wired) -> None:

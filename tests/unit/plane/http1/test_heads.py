@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from proxy.errors import RequestMalformed, UpstreamMalformed
@@ -89,6 +90,24 @@ def test_no_beginning_of_a_good_response_is_refused_early(end: int, middle: int)
     middle = min(middle, end)
 
     check_response(RESPONSE[:end], max(middle - 3, 1) if middle else 0)
+
+
+# A CR at the end may be half of a line end.
+BROKEN = re.compile(rb"(?<!\r)\n|\r(?=[^\n])|\0")
+BEGINS = b"HTTP/1.1 200 OK\r\nX: "
+
+
+@given(st.text("\r\n\0a", max_size=12).map(str.encode), st.integers(0, 12))
+def test_what_stands_alone_is_seen_wherever_the_look_begins(more: bytes, looked: int) -> None:
+    data, searched = BEGINS + more, len(BEGINS) + min(looked, len(more))
+    # What comes before it was looked at already.
+    assume(not BROKEN.search(data[: searched + 1]))
+
+    if BROKEN.search(data):
+        with pytest.raises(UpstreamMalformed, match="bare CR"):
+            check_response(data, searched)
+    else:
+        check_response(data, searched)
 
 
 @pytest.mark.parametrize(
