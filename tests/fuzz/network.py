@@ -185,6 +185,9 @@ _STREAMS = (0, 1, 1, 3, 3, 5, 7, 2, WIDE)
 _WINDOWS = ((WIDE, WIDE), (WIDE, 65_535), (65_535, WIDE), (1000, WIDE), (0, 65_535))
 """What a stream and a connection take at first."""
 _HEAD = len(KINDS)
+_WAIT = _HEAD + 1
+_TURNS = 60
+"""Of the loop, in which what was sent gets through the proxy and back."""
 _MARK = b"the mark"
 
 
@@ -192,12 +195,16 @@ def _steps(end: FramedEnd, data: bytes) -> Iterator[bytes]:
     """Read `data` as frames: kind, stream, flags, length and payload, each of the first a byte.
 
     The kind behind the last is HEADERS with a block that is encoded as it should be; the payload's
-    first byte says which, so that what is found is more than errors of HPACK.
+    first byte says which, so that what is found is more than errors of HPACK.  The one behind that
+    is no frame, but time for an answer: it comes out as no bytes.
     """
     while len(data) > 3:
         kind, stream, flags, size = data[:4]
         payload, data = data[4 : 4 + size], data[4 + size :]
-        kind %= _HEAD + 1
+        kind %= _WAIT + 1
+        if kind == _WAIT:
+            yield b""
+            continue
         if kind == _HEAD:
             head = _HEADS[payload[0] % len(_HEADS)] if payload else ()
             kind, payload = KINDS["HEADERS"], end.encode(head)
@@ -210,9 +217,16 @@ def _steps(end: FramedEnd, data: bytes) -> Iterator[bytes]:
 async def _play(end: FramedEnd, data: bytes) -> None:
     """Send what `data` says, as long as the proxy keeps the connection, and wait for its end."""
     for step in (*_steps(end, data), frame("PING", 0, 0, _MARK)):
-        if not end.ended:
+        if not step:
+            await _let_pass()
+        elif not end.ended:
             end.send(step)
     await end.until(lambda: end.ended or _MARK in end.pongs, "the answer to a ping, or the end")
+
+
+async def _let_pass() -> None:
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
 
 
 async def _still_there(caller: FramedCaller) -> None:
@@ -225,7 +239,7 @@ async def _still_there(caller: FramedCaller) -> None:
 async def frames(data: bytes) -> None:
     """Send frames to the listener; the first byte says what the upstream speaks, and the windows.
 
-    Afterwards another caller is served as ever.
+    Another caller, who was there before, is served as ever afterwards.
     """
     chosen, data = data[:1] or b"\0", data[1:]
     windows = _WINDOWS[(chosen[0] & 7) % len(_WINDOWS)]
@@ -245,11 +259,12 @@ async def frames(data: bytes) -> None:
 
 
 async def _frames_to(wired: Wired, data: bytes, window: int, connection_window: int) -> None:
-    caller = await frame_caller(wired, window=window, connection_window=connection_window)
-    async with caller:
-        await _play(caller, data)
     async with await frame_caller(wired) as other:
-        assert (await other.ask(1)).status == 200
+        await other.ask(1)  # Now there are a token and a connection at hand.
+        caller = await frame_caller(wired, window=window, connection_window=connection_window)
+        async with caller:
+            await _play(caller, data)
+        assert (await other.ask(3)).status == 200
 
 
 def _check_streams(upstream: FramedUpstream, tokens: object) -> None:
@@ -280,7 +295,10 @@ async def upstream_frames(data: bytes) -> None:
                 end = await framed.framed.accept()
                 await end.until(lambda: len(end.streams) == 2, "two requests")
                 await _play(end, data)
+                # A third request, which the upstream may not want on that connection.
+                caller.send_headers(5, GET, end=True)
                 await _still_there(caller)
+                await _let_pass()
         _check_streams(upstream, framed.source.answers)
     assert leaks.take() == []
 

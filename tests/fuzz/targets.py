@@ -132,7 +132,25 @@ _PLAYS = (
     b"\x0a\1\0\1\4\0\1\0\2ab\x0a\1\1\1\x0d", b"\x0a\1\0\1\5\x0a\1\1\1\4",
     b"\x04\0\0\6\0\4\0\0\0\1\x08\1\0\1\1\x03\1\0\4\0\0\0\x08\x07\0\0\x08\0\0\0\1\0\0\0\0",
 )  # fmt: skip
+_WAIT = b"\x0b\0\0\0"
+# What may only leave once something else has come: windows and tables that settings change while
+# an answer is on its way, streams that are given up while they wait.
+_OPENED = b"\x0a\1\1\1\0" + _WAIT + b"\4\0\0\6\0\4\0\0\x30\0" + _WAIT
+_LATE: Sequence[bytes] = (
+    b"\4" + _OPENED,
+    b"\x84" + _OPENED,
+    b"\0" + b"".join(b"\x0a%c\1\1\0" % each + _WAIT for each in b"\1\3") +
+    b"\4\0\0\6\0\1\0\0\0\x40" + _WAIT + b"\x0a\5\1\1\0" + _WAIT,
+    b"\1\x0a\1\1\1\0\x0a\3\1\1\0" + _WAIT + b"\3\1\0\4\0\0\0\x08" + _WAIT,
+)  # fmt: skip
+_LATE_UPSTREAM: Sequence[bytes] = (
+    b"\4" + _WAIT + b"\4\0\0\6\0\4\0\0\x30\0" + _WAIT + b"\x0a\3\1\1\4",
+    b"\0\4\0\0\6\0\3\0\0\0\1" + _WAIT,
+    b"\0\4\0\0\6\0\1\0\0\0\x40" + _WAIT + b"\x0a\1\1\1\4",
+    b"\1" + _WAIT + b"\3\3\0\4\0\0\0\2" + _WAIT,
+)
 _FRAMES = (
+    _WAIT,
     b"\4\0\0\6\0\4\0\0\x30\0", b"\4\0\0\6\0\1\0\0\0\x40", b"\4\0\0\6\0\3\0\0\0\1",
     b"\x0a\1\1\1", b"\x0a\3\0\1", b"\0\1\1\2ab", b"\x08\1\0\1\1", b"\4\0\1\0", b"\3\1\0\4",
 )  # fmt: skip
@@ -170,13 +188,16 @@ TARGETS = {
         Target(
             "frames",
             network.frames,
-            [who + play for who in (b"\0", b"\x80", b"\4") for play in _PLAYS],
+            [*(who + play for who in (b"\0", b"\x80", b"\4") for play in _PLAYS), *_LATE],
             _FRAMES,
         ),
         Target(
             "upstream_frames",
             network.upstream_frames,
-            [who + play for who in (b"\0", b"\x80", b"\4") for play in _PLAYS],
+            [
+                *(who + play for who in (b"\0", b"\x80", b"\4") for play in _PLAYS),
+                *_LATE_UPSTREAM,
+            ],
             _FRAMES,
         ),
         Target(
