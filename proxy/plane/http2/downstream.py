@@ -265,14 +265,16 @@ class Http2Downstream(Endpoint[AnsweringStream], asyncio.Protocol):
     """A caller's connection; its streams are the downstream codecs."""
 
     __slots__ = (
-        "_accepted", "_block_until", "_final", "_idle_until", "_late", "_leaving", "_share",
-        "deadline", "host", "older",
+        "_accepted", "_block_until", "_final", "_idle_until", "_is_gone", "_late", "_leaving",
+        "_share", "deadline", "host", "older",
     )  # fmt: skip
 
     def __init__(self, host: Host) -> None:
         super().__init__(host.head_limit, host.sweeper, Tolls(host.allowance), client=False)
         self.host = host
         self._share = host.share
+        self._is_gone = False
+        """Whether the transport has ended."""
         self._late = 0
         """Bytes that came after the end."""
         self.deadline = math.inf
@@ -316,10 +318,9 @@ class Http2Downstream(Endpoint[AnsweringStream], asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (asyncio's signature)
         """Take the end of the connection."""
-        self.is_closed = True
+        self.is_closed = self._is_gone = True
         self._lose_streams()
         self.sweeper.discard(self)
-        self.host.closed(self)
 
     def on_deadline(self, now: float) -> None:
         """Act on a connection that is closed, leaving, idle, or in the middle of a head."""
@@ -498,7 +499,11 @@ class Http2Downstream(Endpoint[AnsweringStream], asyncio.Protocol):
             self._transport.abort()
 
     def _lose_streams(self) -> None:
-        streams, self.streams = list(self.streams.values()), {}
-        for stream in streams:
-            stream.is_closed = True
-            stream.lost(None)
+        # What is left of them waits for its turn with those that cause much.
+        self.work = MUCH_WORK + 1
+        self.lose(list(self.streams.values()), None)
+
+    def _tell_lost(self) -> None:
+        super()._tell_lost()
+        if self._is_gone and not self._lost:
+            self.host.closed(self)

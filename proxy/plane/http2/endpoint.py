@@ -52,6 +52,12 @@ _LARGEST_SETTING: Final = 2**32 - 1
 
 _NO_LIMIT: Final = 1_000_000
 
+_LOST_AT_ONCE: Final = 4
+"""Streams that are told in one turn that they have ended with their connection.
+
+To end an exchange takes some 50 microseconds, to repeat it or to answer it three times as much.
+"""
+
 # Streams that wait in vain, beyond as many as are open, before they are sorted out.
 _FEW_WAITING: Final = 64
 
@@ -296,7 +302,7 @@ class Endpoint(Connection[T], Generic[T]):
     """A connection on a transport."""
 
     __slots__ = (
-        "_holds_back", "_is_last", "_touched", "_transport", "_waiting", "_waits_for_turn",
+        "_holds_back", "_is_last", "_lost", "_touched", "_transport", "_waiting", "_waits_for_turn",
         "_written", "choked", "head_limit", "sweeper",
     )  # fmt: skip
 
@@ -318,6 +324,8 @@ class Endpoint(Connection[T], Generic[T]):
         """Whether nothing is read until the next one."""
         self._is_last = False
         """Whether nothing more can come."""
+        self._lost: deque[tuple[T, ProxyError | None]] = deque()
+        """Streams that have ended with their connection and are not told yet, and why."""
 
     # --- the transport's side ------------------------------------------------------------
 
@@ -407,6 +415,12 @@ class Endpoint(Connection[T], Generic[T]):
 
     def take_turn(self) -> None:
         """Take what waits for this turn, and read on once nothing is left."""
+        if self._lost:
+            BATCH.begin()
+            try:
+                self._tell_lost()
+            finally:
+                BATCH.end()
         if self._waits_for_turn and not self.is_closed:
             self._waits_for_turn = False
             self.take_segment(b"")
@@ -452,6 +466,28 @@ class Endpoint(Connection[T], Generic[T]):
         """Take a stream out that has ended; `reset` if it was us who ended it early."""
         self.release(stream, reset=reset)
         self._on_stream_gone()
+
+    def lose(self, streams: list[T], error: ProxyError | None) -> None:
+        """Take out streams that end without a word of theirs, `error` says why if there is more.
+
+        Nothing comes or leaves on them from now on. They are told in this turn and the next ones,
+        a few in each: there can be a thousand, and others would wait.
+        """
+        for stream in streams:
+            self.release(stream, reset=True)
+            stream.drop_unsent()
+            self._lost.append((stream, error))
+        self._tell_lost()
+
+    def _tell_lost(self) -> None:
+        for _ in range(min(_LOST_AT_ONCE, len(self._lost))):
+            stream, error = self._lost.popleft()
+            try:
+                stream.lost(error)
+            except Exception as bug:  # noqa: BLE001 (the others are to be told)
+                _ = unexpected.failure(bug, "A bug in the data path; an exchange is ended.")
+        if self._lost:
+            self._ask_for_turn()
 
     def _flush_touched(self) -> None:
         touched = self._touched

@@ -43,6 +43,7 @@ _KNOWN_AT: Final = 4
 PING_TIMEOUT: Final = 10.0
 """Seconds that an upstream may take to answer a ping before it is given up."""
 
+_REFUSED: Final = "The upstream did not take the request."
 _UNUSED: Final = "The upstream closed the connection before the request was sent."
 
 
@@ -152,7 +153,7 @@ class AskingStream(Stream):
 
     def refused(self) -> None:
         """Take the upstream's word that it has done nothing and will do nothing."""
-        self._end(UpstreamRefused("The upstream did not take the request."))
+        self._end(UpstreamRefused(_REFUSED))
 
     def take_reset(self, code: int) -> None:
         """Take the upstream's end of the stream."""
@@ -491,9 +492,8 @@ class Http2Upstream(Endpoint[AskingStream], asyncio.Protocol):
         """Open no more; what the upstream has not begun begins elsewhere (RFC 9113, 6.8)."""
         self.takes_streams = False
         self.retire()
-        for number, stream in list(self.streams.items()):
-            if number > last:
-                stream.refused()
+        unprocessed = [stream for number, stream in self.streams.items() if number > last]
+        self.lose(unprocessed, UpstreamRefused(_REFUSED))
 
     def _on_pong(self, data: bytes) -> None:
         pong = self._pongs.pop(data, None)
@@ -566,9 +566,7 @@ class Http2Upstream(Endpoint[AskingStream], asyncio.Protocol):
             if not pong.done():
                 pong.set_result(False)
         self._pool.lost(self)
-        streams, self.streams = list(self.streams.values()), {}
-        for stream in streams:
-            stream.lost(error)
+        self.lose(list(self.streams.values()), error)
 
     def _say_goodbye(self, code: Code, text: str = "") -> None:
         self.send_goaway(0, code, text)

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+
 import pytest
 
 from proxy.config.model import Limits, Protocol, Timeouts
 from proxy.plane.http2.downstream import DRAIN_TIMEOUT, END_TIMEOUT
-from tests.fakes.framed import GET, GRPC, POST, PREFACE, FramedCaller, FramedUpstream, Pairs, Seen
+from tests.fakes.framed import (
+    GET,
+    GRPC,
+    POST,
+    PREFACE,
+    FramedCaller,
+    FramedUpstream,
+    FramedUpstreamEnd,
+    Pairs,
+    Seen,
+)
 from tests.fakes.framed_world import Framed, frame_caller
 from tests.fakes.wired import Wired
 
@@ -443,3 +456,105 @@ async def test_an_upstream_that_falls_silent_in_its_greeting_is_not_waited_for()
         seen = await caller.ask(1)
 
         assert (seen.status, seen.reason) == (504, "upstream_connect_timed_out")
+
+
+# --- connections with many streams
+
+
+HUNDRED = range(1, 200, 2)
+
+
+async def hundred(framed: Framed) -> tuple[FramedCaller, FramedUpstreamEnd]:
+    """Return a caller with a hundred calls under way, and the upstream that has them all."""
+    caller = await framed.frames()
+    for number in HUNDRED:
+        caller.send_headers(number, GRPC)
+    upstream = await framed.framed.accept()
+    await upstream.until(lambda: len(upstream.streams) == 100, "a hundred heads")
+    return caller, upstream
+
+
+async def by_turn(left: Callable[[], int]) -> list[int]:
+    """Return by how many less there are `left` after each turn of the loop, until there are 0."""
+    steps = []
+    before = left()
+    while before:
+        await asyncio.sleep(0)
+        now = left()
+        steps.append(before - now)
+        before = now
+    return steps
+
+
+async def test_many_calls_of_a_caller_that_hangs_up_end_in_turns(framed: Framed) -> None:
+    caller, upstream = await hundred(framed)
+
+    caller.finish()
+    steps = await by_turn(lambda: len(framed.plane.exchanges))
+
+    assert (sum(steps), max(steps)) == (100, 4)
+    assert framed.refusals == {"downstream_gone": 100}
+    for number in HUNDRED:
+        assert (await upstream.finished(number)).reset == "CANCEL"
+    await framed.until(framed.plane.is_deserted, "the end of the connection")
+
+
+async def test_nothing_leaves_behind_the_farewell_while_calls_end(framed: Framed) -> None:
+    caller, upstream = await hundred(framed)
+    answered: list[int] = []
+
+    caller.send_frame("DATA", 0, 0, b"")
+    await framed.until(lambda: len(framed.plane.exchanges) < 100, "the first ends")
+    for number in HUNDRED:
+        if not upstream.seen(number).reset:
+            upstream.answer(number, b"late")
+            answered.append(number)
+    steps = await by_turn(lambda: len(framed.plane.exchanges))
+
+    assert await caller.told_to_go() == "PROTOCOL_ERROR"
+    assert len(answered) >= sum(steps) > 50
+    await caller.until(lambda: caller.ended, "the end of the connection")
+    assert not any(caller.seen(number).pairs for number in HUNDRED)
+
+
+async def test_many_calls_end_in_turns_when_their_upstream_has_gone(framed: Framed) -> None:
+    caller, upstream = await hundred(framed)
+
+    upstream.reset()
+    steps = await by_turn(lambda: len(framed.plane.exchanges))
+
+    assert (sum(steps), max(steps)) == (100, 4)
+    for number in HUNDRED:
+        assert (await caller.finished(number)).reason == "upstream_reset"
+    assert framed.connections.busy == 0
+
+
+async def test_many_calls_that_an_upstream_has_not_begun_begin_elsewhere_in_turns(
+    framed: Framed,
+) -> None:
+    caller, upstream = await hundred(framed)
+    (connection,) = framed.http2_connections
+    framed.framed.automatic = b"ok"
+
+    upstream.send_goaway(0)
+    for number in HUNDRED:
+        upstream.answer(number, b"against its own word")
+    steps = await by_turn(lambda: connection.active)
+
+    assert (sum(steps), max(steps)) == (100, 4)
+    for number in HUNDRED:
+        caller.send_data(number, end=True)
+        seen = await caller.finished(number)
+        assert (seen.status, bytes(seen.body)) == (200, b"ok")
+
+
+async def test_the_end_of_the_process_waits_for_calls_that_end_in_turns(framed: Framed) -> None:
+    caller, _ = await hundred(framed)
+    (connection,) = framed.plane.connections
+
+    caller.finish()
+    await framed.until(lambda: connection.is_closed, "its end")  # type: ignore[attr-defined]  # an HTTP/2 connection
+    assert len(framed.plane.exchanges) > 50
+    await framed.plane.stop()
+
+    assert (len(framed.plane.exchanges), framed.plane.is_deserted()) == (0, True)
