@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar, cast
 
 import h11
+from httptools import HttpResponseParser
 
 from tests.fakes import leaks
 
@@ -203,25 +204,53 @@ def first_message(data: bytes, *, bodyless: bool = False) -> Message | None:
 
 
 def check_answers(data: bytes, method: bytes, *, failed: bool) -> None:
-    """Fail unless h11 reads one answer and then the refusal, or a cut where the first failed."""
+    """Fail unless h11 and llhttp read one answer and then the refusal, or a cut where it failed."""
     connection = h11.Connection(h11.CLIENT)
     connection.send(h11.Request(method=method, target="/", headers=[("Host", "a")]))
     connection.send(h11.EndOfMessage())
     connection.receive_data(data)
     connection.receive_data(b"")
+    status, body = 0, b""
     try:
-        while not isinstance(connection.next_event(), h11.EndOfMessage):
-            pass
+        while not isinstance(event := connection.next_event(), h11.EndOfMessage):
+            if isinstance(event, h11.Response):
+                status = event.status_code
+            elif isinstance(event, h11.Data):
+                body += bytes(event.data)
     except h11.RemoteProtocolError:
         assert failed, data
         return
     rest = connection.trailing_data[0]
+    if method != b"HEAD":  # llhttp cannot be told what the request was.
+        assert _Answers().read(data.removesuffix(rest)) == [(status, body)], data
     if failed and not rest:
         return  # A 204 whose stream does not end, say: whole for this caller, and cut behind it.
     answer = first_message(rest)
     assert answer is not None, data
     assert answer.values("x-auth-proxy-error") == ["origin_forbidden"], data
     assert answer.raw == rest, data
+
+
+class _Answers:
+    """Collects what llhttp reads."""
+
+    def __init__(self) -> None:
+        self._parser = HttpResponseParser(self)
+        self._body = b""
+        self._final: list[tuple[int, bytes]] = []
+
+    def read(self, data: bytes) -> list[tuple[int, bytes]]:
+        """Return status and body of each answer that is final and whole."""
+        self._parser.feed_data(data)
+        return self._final
+
+    def on_body(self, data: bytes) -> None:
+        self._body += data
+
+    def on_message_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status >= 200:
+            self._final.append((status, self._body))
 
 
 def _chunked_message(data: bytes, head: bytes, at: int) -> Message | None:
