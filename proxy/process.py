@@ -25,7 +25,7 @@ from proxy.complaints import Complaints
 from proxy.config.model import Config, Log
 from proxy.config.problems import ConfigError
 from proxy.notify import Notifier
-from proxy.ops.exporting import MetricExport
+from proxy.ops.exporting import LAST_SECONDS, LATE_SECONDS, MetricExport
 from proxy.ops.logs import PATIENCE, Logs, configure
 from proxy.plane.descriptors import raise_soft_limit
 from proxy.plane.listen import ListenFailed
@@ -219,8 +219,8 @@ class _Process:
                 # Raises why it failed.
                 await start
             await ending
-            await self._drain()
-            await self._export.close()
+            cut = await self._drain()
+            await self._export.close(LATE_SECONDS if cut else LAST_SECONDS)
         finally:
             await self._tasks.end()
             await self._proxy.stop()
@@ -260,13 +260,15 @@ class _Process:
         self._logs.end_by(time.monotonic() + self._proxy.config.drain)
         self._ending.set()
 
-    async def _drain(self) -> None:
+    async def _drain(self) -> int:
+        """Wait for the end of the drain; return how many exchanges it cut."""
         cut = await self._proxy.drained(self._proxy.config.drain, self._delay)
         extra = {"fields": {"cut": cut}}
         if cut:
             log.warning("%d exchanges were cut when the drain was over", cut, extra=extra)
         else:
             log.info("drained", extra=extra)
+        return cut
 
     def _on_end(self, number: int) -> None:
         """Drain at the first signal; at the second, end at once."""

@@ -30,6 +30,9 @@ INTERVAL: Final = 60.0
 LAST_SECONDS: Final = 2.0
 """For the last export, at the end of the process."""
 
+LATE_SECONDS: Final = 0.5
+"""For the same where the drain took all of its time: Cloud Run kills 10 s after SIGTERM."""
+
 Reading = Callable[[], Awaitable[tuple[Numbers, Reload]]]
 """Answers what is counted at this moment."""
 
@@ -84,11 +87,11 @@ class MetricExport:
             return
         self._task = asyncio.get_running_loop().create_task(self._run(), name="export metrics")
 
-    async def close(self) -> None:
-        """Export once more, for `LAST_SECONDS` at most; a collector that failed is not asked."""
+    async def close(self, seconds: float = LAST_SECONDS) -> None:
+        """Export once more, for `seconds` at most; a collector that failed is not asked."""
         self._ending.set()
         if self._task is not None and not self._failing:
-            done, _ = await asyncio.wait((self._task,), timeout=LAST_SECONDS)
+            done, _ = await asyncio.wait((self._task,), timeout=seconds)
             if not done:
                 log.warning("the last metrics could not be exported in time")
         if self._task is not None:

@@ -180,7 +180,7 @@ class ResponseSink(Protocol):
         """The exchange cannot go on, and must not be repeated."""
 
     def collapse(self) -> None:
-        """Cut what the caller still waits for: an exception has left nobody knows what."""
+        """Cut what the caller still waits for: after an exception nobody knows what came of it."""
 
     def pause_request(self) -> None:
         """The upstream reads more slowly than the caller sends."""

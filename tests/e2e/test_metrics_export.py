@@ -7,13 +7,14 @@ import os
 import re
 import signal
 import time
+from datetime import datetime
 
 import pytest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
 
 from proxy.clock import Clocks
 from proxy.emulator.service import ProtectedService
-from proxy.ops.exporting import MetricExport
+from proxy.ops.exporting import LAST_SECONDS, LATE_SECONDS, MetricExport
 from proxy.ops.lifecycle import Reload
 from proxy.ops.numbers import Numbers
 from proxy.plane.stats import Stats
@@ -165,6 +166,24 @@ async def test_a_collector_that_is_silent_holds_up_neither_calls_nor_for_long_th
     await call(proxy)
     proxy.signal(signal.SIGTERM)
     await proxy.record(message="the last metrics could not be exported in time")
+    assert await proxy.exit_code() == 0
+
+
+async def test_after_a_drain_that_took_all_its_time_the_last_export_has_little(
+    collector: Collector, proxies: Proxies, service: ProtectedService
+) -> None:
+    collector.hold()
+    proxy = await proxies.to(service, env=collector.of_metrics("20"), drain="200ms")
+    await collector.until(lambda: collector.asked >= 1)
+    stream = f"{proxy.url}/stream?lines=1000"
+    async with sessions.session() as session, session.get(stream) as response:
+        await response.content.readline()
+        proxy.signal(signal.SIGTERM)
+        cut = await proxy.record(message="1 exchanges were cut when the drain was over")
+        late = await proxy.record(message="the last metrics could not be exported in time")
+
+    begun, ended = (datetime.fromisoformat(each["time"]) for each in (cut, late))
+    assert LATE_SECONDS <= (ended - begun).total_seconds() + 0.1 < LAST_SECONDS
     assert await proxy.exit_code() == 0
 
 

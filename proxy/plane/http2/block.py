@@ -21,7 +21,7 @@ _BLOCK_SHARE: Final = 4
 
 @final
 class Block:
-    """What has come of it."""
+    """What has come of one."""
 
     __slots__ = ("_most", "_pieces", "_size", "ended", "stream")
 
