@@ -103,6 +103,9 @@ class Recorded(Connection[RecordedStream]):
     def _on_window(self) -> None:
         """Nothing waits to be sent."""
 
+    def _on_windows(self) -> None:
+        """Nothing waits to be sent."""
+
     def _on_settings(self) -> None:
         self.events.append(("settings",))
 

@@ -566,10 +566,13 @@ class Connection(ABC, Generic[S]):
         # RFC 9113, 6.5.3: in their order, with no other frame between.
         for name, value in frames.read_settings(payload):
             self._set(name, value)
+        change = self.initial_window - initial
+        if change:
+            self._move_windows(change)
         # Before what a window lets leave: until then a peer may hold us to the settings before.
         self._out.append(frames.SETTINGS_ACK)
-        if self.initial_window != initial:
-            self._move_windows(self.initial_window - initial)
+        if change > 0:
+            self._on_windows()
         self._on_settings()
 
     def _set(self, name: int, value: int) -> None:
@@ -597,12 +600,11 @@ class Connection(ABC, Generic[S]):
         What has been sent already stays sent, so a window can become negative; DATA waits then
         until updates have brought it above 0.
         """
-        for stream in list(self.streams.values()):
+        self.work += len(self.streams)
+        for stream in self.streams.values():
             stream.window_out += change
             if stream.window_out > LARGEST_WINDOW:
                 raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "A window grows beyond all bounds.")
-            if change > 0 and not stream.is_closed:
-                stream.take_window()
 
     # --- events --------------------------------------------------------------------------
 
@@ -613,6 +615,10 @@ class Connection(ABC, Generic[S]):
     @abstractmethod
     def _on_window(self) -> None:
         """Send what waits for the connection's window."""
+
+    @abstractmethod
+    def _on_windows(self) -> None:
+        """Send what waits for the window of any stream."""
 
     @abstractmethod
     def _on_settings(self) -> None:

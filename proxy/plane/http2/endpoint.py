@@ -52,6 +52,12 @@ _LARGEST_SETTING: Final = 2**32 - 1
 
 _NO_LIMIT: Final = 1_000_000
 
+_SENT_AT_ONCE: Final = 16
+"""DATA frames of streams that waited for a window which leave in one turn: 256 KiB."""
+
+_SENT_WORK: Final = 5.0
+"""Microseconds that it takes to send one of them, about."""
+
 _LOST_AT_ONCE: Final = 4
 """Streams that are told in one turn that they have ended with their connection.
 
@@ -102,6 +108,11 @@ class Stream(StreamState):
         if data and not self.is_closed:
             self._queue.append(data)
             self._queued += len(data)
+
+    def wait_for_window(self) -> None:
+        """Send on in turn, where anything waits for a window."""
+        if self._queue:
+            self.endpoint.wait(self)
 
     def flush(self) -> None:
         """Let what was sent leave as far as the peer's windows allow."""
@@ -302,8 +313,8 @@ class Endpoint(Connection[T], Generic[T]):
     """A connection on a transport."""
 
     __slots__ = (
-        "_holds_back", "_is_last", "_lost", "_touched", "_transport", "_waiting", "_waits_for_turn",
-        "_written", "choked", "head_limit", "sweeper",
+        "_holds_back", "_is_last", "_lost", "_sends_on", "_touched", "_transport", "_waiting",
+        "_waits_for_turn", "_written", "choked", "head_limit", "sweeper",
     )  # fmt: skip
 
     def __init__(self, head_limit: int, sweeper: Sweeper, tolls: Tolls, *, client: bool) -> None:
@@ -316,6 +327,8 @@ class Endpoint(Connection[T], Generic[T]):
         self._transport: asyncio.Transport = UNCONNECTED
         self._waiting: deque[T] = deque()
         """Streams that wait for the connection's window or the transport, in their turn."""
+        self._sends_on = False
+        """Whether the next turn is asked for to go on with them."""
         self._touched: list[T] = []
         self._written = True
         self._waits_for_turn = False
@@ -415,17 +428,28 @@ class Endpoint(Connection[T], Generic[T]):
 
     def take_turn(self) -> None:
         """Take what waits for this turn, and read on once nothing is left."""
-        if self._lost:
-            BATCH.begin()
-            try:
-                self._tell_lost()
-            finally:
-                BATCH.end()
+        if self._lost or self._sends_on:
+            self._go_on()
         if self._waits_for_turn and not self.is_closed:
             self._waits_for_turn = False
             self.take_segment(b"")
             if not (self._waits_for_turn or self.is_closed):
                 self._let_come()
+
+    def _go_on(self) -> None:
+        """Tell and send what was too much for the turns before."""
+        BATCH.begin()
+        try:
+            if self._lost:
+                self._tell_lost()
+            if self._sends_on and not self.is_closed:
+                self._sends_on = False
+                self._on_window()
+                self.flush()
+        except Exception as bug:  # noqa: BLE001 (it ends this connection, whatever it is)
+            self.tear(bug)
+        finally:
+            BATCH.end()
 
     def _let_come(self) -> None:
         """Read on where `_hold_back` has stopped it."""
@@ -499,13 +523,30 @@ class Endpoint(Connection[T], Generic[T]):
                     stream.flush_sink()
 
     def _on_window(self) -> None:
-        """Give every waiting stream its turn, one frame each, as long as there is room."""
+        """Give every waiting stream its turn, one frame each, as long as there is room.
+
+        Many have theirs in the next turns of the loop: what has left by then may choke the
+        transport, and others are not kept waiting.
+        """
         waiting = self._waiting
+        left = _SENT_AT_ONCE
         while waiting and self.window_out > 0 and not self.choked:
+            if left == 0:
+                if not self._sends_on:
+                    self._sends_on = True
+                    self._ask_for_turn()
+                return
+            left -= 1
+            self.work += _SENT_WORK
             stream = waiting.popleft()
             stream.waits = False
             if not stream.is_closed:
                 stream.pump(1)
+
+    def _on_windows(self) -> None:
+        for stream in self.streams.values():
+            stream.wait_for_window()
+        self._on_window()
 
     # --- the side's own ------------------------------------------------------------------
 

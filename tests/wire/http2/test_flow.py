@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from proxy.config.model import Protocol
 from proxy.plane.http2.endpoint import HIGH_WATER, LARGEST_GRANT
-from tests.fakes.framed import GET, POST, FramedUpstream
+from proxy.plane.http2.tolls import Tolls
+from tests.fakes.framed import GET, POST, FramedUpstream, setting
 from tests.fakes.framed_world import Framed
 
 MIB = 1024 * 1024
@@ -181,6 +184,61 @@ async def test_a_window_that_a_setting_opens_is_used(framed: Framed) -> None:
     assert len(caller.seen(1).body) == 300
     caller.grant(1, 1000)
     assert len((await caller.finished(1)).body) == 1000
+
+
+OPENED = {
+    "the windows of streams": {"window": 0},
+    "the connection's": {"connection_window": 65_535},
+}
+
+
+@pytest.mark.parametrize("windows", OPENED.values(), ids=OPENED.keys())
+async def test_what_waits_for_a_window_leaves_in_turns(
+    framed: Framed, windows: dict[str, int]
+) -> None:
+    framed.framed.automatic = bytes(32_000)
+    caller = await framed.frames(**windows)
+    (connection,) = framed.plane.connections
+    tolls: Tolls = connection.tolls  # type: ignore[attr-defined]  # an HTTP/2 connection
+    for stream in range(1, 100, 2):
+        caller.send_headers(stream, GET, end=True)
+        await caller.headed(stream)
+    await framed.until(lambda: not framed.plane.exchanges, "the end of the exchanges")
+    before = tolls.sent
+    steps: list[int] = []
+
+    if "window" in windows:
+        caller.send_frame("SETTINGS", 0, 0, setting(4, INITIAL))
+    else:
+        caller.grant(0, 10 * MIB)
+    while connection.is_busy:
+        await framed.plane_turn()
+        steps.append(tolls.sent - before - sum(steps))
+
+    assert max(steps) == 16
+    for stream in range(1, 100, 2):
+        assert len((await caller.finished(stream)).body) == 32_000
+
+
+async def test_what_is_sent_is_bounded_where_windows_are_not(framed: Framed) -> None:
+    framed.framed.automatic = bytes(60_000)
+    caller = await framed.frames(window=0)
+    for stream in range(1, 1000, 2):
+        caller.send_headers(stream, GET, end=True)
+        await caller.headed(stream)
+    await framed.until(lambda: not framed.plane.exchanges, "the end of the exchanges")
+    caller.pause()
+    (connection,) = framed.plane.connections
+    transport = connection._transport  # type: ignore[attr-defined]  # an HTTP/2 connection
+
+    caller.send_frame("SETTINGS", 0, 0, setting(4, 2**31 - 1))
+    await framed.until(transport.get_write_buffer_size, "a full socket")
+
+    # 30 MB wait; one turn's share, beyond what the transport is glad to take.
+    assert transport.get_write_buffer_size() < MIB
+    caller.resume()
+    for stream in range(1, 1000, 2):
+        assert len((await caller.finished(stream)).body) == 60_000
 
 
 async def test_a_frame_s_limit_of_the_peer_is_respected(framed: Framed) -> None:
