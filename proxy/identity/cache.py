@@ -334,7 +334,9 @@ class TokenCache:
             self._pursue(cause, deadline)
             retry_at = self._pace.not_before if self._state is State.BACKING_OFF else math.inf
             await self._waiters.wait(min(deadline, retry_at))
-            if self._state.is_fetching and self._steady() >= deadline and not self._settles():
+            # Also where a fetch has just ended: what it brought may be over already.
+            is_late = self._steady() >= deadline and self._state is not State.BACKING_OFF
+            if is_late and not self._settles():
                 raise self._too_late()
         return token
 
@@ -532,5 +534,7 @@ class TokenCache:
     def _too_late(self) -> TokenUnavailable | TokenTimedOut:
         if self._failure is not None and not self._failure.slow:
             return self._unavailable()  # The attempt before this one said what is wrong.
-        waited = self._fetch.seconds
-        return TokenTimedOut(f"{self.source.describe()}: no answer in {waited:.1f} s")
+        source = self.source.describe()
+        if not self._state.is_fetching:
+            return TokenTimedOut(f"{source}: the token that came was over before it could be used")
+        return TokenTimedOut(f"{source}: no answer in {self._fetch.seconds:.1f} s")

@@ -17,7 +17,7 @@ from proxy.identity.source import (
     TokenSourceError,
     no_access_tokens,
 )
-from proxy.identity.token import Token, read_token
+from proxy.identity.token import Token, check_time_left, read_token
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +115,10 @@ class Fetch:
                 raise no_access_tokens()
             # Before asking: ``expires_in`` counts from the answer's making (RFC 6749, 5.1).
             now = self._clocks.wall()
-            return read_access_token(await source.authorize(wanted.names), wanted, now)
+            token = read_access_token(await source.authorize(wanted.names), wanted, now)
+            # What took long may be over already, and would be fetched again and again.
+            check_time_left(token.expires_at - self._clocks.wall())
+            return token
         raw = await source.fetch(wanted)
         fixed = source.fixed_audience if isinstance(source, FixedAudience) else None
         return read_token(raw, wanted, self._clocks.wall(), fixed)

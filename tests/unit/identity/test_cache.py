@@ -8,10 +8,12 @@ import itertools
 import pytest
 
 from proxy.errors import TokenTimedOut, TokenUnavailable
-from proxy.identity.cache import REFUSALS, Outcome, State
+from proxy.identity.access_token import Scopes
+from proxy.identity.cache import REFUSALS, Outcome, State, TokenCache
 from proxy.identity.fetch import FETCH_LIMIT
-from proxy.identity.token import Token
-from tests.fakes.steering import HOUR, Rig, Source, jwt, settle
+from proxy.identity.source import Authority
+from proxy.identity.token import USE_MARGIN, Token
+from tests.fakes.steering import HOUR, Rig, Source, Time, jitter, jwt, settle
 
 MINUTE = 60.0
 
@@ -623,6 +625,59 @@ async def test_a_token_that_lapses_as_it_comes_is_no_success(rig: Rig) -> None:
     error = await task
     assert error is not None
     assert error.detail == "scripted source: no token has come"
+
+
+async def test_callers_do_not_wait_beyond_their_time_for_tokens_that_lapse_as_they_come(
+    rig: Rig,
+) -> None:
+    caller = await rig.ask(patience=3.0)
+    for _ in range(2):
+        # The turn of the loop comes late: the token is over, and so is the caller's time at last.
+        rig.then = lambda: rig.time.sleep(2.0)
+        await rig.source.succeed(rig.token(lifetime=31.0))
+
+    assert caller.done()
+    with pytest.raises(TokenTimedOut, match="the token that came was over before it could be used"):
+        await caller
+    assert len(rig.source.fetches) == 2
+
+
+class Granting(Source):
+    """A source of access tokens, which takes its time."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.time = Time()
+        self.asked = 0
+        self._seconds = seconds
+
+    async def authorize(self, scopes: tuple[str, ...] = ()) -> Authority:
+        assert scopes == ("a scope",)
+        self.asked += 1
+        self.time.sleep(self._seconds)
+        return Authority("ya29.token", expires_in=USE_MARGIN + 2.0)
+
+
+@pytest.mark.parametrize(("seconds", "is_good"), [(1.9, True), (2.0, False), (2.1, False)])
+async def test_an_access_token_that_is_over_when_it_comes_is_a_failure(
+    seconds: float, *, is_good: bool
+) -> None:
+    source = Granting(seconds)
+    cache = TokenCache(
+        Scopes(("a scope",)),
+        source,
+        clocks=source.time.clocks,
+        jitter=jitter(),
+        gate=asyncio.Semaphore(),
+        later=source.time.later,
+    )
+
+    error = await cache.prefetch("orders")
+    assert source.asked == 1
+    assert (error is None) is is_good
+    if error is not None:
+        assert "the token expires in 30 s; more than 30 s are needed" in error.detail
+        assert cache.state is State.BACKING_OFF
 
 
 # --- a source that can be watched
