@@ -14,6 +14,7 @@ import math
 import random
 import sys
 import time
+import traceback
 from collections import Counter
 
 from tests.chaos.runs import Outcome, run, way_of
@@ -58,12 +59,16 @@ def _one(seed: int, seconds: float) -> Outcome:
         try:
             outcome = asyncio.run(run(seed, seconds))
         except Exception as error:  # noqa: BLE001 (the other seeds shall run)
-            outcome = Outcome(
-                seed, way_of(seed).name, breaches=[f"the run failed: {error!r}"[:2000]]
-            )
+            outcome = Outcome(seed, way_of(seed).name, breaches=[_told(error)])
     if outcome.breaches:
         print(said.getvalue(), *outcome.breaches, sep="\n")
     return outcome
+
+
+def _told(error: Exception) -> str:
+    """Return what ended a run, and where."""
+    places = [f"{each.name}:{each.lineno}" for each in traceback.extract_tb(error.__traceback__)]
+    return f"the run failed: {error!r}"[:2000] + f" in {' '.join(places[-8:])}"
 
 
 COLUMNS = ("between", "faults", "calls", "good", "errors", "visibly cut", "breaches")

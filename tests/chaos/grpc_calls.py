@@ -56,7 +56,8 @@ class GrpcCalls:
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._threads = [
-            threading.Thread(target=self._run, args=(seed * 1000 + n,)) for n in range(callers)
+            threading.Thread(target=self._run, args=(seed * 1000 + n,), daemon=True)
+            for n in range(callers)
         ]
 
     def start(self) -> None:

@@ -320,6 +320,8 @@ class Network:
             "upstream": [first.url, second.url],
             "connect_to": [_place(there), "{}:{}".format(*_of(second))],
             "audience": audience,
+            # Whoever is starved of a processor cannot make the second region unreachable.
+            "timeouts": {**TIMEOUTS, "connect": "10s"},
         }
         # Of larger bodies not all is kept, so that they cannot go on to the second one.
         actions = {"small": 30, "small upload": 10, "large": 4, "chunks": 4, "events": 4}
