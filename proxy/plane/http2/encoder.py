@@ -105,12 +105,23 @@ class Encoder:
     def _encode(self, lines: bytes) -> bytes:
         pieces = [self._sizes()] if self._pending else []
         numbers = self._numbers
-        for line in lines.split(b"\r\n")[1:]:
+        rest: list[bytes] = []
+        each = lines.split(b"\r\n")[1:]
+        if len(each) > _SEEN:
+            each, rest = each[:_SEEN], each[_SEEN:]
+        for line in each:
             number = numbers.get(line)
             if number is not None:
                 pieces.append(_INDEXES[DYNAMIC + self._inserted - number])
             else:
                 pieces.append(_LINES.get(line) or self._line(line))
+        # Nothing is learnt from more lines than are remembered: they would push out each other.
+        for line in rest:
+            number = numbers.get(line)
+            if number is not None:
+                pieces.append(_INDEXES[DYNAMIC + self._inserted - number])
+            else:
+                pieces.append(_LINES.get(line) or _literal(line, NOTHING))
         return b"".join(pieces)
 
     def _line(self, line: bytes) -> bytes:
@@ -163,7 +174,11 @@ def _pair(line: bytes) -> tuple[bytes, bytes]:
 def _literal(line: bytes, never: frozenset[bytes]) -> bytes:
     """Return how a line is sent in a block some of which may not be compressed."""
     name, value = _pair(line)
-    return _begin(name, LITERAL_MASK, NEVER if name in never else 0) + _string(value)
+    first, size, length = NEVER if name in never else 0, len(name), len(value)
+    if name not in _NAMES and size < INDEX_MASK and length < INDEX_MASK:
+        # As below, but at once: heads of a thousand small fields take half the time.
+        return b"%c%c%b%c%b" % (first, size, name, length, value)
+    return _begin(name, LITERAL_MASK, first) + _string(value)
 
 
 def _begin(name: bytes, mask: int, first: int) -> bytes:

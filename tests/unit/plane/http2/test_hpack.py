@@ -588,6 +588,29 @@ def test_lines_that_never_repeat_do_not_push_out_one_that_does() -> None:
     assert len(last) < 30
 
 
+@pytest.mark.parametrize(("number", "learnt"), [(63, 63), (64, 64), (65, 64), (1000, 64)])
+def test_of_a_long_block_so_many_lines_are_learnt(number: int, learnt: int) -> None:
+    encoder, judge = Encoder(), hpack.Decoder()
+    pairs = [(b"x-%d" % each, b"v") for each in range(number)]
+    pairs[-1] = (b"x" * 200, b"w" * 200)
+
+    for _ in range(4):
+        assert judged(judge, encoder.encode(lines(pairs))) == pairs
+
+    entries = judge.header_table.dynamic_entries
+    assert [bytes(name) for name, _ in reversed(entries)] == [name for name, _ in pairs[:learnt]]
+
+
+@pytest.mark.parametrize("size", [0, 1, 126, 127, 128, 300])
+def test_lengths_are_written_right_at_their_ends(size: int) -> None:
+    """A length of 127 takes a second byte (RFC 7541, 5.1)."""
+    never = frozenset({b"x"})
+    for pair in ((b"n" * max(size, 1), b"v"), (b"x", b"v" * size), (b"accept", b"v" * size)):
+        assert judged(hpack.Decoder(), Encoder().encode(lines([pair]), never)) == [pair]
+    # A name of the static table is its number.
+    assert Encoder().encode(lines([(b"accept", b"1")]), never) == b"\x0f\x04\x011"
+
+
 def test_a_line_that_would_fill_the_table_stays_out_of_it() -> None:
     encoder = Encoder()
     line = lines([(b"cookie", b"c" * 4000)])
