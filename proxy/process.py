@@ -30,7 +30,16 @@ from proxy.ops.logs import PATIENCE, Logs, configure
 from proxy.plane.descriptors import raise_soft_limit
 from proxy.plane.listen import ListenFailed
 from proxy.sockets import OwnSockets, advice, inherit
-from proxy.system import ENDS, RELOADS, SWITCHES, forbid_dumps, keep_freed_memory, on_signal, run
+from proxy.system import (
+    ENDS,
+    RELOADS,
+    SWITCHES,
+    forbid_dumps,
+    ignore_signal,
+    keep_freed_memory,
+    on_signal,
+    run,
+)
 from proxy.tasks import Tasks, Threads
 from proxy.watch import Watch
 
@@ -224,6 +233,9 @@ class _Process:
         finally:
             await self._tasks.end()
             await self._proxy.stop()
+            for number in (*RELOADS, *SWITCHES):
+                # What means nothing any more must not change the exit code of one that has drained.
+                ignore_signal(number)
         return 0
 
     async def _start(self) -> None:

@@ -75,6 +75,20 @@ def on_signal(number: int, callback: Callable[..., object], *args: object) -> No
         signal.signal(number, wake)
 
 
+def ignore_signal(number: int) -> None:
+    """Ignore it from now on.  The end of a loop takes its handlers along: the default would end.
+
+    The running loop's own is removed; what comes between that and the end of this call is ignored.
+    """
+    import asyncio  # noqa: PLC0415 (as above)
+
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_BLOCK, [number])
+        asyncio.get_running_loop().remove_signal_handler(number)
+        signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
+
+
 def polling(descriptor: int, event: Literal["POLLIN", "POLLOUT"]) -> Callable[[int], object] | None:
     """Return what asks poll(2) for an event of one descriptor, waiting some milliseconds.
 

@@ -426,6 +426,22 @@ async def test_a_second_signal_ends_it_at_once(
 
 
 @pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
+async def test_a_signal_that_ends_nothing_does_not_at_the_very_end(
+    tmp_path: Path, number: signal.Signals, workers: int
+) -> None:
+    # When the interpreter ends, the loop is closed, and its handlers are gone with it.
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import atexit, os\natexit.register(os.kill, os.getpid(), {number.value})\n"
+    )
+    async with scripted() as upstream:
+        text = document(upstream, workers=workers)
+        async with living(Program(text, env={"PYTHONPATH": str(tmp_path)})) as program:
+            program.signal(TERM)
+            await program.record(message="drained")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
 async def test_no_socket_file_is_left_behind_however_it_ends(tmp_path: Path, workers: int) -> None:
     listen, admin = f"unix:{tmp_path}/proxy.sock", f"unix:{tmp_path}/admin.sock"
     async with scripted() as upstream:
