@@ -17,8 +17,9 @@ import pytest
 from proxy.emulator.claims import CALLER, id_token_claims
 from proxy.emulator.service import ProtectedService
 from tests.chaos import invariants, relay
+from tests.chaos.grpc_calls import CALLS, GrpcCalls
 from tests.chaos.traffic import Traffic
-from tests.fakes import sessions
+from tests.fakes import grpc_service, sessions
 from tests.fakes.child import Child
 from tests.fakes.lifelines import GET, OK, between, calling
 
@@ -197,3 +198,21 @@ async def test_single_bytes_come_by_the_clock_and_no_longer_than_until_all_is_ca
         assert await it._drip(sent, writer, 0.0) == sent
         assert len(await it._drip(sent, writer, 60.0)) == 100
         writer.close()
+
+
+@pytest.mark.parametrize("echoes", [True, False])
+async def test_a_grpc_call_without_its_trailers_is_not_good(
+    monkeypatch: pytest.MonkeyPatch, *, echoes: bool
+) -> None:
+    if not echoes:
+        monkeypatch.setattr(grpc_service, "ECHO_TRAILING", "another-name")
+    with grpc_service.GrpcService() as service:
+        calls = GrpcCalls(service.address, service.address, callers=1, seed=1)
+        calls.start()
+        async with asyncio.timeout(30):
+            while calls.outcomes.total() < len(CALLS):  # noqa: ASYNC110 (callers tell no event)
+                await asyncio.sleep(0.01)
+        await calls.stop()
+
+    assert calls.bad == {}
+    assert len(calls.problems) == (0 if echoes else calls.good)
