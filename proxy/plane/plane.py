@@ -52,6 +52,7 @@ class Plane(Owner):
         self.connections: set[Connection] = set()
         """Callers' connections."""
         self.sweeper = Sweeper(clocks.steady)
+        self.share = Share()
         self.sweeper.watch_all(self.exchanges)
         self._listeners: set[ListenerHost] = set()
         """Those that are told when the plane drains."""
@@ -169,7 +170,7 @@ class ListenerHost:
         self.sweeper = plane.sweeper
         self.allowance = work_allowance(plane.clock)
         self.resets: Allowance | None = None
-        self.share = Share()
+        self.share = plane.share
         self.draining = plane.draining
         """Whether connections shall end with their next response."""
         self.table: Table = RoutingTable()

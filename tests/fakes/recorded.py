@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from proxy.clock import Clock
 from proxy.plane.http2.connection import Connection, StreamState
 from proxy.plane.http2.fields import Fields
 from proxy.plane.http2.standard import Code, ConnectionFault
@@ -66,10 +67,15 @@ class Recorded(Connection[RecordedStream]):
     """Notes the events of the connection and of its streams, in order."""
 
     def __init__(
-        self, head_limit: int = LIMIT, *, client: bool = False, now: float = 0.0, most: int = 100
+        self,
+        head_limit: int = LIMIT,
+        *,
+        client: bool = False,
+        clock: Clock = lambda: 0.0,
+        most: int = 100,
     ) -> None:
         """`most` is how many streams the peer may have open at once."""
-        tolls = Tolls(work_allowance(lambda: now, alone=True))
+        tolls = Tolls(work_allowance(clock, alone=True))
         super().__init__(head_limit, tolls, client=client)
         self.events: list[Event] = []
         self._most = most

@@ -47,8 +47,8 @@ _TOO_LARGE: Final = "chunk extensions or trailers are too large"
 # carry, beyond the limit of a head: one byte per chunk is 5 bytes of framing to 1 of data.
 _OVERHEAD_PER_BYTE: Final = 16
 
-MOST_CHUNKS: Final = 1024
-"""Chunks that are read at once: about a millisecond's work."""
+MOST_CHUNKS: Final = 256
+"""Chunks that are read at once: about a quarter of a millisecond's work."""
 
 # What came in many chunks is passed on in pieces of about so many bytes.  Larger ones are written
 # as they are; for one much larger, the allocator would ask the kernel for fresh pages each time.

@@ -21,6 +21,7 @@ from proxy.plane.head import RequestHead, ResponseHead
 from proxy.plane.http1.chunked import LARGE, ChunkedBody, chunk, framed, last_chunk
 from proxy.plane.http1.heads import Recall, check_request, status_line
 from proxy.plane.http1.turns import SEGMENT_BYTES, STEPS, Turns
+from proxy.plane.http2.share import CONNECTION_SECONDS
 from proxy.plane.leaving import LINGER_TIMEOUT, Leaving, send_fin
 
 HEAD_TIMEOUT: Final = 30.0  # Seconds from the first byte of a head to its last.
@@ -62,9 +63,9 @@ CLOSED: Final[Phase] = Phase.CLOSED
 
 # Microseconds of a turn that is used up, of one that had a full segment and no more to do, and of
 # one in which something came on a connection on which nothing was answered so far.
-_USED_UP: Final = 1000.0
-_FULL_SEGMENT: Final = 200.0
-_FIRST_SEGMENT: Final = 400.0
+_USED_UP: Final = 500.0
+_FULL_SEGMENT: Final = 100.0
+_FIRST_SEGMENT: Final = 100.0
 # Bytes that are too few to be the chunks of a whole turn.
 _LITTLE_BYTES: Final = 1024
 
@@ -137,7 +138,7 @@ class Http1Downstream(Turns, asyncio.Protocol):
             data = self._partial + data
             self._partial = b""
         if self._is_new or self.work:
-            if self._host.share.left <= 0:
+            if self._host.share.is_over:
                 self._partial = data
                 self._end_turn()
                 return
@@ -386,8 +387,15 @@ class Http1Downstream(Turns, asyncio.Protocol):
             return
         self._taking = True
         self._share = STEPS
+        clock = self._host.sweeper.clock
+        ends = 0.0
         try:
             while data and self._share:
+                if self._share < STEPS:
+                    now = clock()
+                    ends = ends or now + CONNECTION_SECONDS
+                    if now >= ends:
+                        break
                 self._share -= 1
                 data = self._take_head(data) if self._phase is HEAD else self._take_body(data)
             if data:
@@ -536,8 +544,7 @@ class Http1Downstream(Turns, asyncio.Protocol):
         if self._paused:
             self.resume_request()
         if self._partial and not self._taking:
-            data, self._partial = self._partial, b""
-            self._take(data)
+            self._end_turn()  # It has not waited to be answered: others come first.
 
     def _await_rest(self) -> None:
         """Go on with the next request if the rest of this one, which is answered, comes soon."""

@@ -41,7 +41,7 @@ from proxy.plane.http2.frames import (
     without_padding,
     word_of,
 )
-from proxy.plane.http2.share import MUCH_WORK, TURN_WORK
+from proxy.plane.http2.share import CONNECTION_SECONDS, MUCH_WORK
 from proxy.plane.http2.standard import (
     FRAME_BYTES,
     LARGEST_FRAME_BYTES,
@@ -65,6 +65,12 @@ _FRAME_WORK: Final = 15.0
 
 _PIECE_WORK: Final = MUCH_WORK + 1
 """What counts for each piece of a block that takes several: its sender is one who causes much."""
+
+_MOST_WORK: Final = 4000.0
+"""Microseconds of work, as we reckon, that one segment causes before others have their turn."""
+
+_LOOK_WORK: Final = 200.0
+"""Microseconds of work from one look at the clock to the next."""
 
 _ANY_FRAME: Final = -1
 
@@ -187,6 +193,7 @@ class Connection(ABC, Generic[S]):
         self._segment = data
         self._at = at = 0
         size = len(data)
+        look, ends = _LOOK_WORK, 0.0
         while self._unread is None and size - at >= HEAD_BYTES and not self.is_closed:
             first, flags, stream = frames.read_head(data, at)
             length = first >> 8
@@ -197,8 +204,12 @@ class Connection(ABC, Generic[S]):
             end = begin + length
             if end > size:
                 break
-            if self.work > TURN_WORK:
-                return False
+            if self.work > look:
+                now = self.tolls.clock()
+                ends = ends or now + CONNECTION_SECONDS
+                if now >= ends or self.work > _MOST_WORK:
+                    return False
+                look = min(self.work + _LOOK_WORK, _MOST_WORK)
             self.work += _FRAME_WORK
             self._at = at = end
             kind = first & 0xFF

@@ -306,7 +306,7 @@ class Http2Downstream(Endpoint[AnsweringStream], asyncio.Protocol):
             self._drop_late(len(data))
             return
         self.older = self.highest
-        if self._share.left <= 0 and not (self._waits_for_turn or self._is_modest):
+        if not (self._waits_for_turn or self._is_modest) and self._share.is_over:
             self.hold(data)
             self._wait_for_turn(full=True)
         else:

@@ -432,8 +432,15 @@ class Endpoint(Connection[T], Generic[T]):
             self._go_on()
         if self._waits_for_turn and not self.is_closed:
             self._waits_for_turn = False
+            waiting = self.waiting
             self.take_segment(b"")
-            if not (self._waits_for_turn or self.is_closed):
+            if self._waits_for_turn or self.is_closed:
+                return
+            if self.waiting != waiting and self._holds_back:
+                # To read more, a full buffer of it, is work of another turn.
+                self._waits_for_turn = True
+                self._ask_for_turn()
+            else:
                 self._let_come()
 
     def _go_on(self) -> None:

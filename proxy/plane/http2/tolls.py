@@ -144,11 +144,12 @@ class Account:
 class Tolls:
     """What one connection pays, and out of what."""
 
-    __slots__ = ("_rebate", "_resets", "_updates", "opened", "sent", "work")
+    __slots__ = ("_rebate", "_resets", "_updates", "clock", "opened", "sent", "work")
 
     def __init__(self, work: Allowance, *, leniency: float = 1.0) -> None:
         """`work` is what its listener's connections have, or its own alone; see `LENIENCY`."""
         self.work = Account(work)
+        self.clock = work.clock
         self._resets: Account | None = None
         self._rebate = 1 / leniency
         self._updates = 0

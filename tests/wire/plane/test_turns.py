@@ -14,6 +14,7 @@ from proxy.plane.exchange import Exchange
 from proxy.plane.head import ResponseHead
 from proxy.plane.http1.chunked import MOST_CHUNKS
 from proxy.plane.http1.turns import STEPS
+from proxy.plane.http2.share import CONNECTION_SECONDS
 from tests.fakes import tls
 from tests.fakes.framed import END_STREAM, GRPC, POST, FramedUpstream, frame
 from tests.fakes.framed_world import Framed, frame_caller
@@ -62,25 +63,70 @@ async def begin_upload(wired: Wired, framing: bytes) -> RawCaller:
     return caller
 
 
+def counted(wired: Wired, monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """Return what has one element for each request that was admitted."""
+    admitted: list[None] = []
+    admit = wired.host.admit
+
+    def counting(*args: Any) -> Any:
+        admitted.append(None)
+        return admit(*args)
+
+    monkeypatch.setattr(wired.host, "admit", counting)
+    return admitted
+
+
 @pytest.mark.pure
 async def test_requests_that_are_answered_at_once(
     wired: Wired, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    admitted = 0
-    admit = wired.host.admit
-
-    def counting(*args: Any) -> Any:
-        nonlocal admitted
-        admitted += 1
-        return admit(*args)
-
-    monkeypatch.setattr(wired.host, "admit", counting)
+    admitted = counted(wired, monkeypatch)
     await wired.serve(path="/elsewhere")
     caller = await wired.caller()
-    turns = Turns(lambda: admitted)
+    turns = Turns(lambda: len(admitted))
     caller.send(GET * 500)
     await caller.until(lambda: caller.history.count(b"HTTP/1.1 404") == 500, "all answers")
     assert turns.stop() <= STEPS
+
+
+@pytest.mark.pure
+async def test_requests_that_take_longer_than_a_turn(
+    wired: Wired, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admitted = counted(wired, monkeypatch)
+    clock = wired.host.sweeper.clock
+    await wired.serve(path="/elsewhere")
+    caller = await wired.caller()
+    monkeypatch.setattr(
+        wired.host.sweeper, "clock", lambda: clock() + len(admitted) * CONNECTION_SECONDS * 0.6
+    )
+    turns = Turns(lambda: len(admitted))
+    caller.send(GET * 50)
+    await caller.until(lambda: caller.history.count(b"HTTP/1.1 404") == 50, "all answers")
+    # The clock is looked at before the second of them, and before each that follows.
+    assert turns.stop() <= 3
+
+
+@pytest.mark.pure
+async def test_requests_that_did_not_wait_for_the_answer_before(
+    wired: Wired, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = 40
+    admitted = counted(wired, monkeypatch)
+    callers = [await wired.caller() for _ in range(many)]
+    for caller in callers:
+        caller.send(GET * 2)
+    upstreams = [await wired.upstream.accept() for _ in range(many)]
+    for upstream in upstreams:
+        await upstream.head()
+    turns = Turns(lambda: len(admitted))
+
+    for upstream in upstreams:
+        upstream.send(OK)
+    await wired.until(lambda: len(admitted) == 2 * many, "the second of each")
+
+    # As many as have a turn together, before the sockets are looked at and after.
+    assert turns.stop() <= 2 * 6
 
 
 @pytest.mark.parametrize("count", [MOST_CHUNKS, MOST_CHUNKS + 1, 20_000])

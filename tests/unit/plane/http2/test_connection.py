@@ -5,6 +5,7 @@ What h2 agrees with us about is in `test_oracle`.
 
 from __future__ import annotations
 
+import itertools
 import struct
 
 import hpack
@@ -20,7 +21,7 @@ from proxy.plane.http2 import frames
 from proxy.plane.http2.connection import CONNECTION_WINDOW
 from proxy.plane.http2.decoder import Decoder
 from proxy.plane.http2.fields import Fields
-from proxy.plane.http2.share import MUCH_WORK
+from proxy.plane.http2.share import CONNECTION_SECONDS, MUCH_WORK
 from proxy.plane.http2.standard import PREFACE, Code
 from proxy.plane.http2.tolls import TALK
 from tests.fakes.framed import ACK, END_HEADERS, END_STREAM, GET, POST, frame, setting
@@ -515,3 +516,23 @@ def test_what_is_taken_once_is_not_written_again() -> None:
     connection.send_ping(bytes(8))
 
     assert (connection.output(), connection.output()) == (frames.ping(bytes(8)), b"")
+
+
+@pytest.mark.parametrize(
+    ("step", "taken"),
+    [(0.0, 40), (CONNECTION_SECONDS * 0.51, 3 * 14), (CONNECTION_SECONDS * 1.01, 2 * 14)],
+)
+def test_a_turn_ends_by_the_clock_where_work_was_reckoned_too_low(step: float, taken: int) -> None:
+    ticks = itertools.count()
+    connection = Recorded(clock=lambda: next(ticks) * step)
+    connection.hear(SETTINGS)
+    connection.output()
+
+    all_taken = connection.receive(frame("PING", 0, 0, bytes(8)) * 40)
+
+    # It is looked at behind each 14 frames, which count for 15 microseconds each.
+    assert all_taken == (taken >= 40)
+    assert connection.output() == frame("PING", 0, ACK, bytes(8)) * min(taken, 40)
+    while not connection.receive(b""):
+        pass
+    assert connection.output() == frame("PING", 0, ACK, bytes(8)) * (40 - min(taken, 40))
