@@ -69,8 +69,8 @@ _PIECE_WORK: Final = MUCH_WORK + 1
 _MOST_WORK: Final = 4000.0
 """Microseconds of work, as we reckon, that one segment causes before others have their turn."""
 
-_LOOK_WORK: Final = 200.0
-"""Microseconds of work from one look at the clock to the next."""
+_LOOK_WORK: Final = 300.0
+"""Microseconds of work, more than a short call, from one look at the clock to the next."""
 
 _ANY_FRAME: Final = -1
 

@@ -520,7 +520,7 @@ def test_what_is_taken_once_is_not_written_again() -> None:
 
 @pytest.mark.parametrize(
     ("step", "taken"),
-    [(0.0, 40), (CONNECTION_SECONDS * 0.51, 3 * 14), (CONNECTION_SECONDS * 1.01, 2 * 14)],
+    [(0.0, 80), (CONNECTION_SECONDS * 0.51, 3 * 21), (CONNECTION_SECONDS * 1.01, 2 * 21)],
 )
 def test_a_turn_ends_by_the_clock_where_work_was_reckoned_too_low(step: float, taken: int) -> None:
     ticks = itertools.count()
@@ -528,11 +528,11 @@ def test_a_turn_ends_by_the_clock_where_work_was_reckoned_too_low(step: float, t
     connection.hear(SETTINGS)
     connection.output()
 
-    all_taken = connection.receive(frame("PING", 0, 0, bytes(8)) * 40)
+    all_taken = connection.receive(frame("PING", 0, 0, bytes(8)) * 80)
 
-    # It is looked at behind each 14 frames, which count for 15 microseconds each.
-    assert all_taken == (taken >= 40)
-    assert connection.output() == frame("PING", 0, ACK, bytes(8)) * min(taken, 40)
+    # It is looked at behind each 21 frames, which count for 15 microseconds each.
+    assert all_taken == (taken == 80)
+    assert connection.output() == frame("PING", 0, ACK, bytes(8)) * taken
     while not connection.receive(b""):
         pass
-    assert connection.output() == frame("PING", 0, ACK, bytes(8)) * (40 - min(taken, 40))
+    assert connection.output() == frame("PING", 0, ACK, bytes(8)) * (80 - taken)
