@@ -232,8 +232,10 @@ $(APP_STAMP): pyproject.toml $(PYTHON_STAMP)
 
 $(DEV_STAMP): pyproject.toml $(PYTHON_STAMP)
 	@echo "Installing into $(VENV), with what development needs"
-	@$(if $(LOCKED),$(PIP) install --require-hashes -r locks/dev.txt,:)
-	@$(PIP) install --editable '.[dev]'
+	@$(if $(LOCKED), \
+	  $(PIP) install --require-hashes -r locks/dev.txt && \
+	  $(PIP) install --no-build-isolation --no-deps --editable ., \
+	  $(PIP) install --editable '.[dev]')
 	@touch $@ $(APP_STAMP)
 
 # Again whenever a source has changed, for nothing here is editable.

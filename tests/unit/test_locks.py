@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -59,3 +61,22 @@ def test_what_builds_is_what_pyproject_asks_for() -> None:
     asked = hook["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]["mypyc"]["dependencies"]
 
     assert sorted(HOOK) == sorted([*hook["build-system"]["requires"], *asked])
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_what_ci_tests_is_installed_by_hash_alone(tmp_path: Path) -> None:
+    venv = tmp_path / "venv"
+    told = subprocess.run(
+        ["make", "-n", f"{venv}/.dev", "LOCKED=1", f"VENV={venv}"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    installs = re.findall(r"-m pip [^&\n]* (?:install|wheel) [^&\n]*", told.stdout)
+
+    assert len(installs) >= 2
+    # Neither a dependency nor what builds comes from an index without its hash.
+    bare = [each for each in installs if "--require-hashes" not in each]
+    assert [each for each in bare if "--no-deps" not in each] == []
+    assert all("--no-build-isolation" in each for each in bare)
