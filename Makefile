@@ -40,6 +40,7 @@ LOCK        := $(TOOLS)/bin/uv pip compile --quiet --upgrade --universal --pytho
   --generate-hashes --no-header --no-annotate
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+COMPILED_PIP := $(VENV)-compiled/bin/python -m pip --disable-pip-version-check --quiet
 
 # What `test` and `count` run, and which form of the program they meet.  The compiled
 # one is installed rather than editable; PYTHONSAFEPATH keeps the sources that lie in the current
@@ -58,6 +59,10 @@ endif
 # happens in a copy, and the checkout stays pure.
 COPY_SOURCE = rm -rf build/source && mkdir -p build/source && \
   cp -r pyproject.toml hatch_build.py README.md LICENSE proxy cloud_run_auth_proxy build/source
+
+# Makes a wheel of that, with nothing of an index, into the folder that follows.
+COMPILE = HATCH_BUILD_HOOKS_ENABLE=1 $(BUILD)/bin/python -m pip --disable-pip-version-check --quiet \
+  wheel --no-build-isolation --no-deps ./build/source --wheel-dir
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -148,8 +153,7 @@ sdist: $(BUILD_STAMP) ## the sdist and the pure wheel, into dist/
 wheel: $(BUILD_STAMP) ## the wheel compiled for this machine, into dist/; needs a C compiler
 	rm -f dist/*-linux_*.whl
 	$(COPY_SOURCE)
-	HATCH_BUILD_HOOKS_ENABLE=1 $(BUILD)/bin/python -m pip --disable-pip-version-check --quiet \
-	  wheel --no-build-isolation --no-deps --wheel-dir dist ./build/source
+	$(COMPILE) dist
 	@ls dist/*.whl
 
 wheels: $(TOOLS_STAMP) ## of the sdist in dist/, compiled wheels for all Pythons; on Linux it needs Docker
@@ -239,12 +243,14 @@ $(DEV_STAMP): pyproject.toml $(PYTHON_STAMP)
 	@touch $@ $(APP_STAMP)
 
 # Again whenever a source has changed, for nothing here is editable.
-$(COMPILED_STAMP): pyproject.toml $(shell find proxy -name '*.py') $(PYTHON_STAMP)
+$(COMPILED_STAMP): pyproject.toml $(shell find proxy -name '*.py') $(PYTHON_STAMP) $(if $(LOCKED),$(BUILD_STAMP))
 	@echo "Compiling, and installing into $(VENV)-compiled with what development needs"
 	@test -x $(VENV)-compiled/bin/python || $(BIN)/python -m venv $(VENV)-compiled
 	@$(COPY_SOURCE)
-	@HATCH_BUILD_HOOKS_ENABLE=1 $(VENV)-compiled/bin/python -m pip --disable-pip-version-check \
-	  --quiet install './build/source[dev]'
+	@$(if $(LOCKED), \
+	  $(COMPILED_PIP) install --require-hashes -r locks/dev.txt && rm -rf build/wheel && \
+	  $(COMPILE) build/wheel && $(COMPILED_PIP) install --no-deps --force-reinstall build/wheel/*.whl, \
+	  HATCH_BUILD_HOOKS_ENABLE=1 $(COMPILED_PIP) install './build/source[dev]')
 	@$(VENV)-compiled/bin/python -c 'import os, sysconfig; print(os.getcwd(), \
 	  file=open(sysconfig.get_path("purelib") + "/checkout.pth", "w"))'
 	@touch $@

@@ -64,10 +64,11 @@ def test_what_builds_is_what_pyproject_asks_for() -> None:
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
-def test_what_ci_tests_is_installed_by_hash_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("environment", ["", "-compiled"])
+def test_what_ci_tests_is_installed_by_hash_alone(tmp_path: Path, environment: str) -> None:
     venv = tmp_path / "venv"
     told = subprocess.run(
-        ["make", "-n", f"{venv}/.dev", "LOCKED=1", f"VENV={venv}"],
+        ["make", "-n", f"{venv}{environment}/.dev", "LOCKED=1", f"VENV={venv}"],
         cwd=ROOT,
         capture_output=True,
         check=True,
@@ -79,4 +80,12 @@ def test_what_ci_tests_is_installed_by_hash_alone(tmp_path: Path) -> None:
     # Neither a dependency nor what builds comes from an index without its hash.
     bare = [each for each in installs if "--require-hashes" not in each]
     assert [each for each in bare if "--no-deps" not in each] == []
-    assert all("--no-build-isolation" in each for each in bare)
+    assert all("--no-build-isolation" in each or ".whl" in each for each in bare)
+
+
+def test_ci_tests_the_compiled_form_with_what_is_locked() -> None:
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    commands = re.findall(r"make test .*COMPILED=1.*", workflow)
+
+    assert len(commands) == 1
+    assert "LOCKED=1" in commands[0]
