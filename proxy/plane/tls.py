@@ -38,6 +38,11 @@ _SEALED: Final = memoryview(bytearray(256 * 1024))
 _NOBODY: Final = asyncio.Protocol()
 
 
+# A class that mypyc compiles never gives back what its base keeps in a slot of its own: left to
+# itself, asyncio's would keep a dictionary there for each connection that ever was.
+_NOTHING: Final[dict[str, Any]] = {}
+
+
 @final
 class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
     """A client's TLS connection: the codec's transport, and the TCP transport's protocol."""
@@ -50,7 +55,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
 
     def __init__(self, context: ssl.SSLContext, host: str, codec: asyncio.Protocol) -> None:
         """`host` is the name that the certificate must be for, and what SNI says (RFC 6066, 3)."""
-        super().__init__()
+        super().__init__(_NOTHING)
         self._codec = codec
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import select
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Final
@@ -34,24 +34,24 @@ def _select(descriptor: int, seconds: float) -> object:
     return select.select([descriptor], [], [], seconds)[0]
 
 
-def unread(transport: asyncio.BaseTransport) -> Iterator[bytes]:
-    """Yield what the kernel still has, piece by piece; nothing of it waits for the far end.
+def unread(transport: asyncio.BaseTransport) -> list[bytes]:
+    """Return what the kernel still has, in pieces; nothing of it waits for the far end.
 
     Only within `connection_lost`: the transport reads no more, and its socket is open until that
     returns.
     """
     lost = transport.get_extra_info("socket")
+    pieces: list[bytes] = []
     if lost is None or lost.fileno() < 0:
-        return
-    # Another object for the same descriptor: the transports' own cannot be read.
+        return pieces
+    # Another object for the same descriptor: the transports' own cannot be read.  No generator,
+    # which mypyc's would leave as it is where it is abandoned: the descriptor would be closed.
     sock = socket.socket(fileno=lost.fileno())
     try:
         # Nothing there (the transport's sockets never block), or the reset itself.
         with suppress(OSError):
-            for _ in range(_MOST_PIECES):
-                data = sock.recv(_PIECE_BYTES)
-                if not data:
-                    return
-                yield data
+            while len(pieces) < _MOST_PIECES and (data := sock.recv(_PIECE_BYTES)):
+                pieces.append(data)
     finally:
         sock.detach()
+    return pieces

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import re
 import shutil
 import socket
 import ssl
+import tracemalloc
 from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -17,6 +19,7 @@ import pytest
 
 from proxy.config.model import Upstream
 from proxy.plane.dial import Dialler
+from proxy.plane.tls import TlsTransport
 from proxy.resolver import Resolver
 from tests.fakes import tls
 from tests.fakes.raw import PATIENCE
@@ -36,6 +39,25 @@ async def test_an_upstream_behind_tls_is_served(tmp_path: Path) -> None:
 
         assert wired.upstream.requests[0].value("host") == f"localhost:{wired.upstream.port}"
         assert len(wired.upstream.connections) == 1
+
+
+async def test_a_connection_leaves_nothing_behind() -> None:
+    """Of a compiled class what its base keeps would stay: two words for each would be too much."""
+    context = ssl.create_default_context()
+
+    def make(number: int) -> int:
+        for _ in range(number):
+            TlsTransport(context, "localhost", asyncio.Protocol())
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    make(500)
+    tracemalloc.start()
+    try:
+        before = make(500)
+        assert make(500) - before < 500 * 16
+    finally:
+        tracemalloc.stop()
 
 
 async def test_bodies_pass_both_ways(tmp_path: Path) -> None:
