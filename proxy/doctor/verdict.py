@@ -104,8 +104,9 @@ def _here(call: Call, advice: Advice) -> Advice:
 
 _STAND_IN = (
     "Something on this machine stands in for Google's front end. The emulator prints which "
-    "audiences it admits; behind a tunnel, such as `gcloud run services proxy`, the service there "
-    "is what refuses. This makes the same call:"
+    "audiences it admits: set the route's audience to one of them, or leave it out. Behind a "
+    "tunnel, such as `gcloud run services proxy`, the service there is what refuses. This makes "
+    "the same call:"
 )
 
 

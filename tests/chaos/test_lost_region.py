@@ -95,9 +95,12 @@ async def test_no_call_is_lost_that_was_not_sent(
 
 
 def _assert_nothing_lost(load: Load, first: str, second: str) -> None:
-    """Only what was under way at the first one when it went may fail, as what it is."""
+    """Only what was under way at the first one when it went may fail, as what it is.
+
+    A front end that goes cuts what it serves, or answers 503 where its instance went first.
+    """
     failed = {outcome: n for outcome, n in load.outcomes.items() if outcome[0] != "200"}
-    assert set(failed) <= {("upstream_reset", first)}
+    assert set(failed) <= {("upstream_reset", first), ("503", first)}
     assert load.outcomes["200", first] > 0
     assert load.outcomes["200", second] > 0
 
