@@ -42,9 +42,6 @@ class Turn:
     contender: str
     quiet_p99: float
     p99: float
-    quiet_worked: float
-    """Of the contender's processor, between a call and its answer."""
-    worked: float
     calls: int
     failures: int
     first_failure: str
@@ -59,8 +56,8 @@ class Turn:
 class CallerProcess:
     """`tests.floods.caller` in a process of its own, while the context lasts."""
 
-    def __init__(self, port: int, pid: int) -> None:
-        argv = [sys.executable, "-m", "tests.floods.caller", str(port), "/json", str(pid)]
+    def __init__(self, port: int) -> None:
+        argv = [sys.executable, "-m", "tests.floods.caller", str(port), "/json"]
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(
             pinned(argv, LOAD_CORE), stdin=pipe, stdout=pipe, text=True, cwd=ROOT
@@ -111,7 +108,7 @@ class AttackerProcess:
 def hurry(pid: int) -> None:
     """Let a process that does little run as soon as it can, where this user may say so.
 
-    Else what it waits for a core on a busy machine would count as what the contender has worked.
+    Else what it waits for a core on a busy machine would count as what it waits for the contender.
     """
     with suppress(PermissionError):
         os.sched_setscheduler(pid, os.SCHED_RR, os.sched_param(1))
@@ -122,7 +119,7 @@ def turn(name: str, contender: Contender, around: Surroundings, seconds: float) 
     with contender.run(Setup(around, "plain", mixed=True)) as running:
         server = running.server
         assert server is not None
-        with CallerProcess(running.port, server.pid) as caller:
+        with CallerProcess(running.port) as caller:
             time.sleep(0.5)
             caller.take()
             time.sleep(seconds / 2)
@@ -139,7 +136,6 @@ def turn(name: str, contender: Contender, around: Surroundings, seconds: float) 
     return Turn(
         name, contender.name,
         round(p99(quiet.milliseconds), 2), round(p99(seen.milliseconds), 2),
-        round(p99(quiet.worked), 2), round(p99(seen.worked), 2),
         len(seen.milliseconds), len(seen.failures), seen.failures[0] if seen.failures else "",
         round((after.peak_bytes - before.rss_bytes) / MIB, 1),
         round((after.cpu_seconds - cpu) / took, 2),

@@ -1,13 +1,10 @@
 """A caller that means no harm: so many calls a second, and how long each took.
 
-    python -m tests.floods.caller PORT PATH PID
+    python -m tests.floods.caller PORT PATH
 
 It calls until its stdin ends, and answers each line there with a line of JSON about the calls since
 the last one.  Calls are begun by the clock: one that waits for the one before it on its connection
 has waited since it should have begun.
-
-PID is the process that is called: how much processor time it used between a call and its answer is
-what the call has waited for, in a measure that others on the machine do not disturb.
 """
 
 from __future__ import annotations
@@ -32,8 +29,6 @@ class Seen:
 
     milliseconds: list[float] = field(default_factory=list)
     """Of those that were answered with 200."""
-    worked: list[float] = field(default_factory=list)
-    """Milliseconds of the called process' time in each."""
     failures: list[str] = field(default_factory=list)
 
 
@@ -46,11 +41,8 @@ def p99(milliseconds: list[float]) -> float:
 class Caller:
     """Calls on connections that it keeps."""
 
-    def __init__(self, port: int, path: str, rate: float = RATE, pid: int = 0) -> None:
-        """`pid` is the process that is called, 0 where its time does not matter."""
+    def __init__(self, port: int, path: str, rate: float = RATE) -> None:
         self._port = port
-        # clock_getcpuclockid(3), of a process: Python has it for threads alone.
-        self._clock = (~pid << 3) | 2 if pid else time.CLOCK_MONOTONIC
         self._ask = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
         self._rate = rate
         self._tasks: list[asyncio.Task[None]] = []
@@ -94,7 +86,6 @@ class Caller:
                 if (early := due - time.monotonic()) > 0:
                     await asyncio.sleep(early)
                     due = time.monotonic()
-                worked = time.clock_gettime(self._clock)
                 try:
                     async with asyncio.timeout(PATIENCE):
                         if streams is None:
@@ -107,7 +98,6 @@ class Caller:
                     streams = None
                 else:
                     self.seen.milliseconds.append((time.monotonic() - due) * 1000)
-                    self.seen.worked.append((time.clock_gettime(self._clock) - worked) * 1000)
                 if self._ended >= self._wanted:
                     self._reached.set()
         finally:
@@ -123,9 +113,9 @@ class Caller:
         await reader.readexactly(int(size))
 
 
-async def main(port: int, path: str, pid: int) -> None:
+async def main(port: int, path: str) -> None:
     """Call; see the module."""
-    caller = Caller(port, path, pid=pid)
+    caller = Caller(port, path)
     caller.start()
     while await asyncio.to_thread(sys.stdin.readline):
         print(json.dumps(asdict(caller.take())), flush=True)
@@ -133,4 +123,4 @@ async def main(port: int, path: str, pid: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3])))
+    asyncio.run(main(int(sys.argv[1]), sys.argv[2]))

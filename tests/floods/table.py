@@ -34,7 +34,7 @@ def render(document: Mapping[str, Any]) -> str:
     present = [name for name in NAMES if any(turn["contender"] == name for turn in turns)]
     labels = [NAMES[name] for name in present]
     columns = [
-        *(f"waits, {label}" for label in labels),
+        *(f"p99, {label}" for label in labels),
         *(f"memory, {label}" for label in labels),
         *(f"CPU, {label}" for label in labels),
     ]
@@ -42,7 +42,7 @@ def render(document: Mapping[str, Any]) -> str:
     for name, attack in ATTACKS.items():
         of = {who: _of(turns, name, who) for who in present}
         if all(of.values()):
-            cells = [cell(of[who]) for cell in (_waits, _memory, _cpu) for who in present]
+            cells = [cell(of[who]) for cell in (_p99, _memory, _cpu) for who in present]
             lines.append(f"| {attack.label} | {' | '.join(cells)} |")
     where = document["machine"]
     versions = document["versions"]
@@ -63,12 +63,12 @@ def _median(turns: Sequence[Turn], value: Callable[[Turn], float]) -> float:
     return statistics.median(map(value, turns))
 
 
-def _waits(turns: Sequence[Turn]) -> str:
+def _p99(turns: Sequence[Turn]) -> str:
     """Milliseconds, how many times the quiet ones, and how many calls failed."""
-    times = _median(turns, lambda turn: turn["worked"] / turn["quiet_worked"])
+    times = _median(turns, lambda turn: turn["p99"] / turn["quiet_p99"])
     failures = sum(turn["failures"] for turn in turns)
     failed = f", {failures} failed" if failures else ""
-    return f"{_median(turns, lambda turn: turn['worked']):.1f} ms, {times:.1f} x{failed}"
+    return f"{_median(turns, lambda turn: turn['p99']):.1f} ms, {times:.1f} x{failed}"
 
 
 def _memory(turns: Sequence[Turn]) -> str:
