@@ -66,7 +66,7 @@ _FRAME_WORK: Final = 15.0
 _PIECE_WORK: Final = MUCH_WORK + 1
 """What counts for each piece of a block that takes several: its sender is one who causes much."""
 
-_MOST_WORK: Final = 4000.0
+MOST_WORK: Final = 4000.0
 """Microseconds of work, as we reckon, that one segment causes before others have their turn."""
 
 _LOOK_WORK: Final = 300.0
@@ -138,7 +138,7 @@ class Connection(ABC, Generic[S]):
     __slots__ = (
         "_at", "_block", "_client", "_forgotten", "_older_past", "_only", "_out", "_past",
         "_segment", "_unread", "_window_in", "decoder", "encoder", "highest", "initial_window",
-        "is_closed", "streams", "tolls", "window_out", "work",
+        "is_closed", "most_work", "streams", "tolls", "window_out", "work",
     )  # fmt: skip
 
     def __init__(self, head_limit: int, tolls: Tolls, *, client: bool) -> None:
@@ -158,6 +158,8 @@ class Connection(ABC, Generic[S]):
         """What the window of a new stream is, as the peer says."""
         self.work = 0.0
         """Microseconds that the turn under way has taken, about."""
+        self.most_work = MOST_WORK
+        """How many it may take."""
         self._client = client
         self._window_in = CONNECTION_WINDOW
         self._out: list[bytes | memoryview] = []
@@ -193,7 +195,7 @@ class Connection(ABC, Generic[S]):
         self._segment = data
         self._at = at = 0
         size = len(data)
-        look, ends = _LOOK_WORK, 0.0
+        look, ends = min(_LOOK_WORK, self.most_work), 0.0
         while self._unread is None and size - at >= HEAD_BYTES and not self.is_closed:
             first, flags, stream = frames.read_head(data, at)
             length = first >> 8
@@ -207,9 +209,9 @@ class Connection(ABC, Generic[S]):
             if self.work > look:
                 now = self.tolls.clock()
                 ends = ends or now + CONNECTION_SECONDS
-                if now >= ends or self.work > _MOST_WORK:
+                if now >= ends or self.work > self.most_work:
                     return False
-                look = min(self.work + _LOOK_WORK, _MOST_WORK)
+                look = min(self.work + _LOOK_WORK, self.most_work)
             self.work += _FRAME_WORK
             self._at = at = end
             kind = first & 0xFF

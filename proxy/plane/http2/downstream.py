@@ -11,7 +11,7 @@ from proxy.errors import HeadersTooLarge, ProxyError, RequestMalformed
 from proxy.plane import unexpected
 from proxy.plane.codec import Host, RequestSink
 from proxy.plane.head import ResponseHead
-from proxy.plane.http2.connection import CONNECTION_WINDOW
+from proxy.plane.http2.connection import CONNECTION_WINDOW, MOST_WORK
 from proxy.plane.http2.endpoint import ANY_LENGTH, Endpoint, Stream
 from proxy.plane.http2.fields import Fields
 from proxy.plane.http2.frames import MAX_CONCURRENT_STREAMS
@@ -45,6 +45,10 @@ failure, whatever its code.
 _REQUEST_WORK: Final = 250.0
 # And to end one that waits for its answer, with what it was about to dial.
 _CANCEL_WORK: Final = 250.0
+
+# What a connection may cause in a turn while dials and answers of such take longer than that: one
+# exchange.
+_STRAINED_WORK: Final = 200.0
 
 _DRAIN_PING: Final = b"draining"
 
@@ -346,8 +350,14 @@ class Http2Downstream(Endpoint[AnsweringStream], asyncio.Protocol):
         """Whether it was answered something, and caused little work in its latest turn."""
         return self.tolls.sent > 0 and self.work <= MUCH_WORK
 
+    def take_turn(self) -> None:
+        """Take what waits; little of it where what was begun before keeps others waiting."""
+        self.most_work = _STRAINED_WORK if self._share.is_strained else MOST_WORK
+        super().take_turn()
+        self.most_work = MOST_WORK
+
     def _ask_for_turn(self) -> None:
-        if self._is_modest:
+        if self._is_modest and self.most_work == MOST_WORK:
             super()._ask_for_turn()
         else:
             self._share.wait(self)

@@ -48,12 +48,16 @@ class Sharer(Protocol):
 class Share:
     """What is left of the turn under way, and who waits for the next ones."""
 
-    __slots__ = ("_asked", "_clock", "_ends", "_others", "_served", "_unknown", "left")
+    __slots__ = (
+        "_asked", "_clock", "_ends", "_others", "_served", "_unknown", "is_strained", "left",
+    )  # fmt: skip
 
     def __init__(self, clock: Clock = time.perf_counter) -> None:
         """`clock` gives seconds, in steps far below `TURN_SECONDS`."""
         self.left = TURN_WORK
         """Microseconds, as we reckon."""
+        self.is_strained = False
+        """Whether the last turn took longer than all of theirs, and others waited for it."""
         self._clock = clock
         self._unknown: deque[Sharer] = deque()
         """Those that have had no turn so far: they shall not wait for everybody who had."""
@@ -98,11 +102,13 @@ class Share:
         unknown, others = len(self._unknown), len(self._others)
         if not (unknown or others):
             self._served = 0.0
+            self.is_strained = False
             return
         now = self._clock()
         # What the last turn took beyond them was mostly caused by them.
         spent = now - self._served if self._served else 0.0
         self._ends = now + max(TURN_SECONDS - spent, 0.0)
+        self.is_strained = spent >= TURN_SECONDS
         while unknown or others:
             if unknown:
                 unknown -= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 import tracemalloc
 
@@ -16,6 +17,7 @@ from proxy.plane.http2.downstream import (
     STALL_TIMEOUT,
     Http2Downstream,
 )
+from proxy.plane.http2.share import TURN_SECONDS, Share
 from tests.fakes.framed import (
     ACK,
     END_HEADERS,
@@ -308,6 +310,29 @@ async def test_many_that_have_much_to_say_have_one_turn_together() -> None:
         # Two connections of 15 exchanges, one of each kind, and one as the turn began.
         assert largest <= 3 * 16
         assert modest.pongs
+
+
+async def test_little_is_begun_in_a_turn_while_what_was_begun_keeps_others_waiting(
+    framed: Framed,
+) -> None:
+    ticks = itertools.count()
+    framed.host.share = Share(lambda: next(ticks) * 2 * TURN_SECONDS)
+    caller = await framed.frames()
+    served = connection(framed)
+
+    caller.send(b"".join(
+        frame("HEADERS", number, END_HEADERS | END_STREAM, caller.encode(GET))
+        for number in range(1, 121, 2)
+    ))  # fmt: skip
+    begun: list[int] = [0]
+    while served.highest < 119:
+        await framed.plane_turn()
+        begun.append((served.highest + 1) // 2)
+    steps = [after - before for before, after in itertools.pairwise(begun) if after != before]
+
+    # That they keep others waiting can be known when those who wait have had a turn.
+    assert sum(steps[:3]) <= 45
+    assert set(steps[3:]) == {1}
 
 
 async def test_what_is_given_up_takes_its_part_of_a_turn(framed: Framed) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from proxy.plane.http2.share import TURN_SECONDS, TURN_WORK, Share
 
 
@@ -124,6 +126,25 @@ async def test_what_a_turn_took_beyond_its_share_is_missing_in_the_next() -> Non
         time.now += TURN_SECONDS * others
 
     assert seen == ["abcd", "ef", "g", "h"]
+
+
+@pytest.mark.parametrize(("others", "strained"), [(0.98, False), (1.02, True)])
+async def test_a_turn_is_strained_where_the_one_before_took_longer_than_all_of_theirs(
+    others: float,
+    strained: bool,  # noqa: FBT001 (a parameter)
+) -> None:
+    time, log = Time(), list[str]()
+    share = Share(time)
+    for name in "abcd":
+        share.wait(Slow(share, log, name, time, TURN_SECONDS * 2))
+    seen: list[bool] = []
+    for _ in range(5):
+        await asyncio.sleep(0)
+        seen.append(share.is_strained)
+        time.now += TURN_SECONDS * others
+
+    # With nobody before the first, and nobody waiting at the last.
+    assert seen == [False, strained, strained, strained, False]
 
 
 async def test_nobody_begins_when_the_time_of_a_turn_is_over() -> None:
