@@ -13,6 +13,7 @@ from typing import Final, final
 from httptools import HttpParserError, HttpRequestParser
 
 from proxy.plane.head import OURS, block
+from proxy.plane.message import MOST_FIELDS
 
 # A constant beginning that makes a fresh parser expect the trailers of a chunked body.
 _PRIMER: Final = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
@@ -240,12 +241,18 @@ class ChunkedBody:
         lines = self._line + data
         found = lines.find(_END)
         end = len(lines) if found < 0 else found + len(_END)
+        # Before they are read, since llhttp calls us for each; the empty line has an end, too.
+        if len(self._pairs) + lines.count(_LINE_END, known, end) > MOST_FIELDS + 2:
+            self.fault = _TOO_LARGE
+            return
         try:
             parser.feed_data(lines[known:end])
         except HttpParserError as error:
             self.fault = str(error)
             return
-        if found >= 0 and not self.done:
+        if len(self._pairs) > MOST_FIELDS:
+            self.fault = _TOO_LARGE
+        elif found >= 0 and not self.done:
             self.fault = "its trailers do not end with an empty line"
         self.rest = lines[end:]
         self._line = lines[-3:]

@@ -13,6 +13,7 @@ from proxy.plane.http1.chunked import (
     chunk,
     last_chunk,
 )
+from proxy.plane.message import MOST_FIELDS
 
 PIECES = st.lists(st.binary(min_size=1, max_size=50), max_size=8)
 CUTS = st.lists(st.integers(1, 30), min_size=1, max_size=10)
@@ -254,3 +255,29 @@ def test_a_size_that_not_everybody_can_count_is_refused(
 @pytest.mark.parametrize("name", [b"Content-Length", b"x_serverless_authorization", b"TE", b"Vary"])
 def test_trailers_that_frame_route_or_authenticate_are_dropped(name: bytes) -> None:
     assert allowed_trailers([(b"A", b"1"), (name, b"2"), (b"B", b"3")]) == b"\r\nA: 1\r\nB: 3"
+
+
+@pytest.mark.parametrize("cut", [0, 7, 4000])
+@pytest.mark.parametrize("number", [MOST_FIELDS - 1, MOST_FIELDS, MOST_FIELDS + 1])
+def test_trailers_are_bounded_by_their_number(number: int, cut: int) -> None:
+    body = ChunkedBody(65536)
+    data = b"0\r\n" + b"a: b\r\n" * number + b"\r\n"
+
+    for part in (data[:cut], data[cut:]):
+        if not body.fault:
+            body.feed(part)
+
+    allowed = number <= MOST_FIELDS
+    assert (body.done and not body.fault) == allowed
+    if allowed:
+        assert body.trailers.count(b"a: b") == number
+
+
+@pytest.mark.parametrize("limit", [65536, 1 << 40])
+def test_trailers_beyond_a_limit_are_not_read(limit: int) -> None:
+    body = ChunkedBody(limit)
+
+    body.feed(b"0\r\n" + b"a: b\r\n" * 50_000 + b"\r\n")
+
+    assert "too large" in body.fault
+    assert body.trailers == b""
